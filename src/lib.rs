@@ -1,0 +1,5 @@
+#![doc = include_str!("../ARCHITECTURE.md")]
+
+pub mod clock;
+pub mod event;
+pub mod rule;
