@@ -5,6 +5,7 @@
 //! nothing is allocated, so an event that no rule is interested in costs its bytes and no more.
 
 pub mod actor;
+pub mod derived;
 pub mod json;
 pub mod scan;
 pub mod time;
