@@ -188,20 +188,20 @@ fn says_what_came_together() {
         [("objectRef.namespace".to_owned(), "shop".to_owned()), ("x.y".to_owned(), "z".to_owned())];
     let last =
         "an unauthenticated client (from 10.0.0.7) tried to request /api: not authenticated (401)";
-    let cases: [(u64, &[(String, String)], i64, String); 3] = [
+    let cases = [
         (
             12,
-            &from,
+            &from[..],
             60_000_000,
             format!("Title: 12 events from 10.0.0.7 within 1m, the last: {last}"),
         ),
         (
             2,
-            &odd,
+            &odd[..],
             5_400_000_000,
             format!("Title: 2 events in namespace shop with x.y z within 1h30m, the last: {last}"),
         ),
-        (1, &from, 60_000_000, format!("Title: {last}")),
+        (1, &from[..], 60_000_000, format!("Title: {last}")),
     ];
     for (count, group_by, timespan_us, expected) in cases {
         let window = Some(Window { count, group_by, timespan_us });
