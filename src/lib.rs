@@ -4,3 +4,5 @@ pub mod clock;
 pub mod event;
 pub mod rule;
 pub mod engine;
+pub mod alert;
+pub mod report;
