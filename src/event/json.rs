@@ -157,16 +157,16 @@ fn skip_container(bytes: &[u8], at: usize) -> Result<usize, Stop> {
 }
 
 /// What stands where in a block of 64 bytes, a bit a byte.
-struct Masks {
-    quotes: u64,
-    escapes: u64,
-    opens: u64,
-    closes: u64,
+pub(crate) struct Masks {
+    pub(crate) quotes: u64,
+    pub(crate) escapes: u64,
+    pub(crate) opens: u64,
+    pub(crate) closes: u64,
 }
 
 impl Masks {
     #[inline]
-    fn of(block: &[u8]) -> Masks {
+    pub(crate) fn of(block: &[u8]) -> Masks {
         let mut masks = Masks { quotes: 0, escapes: 0, opens: 0, closes: 0 };
         for (step, part) in block.chunks_exact(16).enumerate() {
             let bytes = load(part);
@@ -183,8 +183,8 @@ impl Masks {
 }
 
 /// What a block hands on to the next: an open string, a backslash whose victim is still to come.
-#[derive(Default)]
-struct Strings {
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Strings {
     is_escaping: bool,
     is_inside: bool,
 }
@@ -192,7 +192,7 @@ struct Strings {
 impl Strings {
     /// The bytes of the block that stand inside strings (opening quote included).
     #[inline]
-    fn inside(&mut self, quotes: u64, escapes: u64) -> u64 {
+    pub(crate) fn inside(&mut self, quotes: u64, escapes: u64) -> u64 {
         let quotes = if escapes == 0 && !self.is_escaping {
             quotes
         } else {
@@ -228,8 +228,9 @@ impl Strings {
     }
 }
 
+/// Sixteen bytes as a vector.
 #[inline]
-fn load(part: &[u8]) -> u8x16 {
+pub(crate) fn load(part: &[u8]) -> u8x16 {
     let mut array = [0u8; 16];
     array.copy_from_slice(part);
     u8x16::new(array)

@@ -10,6 +10,13 @@ pub mod json;
 pub mod scan;
 pub mod time;
 pub mod value;
+pub mod reject;
+pub mod split;
+pub(crate) mod envelope;
+pub(crate) mod salvage;
+pub mod line;
+pub(crate) mod gke;
+pub mod decode;
 
 use std::borrow::Cow;
 
