@@ -31,7 +31,9 @@ pub struct RequestParts<'a> {
 }
 
 /// The identity of one request.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct RequestKey(pub [u8; 16]);
 
 impl RequestKey {

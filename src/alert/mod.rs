@@ -11,6 +11,8 @@
 pub mod attack;
 pub mod evidence;
 pub mod id;
+pub mod observation;
+pub mod raise;
 pub mod summary;
 pub mod time;
 
@@ -19,6 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::alert::attack::Attack;
 use crate::alert::evidence::Evidence;
 use crate::alert::time::EventTime;
+use crate::event::actor::ActorKind;
 use crate::rule::Level;
 
 /// One alert, complete: nothing else is needed to act on it.
@@ -134,35 +137,6 @@ pub struct Actor {
     /// Which certificate or token was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_id: Option<String>,
-}
-
-/// Kinds of authenticated names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ActorKind {
-    /// A person, or a client certificate or token that stands for something outside the cluster.
-    User,
-    /// `system:serviceaccount:…`.
-    ServiceAccount,
-    /// `system:node:…`.
-    Node,
-    /// `system:anonymous`.
-    Anonymous,
-    /// Any other name of the control plane or of the provider.
-    System,
-}
-
-impl ActorKind {
-    /// The word in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ActorKind::User => "user",
-            ActorKind::ServiceAccount => "service_account",
-            ActorKind::Node => "node",
-            ActorKind::Anonymous => "anonymous",
-            ActorKind::System => "system",
-        }
-    }
 }
 
 /// What was asked of the API server and how it answered.

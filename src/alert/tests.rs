@@ -2,7 +2,8 @@
 
 use crate::alert::evidence::Evidence;
 use crate::alert::time::EventTime;
-use crate::alert::{Actor, ActorKind, Alert, AlertKind, AlertRule, Reason, Request, RuleSource};
+use crate::alert::{Actor, Alert, AlertKind, AlertRule, Reason, Request, RuleSource};
+use crate::event::actor::ActorKind;
 use crate::rule::Level;
 
 const FULL: &str = concat!(

@@ -37,7 +37,7 @@ impl Default for Limits {
 }
 
 /// A match on its way into a correlation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Feed {
     /// Index of the correlation.
     pub correlation: u32,
@@ -45,8 +45,8 @@ pub struct Feed {
     pub member: u32,
     /// Hash of the group-by values.
     pub key: u64,
-    /// The group-by values for people: `actor.name=alice`.
-    pub label: Box<str>,
+    /// The group-by fields and their values, for people.
+    pub group: Vec<(String, String)>,
     /// Hash of the counted values, or of group and term; 0 when the correlation counts none.
     pub value: u64,
     /// The number to aggregate.
@@ -62,8 +62,8 @@ pub struct Feed {
 pub struct Fired<E> {
     /// Index of the correlation.
     pub correlation: u32,
-    /// The group-by values for people: `actor.name=alice`.
-    pub label: Box<str>,
+    /// The group-by fields and their values, for people.
+    pub group: Vec<(String, String)>,
     /// Time of the match that completed it.
     pub time_us: i64,
     /// The matches in the window, in order of time.
@@ -171,7 +171,7 @@ impl<E: Clone> Correlator<E> {
         self.evictions += baseline.evict(self.limits.terms_max);
         is_alert.then(|| Fired {
             correlation: feed.correlation,
-            label: feed.label.clone(),
+            group: feed.group.clone(),
             time_us,
             evidence: vec![evidence.clone()],
         })
@@ -189,8 +189,8 @@ impl<E: Clone> Correlator<E> {
         let marks_max = self.limits.marks_max.max(verdict::marks_needed(rule));
         let windows = &mut self.windows[feed.correlation as usize];
         let window = windows.entry(feed.key).or_default();
-        if window.label.is_empty() {
-            window.label.clone_from(&feed.label);
+        if window.group.is_empty() {
+            window.group.clone_from(&feed.group);
         }
         let mark = Mark {
             time_us,
@@ -227,6 +227,6 @@ impl<E: Clone> Correlator<E> {
             return None;
         }
         window.quiet_until_us = end_us.saturating_add(rule.timespan_us);
-        Some(Fired { correlation, label: window.label.clone(), time_us: end_us, evidence })
+        Some(Fired { correlation, group: window.group.clone(), time_us: end_us, evidence })
     }
 }

@@ -136,19 +136,22 @@ impl Planner<'_> {
 }
 
 impl FeedPlan {
-    /// The feed for an event.
-    pub fn feed(&self, program: &Program, state: &mut State, subject: Subject<'_>) -> Feed {
+    /// The feed for an event of a cluster; state of different clusters never mixes.
+    pub fn feed(
+        &self,
+        program: &Program,
+        state: &mut State,
+        subject: Subject<'_>,
+        cluster: &str,
+    ) -> Feed {
         let mut key = SipHasher13::new();
-        let mut label = String::new();
+        let mut group = Vec::with_capacity(self.group.len());
+        hash(&mut key, Some(cluster));
         for (name, field) in &self.group {
             let text = program.text(*field, state, subject);
             hash(&mut key, text.as_deref());
-            if !label.is_empty() {
-                label.push(' ');
-            }
-            label.push_str(name);
-            label.push('=');
-            label.push_str(text.as_deref().unwrap_or("(none)"));
+            let shown = text.unwrap_or_else(|| "(none)".to_owned());
+            group.push((name.to_string(), shown));
         }
         // A term belongs to its group, a counted value stands for itself.
         let mut value = if self.is_term { key } else { SipHasher13::new() };
@@ -166,11 +169,15 @@ impl FeedPlan {
             correlation: self.correlation,
             member: self.member,
             key: key.finish(),
-            label: label.into(),
+            group,
             value: if self.value.is_empty() { 0 } else { value.finish() },
             number: aggregated,
             is_valueless,
-            parents: self.parents.iter().map(|plan| plan.feed(program, state, subject)).collect(),
+            parents: self
+                .parents
+                .iter()
+                .map(|plan| plan.feed(program, state, subject, cluster))
+                .collect(),
         }
     }
 }

@@ -196,10 +196,20 @@ impl Engine {
             .collect()
     }
 
-    /// What a match of this detection feeds, for the event evaluated last with this scratch.
-    pub fn feeds(&self, position: u32, subject: Subject<'_>, scratch: &mut Scratch) -> Vec<Feed> {
+    /// What a match of this detection feeds, for the event of a cluster evaluated last with this
+    /// scratch.
+    pub fn feeds(
+        &self,
+        position: u32,
+        subject: Subject<'_>,
+        cluster: &str,
+        scratch: &mut Scratch,
+    ) -> Vec<Feed> {
         let plans = &self.plans[position as usize];
-        plans.iter().map(|plan| plan.feed(&self.program, &mut scratch.state, subject)).collect()
+        plans
+            .iter()
+            .map(|plan| plan.feed(&self.program, &mut scratch.state, subject, cluster))
+            .collect()
     }
 
     /// Whether matches of this detection feed a correlation.

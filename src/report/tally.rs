@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::alert::{ActorKind, Alert};
+use crate::alert::Alert;
+use crate::event::actor::ActorKind;
 use crate::rule::Level;
 
 /// So many actors are told apart; alerts about further ones count for no actor.

@@ -8,7 +8,8 @@ mod act;
 use std::fmt::Write;
 
 use crate::alert::summary::act::Act;
-use crate::alert::{Actor, ActorKind, Request};
+use crate::alert::{Actor, Request};
+use crate::event::actor::ActorKind;
 
 /// The longest value that a summary quotes whole, in characters.
 const VALUE_CHARS_MAX: usize = 120;

@@ -1,7 +1,8 @@
 //! Cases: an actor, a request in one line, and the sentence.
 
 use crate::alert::summary::{Facts, Window, span, summarise};
-use crate::alert::{Actor, ActorKind, Request};
+use crate::alert::{Actor, Request};
+use crate::event::actor::ActorKind;
 
 /// `verb resource[.group][/subresource] [namespace]/[name] code`, `-` where there is nothing; the
 /// resource may be a path.
