@@ -48,9 +48,9 @@ pub struct Summary {
     pub alerts_by_level: LevelCounts,
     /// Alerts by rule id.
     pub alerts_by_rule: BTreeMap<String, u64>,
-    /// The rules that raised most, most first.
+    /// The gravest rules that raised alerts; see [`Tally::top_rules`].
     pub top_rules: Vec<RuleCount>,
-    /// The actors that most alerts are about, most first.
+    /// The actors of the gravest alerts; see [`Tally::top_actors`].
     pub top_actors: Vec<ActorCount>,
     /// What could not be used, by the name of the reason.
     pub rejects_by_reason: BTreeMap<String, Rejects>,
