@@ -5,4 +5,6 @@ pub mod event;
 pub mod rule;
 pub mod engine;
 pub mod alert;
+pub mod cases;
 pub mod report;
+pub mod cli;
