@@ -4,3 +4,6 @@ pub mod clock;
 pub mod event;
 pub mod ingest;
 pub mod rule;
+pub mod engine;
+pub mod alert;
+pub mod report;
