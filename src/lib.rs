@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod event;
+pub mod ingest;
 pub mod rule;
 pub mod engine;
 pub mod alert;
