@@ -8,4 +8,5 @@ pub mod engine;
 pub mod alert;
 pub mod cases;
 pub mod report;
+pub mod replay;
 pub mod cli;

@@ -1,6 +1,8 @@
 //! Subcommands: arguments in, exit code out.
 
+pub mod demo;
 pub mod eval;
+pub mod replay;
 pub mod rules;
 pub mod load;
 
@@ -53,6 +55,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Replay audit logs: real logs in, alerts out
+    Replay(Box<replay::ReplayArgs>),
+    /// Replay the sample of real audit logs that this binary carries
+    Demo(demo::DemoArgs),
     /// Work with detection rules
     #[command(subcommand)]
     Rules(rules::Rules),
@@ -62,6 +68,8 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
+        Command::Replay(args) => replay::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Rules(command) => rules::run(command),
     };
     match done {

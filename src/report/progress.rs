@@ -46,10 +46,10 @@ impl Progress {
         Progress { bar, events }
     }
 
-    /// Adds what was read since the last call. Cheap enough for every batch, not for every event.
-    pub fn advance(&self, bytes: u64, events: u64) {
-        self.events.fetch_add(events, Ordering::Relaxed);
-        self.bar.inc(bytes);
+    /// Shows what was read and met in all. Cheap enough for every batch, not for every event.
+    pub fn show(&self, bytes: u64, events: u64) {
+        self.events.store(events, Ordering::Relaxed);
+        self.bar.set_position(bytes);
     }
 
     /// Hides the bar while `print` writes to the same terminal.
@@ -77,8 +77,8 @@ mod tests {
     fn counts_without_a_terminal() {
         for total in [None, Some(100)] {
             let progress = Progress::on(ProgressDrawTarget::hidden(), total);
-            progress.clone().advance(60, 3);
-            progress.advance(40, 2);
+            progress.clone().show(60, 3);
+            progress.show(100, 5);
             assert_eq!(progress.bar.position(), 100);
             assert_eq!(progress.events.load(Ordering::Relaxed), 5);
             assert_eq!(progress.suspend(|| 7), 7);

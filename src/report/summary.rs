@@ -81,6 +81,12 @@ impl Summary {
         }
     }
 
+    /// Counts more input of a reason whose positions are known well enough.
+    pub fn reject_more(&mut self, reason: &str, count: u64) {
+        self.events_rejected += count;
+        self.rejects_by_reason.entry(reason.to_owned()).or_default().count += count;
+    }
+
     /// Counts a file without audit events; its name is kept while there are few.
     pub fn skip_file(&mut self, name: &str) {
         self.files_skipped += 1;
