@@ -2,12 +2,13 @@
 //!
 //! A record tells by itself what it is: an event line, an EventList, a CRI-framed or time-stamped
 //! line, an envelope of a managed cloud ([`crate::event::envelope`]), or several of these glued
-//! together by a torn write. The common case, a bare event line, costs one prefix comparison and one
-//! look for bytes beyond ASCII more than [`Event::parse`], and allocates nothing; everything else
-//! takes the road through [`Walk`].
+//! together by a torn write. The common case, a bare event line, costs one prefix comparison and
+//! one look for bytes beyond ASCII more than [`Event::parse`], and allocates nothing; everything
+//! else takes the road through [`Walk`].
 //!
-//! What can be saved is saved and marked partial; what cannot is a [`Reject`]. Nothing here panics or
-//! recurses deeper than [`ENVELOPE_DEPTH_MAX`], and memory is bounded by a few copies of the record.
+//! What can be saved is saved and marked partial; what cannot is a [`Reject`]. Nothing here panics
+//! or recurses deeper than [`ENVELOPE_DEPTH_MAX`], and memory is bounded by a few copies of the
+//! record.
 
 mod wrapped;
 
@@ -17,8 +18,8 @@ use crate::event::reject::{PartialReason, Reject, RejectReason};
 use crate::event::{Event, Malformed, MalformedKind, json, salvage, split};
 use std::borrow::Cow;
 
-/// Envelopes inside envelopes beyond this are refused; Firehose of CloudWatch documents of events, the
-/// deepest known, needs four.
+/// Envelopes inside envelopes beyond this are refused; Firehose of CloudWatch documents of events,
+/// the deepest known, needs four.
 pub const ENVELOPE_DEPTH_MAX: u8 = 8;
 
 /// The most that the payload of one envelope may decompress to.
