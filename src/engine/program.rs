@@ -325,11 +325,16 @@ impl Program {
         }
     }
 
-    /// Whether the program's only expression holds on an element of an array.
+    /// Whether the program's only expression holds on an element of an array, or on a value that was
+    /// computed (`pod.image[any]`), which has no inside but itself.
     pub fn holds_on_element(&self, item: &Item<'_>) -> bool {
+        let made;
         let raw = match item {
             Item::Json(value) => value.raw(),
-            Item::Made(_) => return false,
+            Item::Made(text) => {
+                made = serde_json::Value::from(*text).to_string();
+                made.as_bytes()
+            }
         };
         let mut state = self.state(&[]);
         let subject = Subject::Json(raw);

@@ -19,6 +19,7 @@ pub mod correlation;
 pub mod filter;
 pub mod parse;
 pub mod load;
+pub mod shipped;
 
 use std::path::PathBuf;
 use std::sync::Arc;
