@@ -339,7 +339,9 @@ impl OpenFile {
         permits: &Arc<Permits>,
     ) {
         chunk.form = Form::Documents;
-        let mut cut = Cut::default();
+        let (items, headers) =
+            (std::mem::take(&mut chunk.items), std::mem::take(&mut chunk.headers));
+        let mut cut = Cut { items, headers, refused: Vec::new() };
         let mut length = chunk_bytes;
         let used = loop {
             self.read(chunk, length, permits);
