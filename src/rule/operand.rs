@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::rule::encoding::TEXT_BYTES_MAX;
 use crate::rule::yaml::{Node, Value};
 use crate::rule::{Comparison, Condition, Matcher, Pattern, Place, Test, TimePart};
 
@@ -149,6 +150,12 @@ impl Operand {
             return Ok(Condition::any_of(tests));
         }
         let matcher = self.into_matcher(field.is_none())?;
+        if let Matcher::Text { pattern, .. } = &matcher
+            && pattern.size() > TEXT_BYTES_MAX
+        {
+            let size = pattern.size();
+            return Err(format!("a text of {size} bytes is longer than {TEXT_BYTES_MAX}"));
+        }
         Ok(Some(Condition::Test(Test { field: field.cloned(), matcher })))
     }
 

@@ -107,9 +107,7 @@ impl Event<'_> {
             Matcher::Null => spread(found).iter().all(|value| *value == Json::Null),
             Matcher::Elements { quantifier, inner } => {
                 let elements = spread(found);
-                let holds = |element: &Json| {
-                    Event { text: "", json: element.clone() }.holds(inner)
-                };
+                let holds = |element: &Json| Event { text: "", json: element.clone() }.holds(inner);
                 match quantifier {
                     Quantifier::Any => elements.iter().any(holds),
                     Quantifier::All => !elements.is_empty() && elements.iter().all(holds),
@@ -151,10 +149,12 @@ fn value_holds(value: &Json, matcher: &Matcher) -> bool {
             matches(&pattern.pieces, &text, *cased)
         }
         Matcher::Regex { source } => regex::Regex::new(source).unwrap().is_match(text),
-        Matcher::Cidr(net) => text
-            .parse::<IpAddr>()
-            .is_ok_and(|address| net.contains(&address.to_canonical())),
-        Matcher::Compare { op, than } => number(text).is_some_and(|left| compares(left, *op, *than)),
+        Matcher::Cidr(net) => {
+            text.parse::<IpAddr>().is_ok_and(|address| net.contains(&address.to_canonical()))
+        }
+        Matcher::Compare { op, than } => {
+            number(text).is_some_and(|left| compares(left, *op, *than))
+        }
         Matcher::TimePart { part, op, than } => {
             time_part(text, *part).is_some_and(|left| compares(left as f64, *op, *than as f64))
         }
