@@ -1,5 +1,7 @@
 //! The integration tests: one binary, one module a subject.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 /// A slow evaluator of conditions, straight from the specification.
 mod reference;
 /// Sigma's detections: every case of tests/cases/sigma.
