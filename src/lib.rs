@@ -3,3 +3,6 @@
 pub mod clock;
 pub mod event;
 pub mod rule;
+pub mod engine;
+pub mod alert;
+pub mod report;
