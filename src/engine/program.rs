@@ -327,9 +327,13 @@ impl Program {
 
     /// Whether the program's only expression holds on an element of an array.
     pub fn holds_on_element(&self, item: &Item<'_>) -> bool {
+        let quoted;
         let raw = match item {
             Item::Json(value) => value.raw(),
-            Item::Made(_) => return false,
+            Item::Made(text) => {
+                quoted = serde_json::Value::from(*text).to_string();
+                quoted.as_bytes()
+            }
         };
         let mut state = self.state(&[]);
         let subject = Subject::Json(raw);

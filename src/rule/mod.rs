@@ -11,6 +11,7 @@ pub mod yaml;
 pub mod pattern;
 pub mod encoding;
 pub mod placeholder;
+pub mod dialect;
 pub mod operand;
 pub mod modifier;
 pub mod detection;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::rule::dialect;
 use crate::rule::encoding::TEXT_BYTES_MAX;
 use crate::rule::yaml::{Node, Value};
 use crate::rule::{Comparison, Condition, Matcher, Pattern, Place, Test, TimePart};
@@ -196,9 +197,10 @@ impl Operand {
 
 /// The expression with its flags inside, once it compiles within [`REGEX_BYTES_MAX`].
 fn checked_regex(source: &str, flags: &str) -> Result<Arc<str>, String> {
+    let portable = dialect::portable(source);
     let source = match flags {
-        "" => source.to_owned(),
-        _ => format!("(?{flags}){source}"),
+        "" => portable,
+        _ => format!("(?{flags}){portable}"),
     };
     match regex::RegexBuilder::new(&source).size_limit(REGEX_BYTES_MAX).build() {
         Ok(_) => Ok(Arc::from(source)),

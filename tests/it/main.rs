@@ -6,3 +6,5 @@
 mod reference;
 /// Sigma's detections: every case of tests/cases/sigma.
 mod sigma;
+/// The engine against the reference, on generated rules and events.
+mod equivalence;
