@@ -1,6 +1,7 @@
 //! The normal form of a rule in words: what `rules convert` prints, and what the fingerprint is of.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -244,8 +245,8 @@ fn elements(field: &str, quantifier: Quantifier) -> String {
 /// A correlation in words, a line a fact.
 fn correlation(body: &Correlation) -> Vec<String> {
     let mut lines = vec![format!("over rules: {}", body.rules.join(", "))];
-    lines.push(format!("alerts when: {}", kind(&body.kind, &body.rule_names)));
-    lines.push(format!("within: {} seconds", body.timespan_us as f64 / 1e6));
+    lines.push(format!("alerts when: {}", kind(&body.kind, &body.rules)));
+    lines.push(format!("within: {}", span(body.timespan_us)));
     if !body.group_by.is_empty() {
         lines.push(format!("for each: {}", body.group_by.join(", ")));
     }
@@ -257,14 +258,14 @@ fn correlation(body: &Correlation) -> Vec<String> {
     lines
 }
 
-fn kind(kind: &CorrelationKind, names: &[String]) -> String {
+fn kind(kind: &CorrelationKind, ids: &[Arc<str>]) -> String {
     match kind {
         CorrelationKind::EventCount(limits) => format!("the number of matches {}", all(limits)),
         CorrelationKind::ValueCount { fields, thresholds } => {
             format!("the number of different values of {} {}", fields.join(" + "), all(thresholds))
         }
-        CorrelationKind::Temporal(condition) => temporal(condition, names, "in any order"),
-        CorrelationKind::TemporalOrdered(condition) => temporal(condition, names, "in this order"),
+        CorrelationKind::Temporal(condition) => temporal(condition, ids, "in any order"),
+        CorrelationKind::TemporalOrdered(condition) => temporal(condition, ids, "in this order"),
         CorrelationKind::Aggregate { function, field, thresholds } => {
             let function = match function {
                 Aggregate::Sum => "sum".to_owned(),
@@ -275,40 +276,48 @@ fn kind(kind: &CorrelationKind, names: &[String]) -> String {
         }
         CorrelationKind::NewTerms(terms) => {
             let what = match terms.dormant_us {
-                Some(span) => format!("was not seen for {} seconds", span as f64 / 1e6),
+                Some(dormant) => format!("was not seen for {}", span(dormant)),
                 None => "was never seen".to_owned(),
             };
-            let learning = terms.learning_us as f64 / 1e6;
+            let learning = span(terms.learning_us);
             let least = terms.group_matches_min;
             let fields = terms.fields.join(" + ");
-            format!("{fields} {what} (silent for {learning} seconds and {least} matches)")
+            format!("{fields} {what} (silent for {learning} and {least} matches)")
         }
     }
 }
 
-fn temporal(condition: &TemporalCondition, names: &[String], order: &str) -> String {
+fn temporal(condition: &TemporalCondition, ids: &[Arc<str>], order: &str) -> String {
     match condition {
         TemporalCondition::All => format!("all of them matched {order}"),
         TemporalCondition::Count(limits) => {
             format!("the number of different ones that matched {order} {}", all(limits))
         }
         TemporalCondition::Expression(expression) => {
-            format!("{} {order}", over_rules(expression, names))
+            format!("{} {order}", over_rules(expression, ids))
         }
     }
 }
 
-fn over_rules(expression: &RuleExpression, names: &[String]) -> String {
+fn over_rules(expression: &RuleExpression, ids: &[Arc<str>]) -> String {
     let joined = |parts: &[RuleExpression], word: &str| {
-        let parts: Vec<String> = parts.iter().map(|part| over_rules(part, names)).collect();
+        let parts: Vec<String> = parts.iter().map(|part| over_rules(part, ids)).collect();
         format!("({})", parts.join(word))
     };
     match expression {
-        RuleExpression::Rule(index) => names.get(*index).cloned().unwrap_or_default(),
+        RuleExpression::Rule(index) => ids.get(*index).map(ToString::to_string).unwrap_or_default(),
         RuleExpression::And(parts) => joined(parts, " and "),
         RuleExpression::Or(parts) => joined(parts, " or "),
-        RuleExpression::Not(inner) => format!("not {}", over_rules(inner, names)),
+        RuleExpression::Not(inner) => format!("not {}", over_rules(inner, ids)),
     }
+}
+
+/// A span in the largest unit of Sigma that divides it.
+fn span(span_us: i64) -> String {
+    const UNITS: [(i64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let seconds = span_us / 1_000_000;
+    let unit = UNITS.iter().find(|(length, _)| seconds % length == 0 && seconds != 0);
+    unit.map_or("0s".to_owned(), |(length, word)| format!("{}{word}", seconds / length))
 }
 
 fn all(limits: &[Threshold]) -> String {

@@ -28,6 +28,11 @@ pub fn dead(condition: &Condition) -> Option<String> {
     let stages = allowed(condition, "stage");
     let levels = allowed(condition, "level");
     let codes = allowed(condition, "responseStatus.code");
+    for (field, words) in [("verb", &verbs), ("stage", &stages), ("level", &levels)] {
+        if words.as_ref().is_some_and(Vec::is_empty) {
+            return Some(format!("the values that {field} must have exclude one another"));
+        }
+    }
     let none_of = |words: &Option<Vec<String>>, known: &[&str]| {
         let words = words.as_ref()?;
         let known = |word: &String| known.iter().any(|known| known.eq_ignore_ascii_case(word));

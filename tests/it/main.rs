@@ -8,3 +8,5 @@ mod reference;
 mod sigma;
 /// The engine against the reference, on generated rules and events.
 mod equivalence;
+/// Documents of Sigma: what they become, and why they are refused.
+mod rules;
