@@ -14,6 +14,7 @@ pub mod id;
 pub mod observation;
 pub mod raise;
 pub mod summary;
+pub mod throttle;
 pub mod time;
 
 use serde::{Deserialize, Deserializer, Serialize};

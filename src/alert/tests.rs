@@ -8,7 +8,8 @@ use crate::rule::Level;
 
 const FULL: &str = concat!(
     r#"{"id":"0123456789abcdef0123456789abcdef","time":"2026-11-22T00:16:52.710682Z","#,
-    r#""kind":"match","cluster":"prod-1","rule":{"id":"r1","title":"T","level":"high","source":"sigma","#,
+    r#""kind":"match","cluster":"prod-1","#,
+    r#""rule":{"id":"r1","title":"T","level":"high","source":"sigma","#,
     r#""tags":["attack.t1552.007","attack.credential_access"]},"#,
     r#""attack":[{"technique":"T1552.007","tactics":["credential-access"]}],"#,
     r#""actor":{"username":"alice","kind":"user","groups":["devs"],"impersonated":"root","#,
@@ -18,7 +19,8 @@ const FULL: &str = concat!(
     r#""api_group":"g","namespace":"n","name":"x","decision":"allow","code":200},"#,
     r#""reason":[{"field":"verb","value":"list","matched":"equals list"}],"summary":"S","#,
     r#""events":[{"audit_id":"a1","stage":"ResponseComplete","#,
-    r#""time":"2026-11-22T00:16:52.710682Z","position":"audit.log:7"}],"count":1,"runbook":"Look."}"#,
+    r#""time":"2026-11-22T00:16:52.710682Z","#,
+    r#""position":"audit.log:7"}],"count":1,"runbook":"Look."}"#,
 );
 
 const BARE: &str = concat!(

@@ -325,14 +325,15 @@ impl Program {
         }
     }
 
-    /// Whether the program's only expression holds on an element of an array.
+    /// Whether the program's only expression holds on an element of an array, or on a value that was
+    /// computed (`pod.image[any]`), which has no inside but itself.
     pub fn holds_on_element(&self, item: &Item<'_>) -> bool {
-        let quoted;
+        let made;
         let raw = match item {
             Item::Json(value) => value.raw(),
             Item::Made(text) => {
-                quoted = serde_json::Value::from(*text).to_string();
-                quoted.as_bytes()
+                made = serde_json::Value::from(*text).to_string();
+                made.as_bytes()
             }
         };
         let mut state = self.state(&[]);

@@ -7,6 +7,7 @@
 pub mod actor;
 pub mod derived;
 pub mod json;
+pub mod identity;
 pub mod redact;
 pub mod scan;
 pub mod time;

@@ -57,6 +57,11 @@ impl Scanner {
         Scanner { strings, depth, watches_lists: false, ends_in_newline: false }
     }
 
+    /// From now on stops at the value's end only.
+    pub fn ignore_lists(&mut self) {
+        self.watches_lists = false;
+    }
+
     /// Scans on from `at`, which moves behind what need not be looked at again. `bytes` holds the
     /// value from wherever the caller keeps it; `is_last` says that no more will come.
     pub fn scan(&mut self, bytes: &[u8], at: &mut usize, is_last: bool) -> Step {

@@ -2,8 +2,8 @@
 //!
 //! Every value of an event may have been chosen by an attacker, so no format passes on what could
 //! act on its reader: terminal control sequences and invisible characters ([`escape`]), markup
-//! (`html`), formulas (`csv`). Formatters are pure: they write to what they are given, one alert at a
-//! time, and hold no alert after `write` returns.
+//! (`html`), formulas (`csv`). Formatters are pure: they write to what they are given, one alert at
+//! a time, and hold no alert after `write` returns.
 
 pub mod escape;
 pub mod terminal;

@@ -48,9 +48,9 @@ pub struct Summary {
     pub alerts_by_level: LevelCounts,
     /// Alerts by rule id.
     pub alerts_by_rule: BTreeMap<String, u64>,
-    /// The rules that raised most, most first.
+    /// The gravest rules that raised alerts; see [`Tally::top_rules`].
     pub top_rules: Vec<RuleCount>,
-    /// The actors that most alerts are about, most first.
+    /// The actors of the gravest alerts; see [`Tally::top_actors`].
     pub top_actors: Vec<ActorCount>,
     /// What could not be used, by the name of the reason.
     pub rejects_by_reason: BTreeMap<String, Rejects>,
@@ -79,6 +79,12 @@ impl Summary {
         if rejects.positions.len() < EXAMPLES_MAX {
             rejects.positions.push(position.to_owned());
         }
+    }
+
+    /// Counts more input of a reason whose positions are known well enough.
+    pub fn reject_more(&mut self, reason: &str, count: u64) {
+        self.events_rejected += count;
+        self.rejects_by_reason.entry(reason.to_owned()).or_default().count += count;
     }
 
     /// Counts a file without audit events; its name is kept while there are few.

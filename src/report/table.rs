@@ -1,7 +1,7 @@
 //! A line an alert, in columns as wide as the terminal allows.
 //!
-//! Alerts are shown as they come, so the widths depend on the terminal alone. Long values lose their
-//! middle. Where there is no terminal, nothing is cut and columns only have a least width.
+//! Alerts are shown as they come, so the widths depend on the terminal alone. Long values lose
+//! their middle. Where there is no terminal, nothing is cut and columns only have a least width.
 
 use std::borrow::Cow;
 use std::io::{self, Write};

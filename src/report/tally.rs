@@ -121,20 +121,21 @@ impl Tally {
         self.rules.iter().map(|(id, rule)| (id.clone(), rule.count)).collect()
     }
 
-    /// The rules that raised most, in order of count, then level, then title.
+    /// The rules that raised alerts, in order of level, then count, then title: however noisy the
+    /// small ones are, the grave ones stay in sight.
     pub fn top_rules(&self) -> Vec<RuleCount> {
         let mut rules: Vec<&RuleCount> = self.rules.values().collect();
         rules.sort_by(|a, b| {
-            (b.count, b.level, &a.title, &a.id).cmp(&(a.count, a.level, &b.title, &b.id))
+            (b.level, b.count, &a.title, &a.id).cmp(&(a.level, a.count, &b.title, &b.id))
         });
         rules.into_iter().take(TOP_MAX).cloned().collect()
     }
 
-    /// The actors that most alerts are about, in order of count, then level, then name.
+    /// The actors that alerts are about, in order of their highest level, then count, then name.
     pub fn top_actors(&self) -> Vec<ActorCount> {
         let mut actors: Vec<&ActorCount> = self.actors.values().collect();
         actors
-            .sort_by(|a, b| (b.count, b.level, &a.username).cmp(&(a.count, a.level, &b.username)));
+            .sort_by(|a, b| (b.level, b.count, &a.username).cmp(&(a.level, a.count, &b.username)));
         actors.into_iter().take(TOP_MAX).cloned().collect()
     }
 }

@@ -1,4 +1,5 @@
-//! Every format over the same alerts: ordinary ones against golden files, hostile ones against rules.
+//! Every format over the same alerts: ordinary ones against golden files, hostile
+//! ones against rules.
 
 mod alerts;
 
@@ -12,6 +13,19 @@ use crate::report::tally::Tally;
 use crate::report::terminal::Terminal;
 use crate::report::tests::alerts::{HOSTILE, hostile, ordinary};
 use crate::report::{Format, Reporter};
+
+/// A page without its style, its script and their hashes: goldens hold what a run makes.
+fn without_assets(page: &str) -> String {
+    let between = |page: &str, from: &str, to: &str| {
+        let (head, rest) = page.rsplit_once(from).unwrap();
+        let (_, tail) = rest.split_once(to).unwrap();
+        format!("{head}{from}…{to}{tail}")
+    };
+    let page = between(page, "<script>", "</script>");
+    let page = between(&page, "<style>", "</style>");
+    let page = between(&page, "style-src 'sha256-", "'");
+    between(&page, "script-src 'sha256-", "'")
+}
 
 /// Compares with `tests/golden/report/<name>`; `UPDATE_GOLDEN=1` rewrites the file instead.
 fn golden(name: &str, actual: &str) {
@@ -83,9 +97,12 @@ fn formats_look_as_they_did() {
         ("alerts.jsonl", Format::Jsonl, Terminal::PLAIN),
         ("alerts.json", Format::Json, Terminal::PLAIN),
         ("alerts.csv", Format::Csv, Terminal::PLAIN),
+        ("alerts.html", Format::Html, Terminal::PLAIN),
     ];
     for (name, format, terminal) in cases {
-        golden(name, &report(format, terminal, &alerts, &summary(&alerts)));
+        let text = report(format, terminal, &alerts, &summary(&alerts));
+        let is_page = format == Format::Html;
+        golden(name, if is_page { without_assets(&text) } else { text }.as_str());
     }
 }
 
@@ -96,9 +113,12 @@ fn hostile_alerts_look_as_they_did() {
         ("hostile.txt", Format::Table),
         ("hostile.jsonl", Format::Jsonl),
         ("hostile.csv", Format::Csv),
+        ("hostile.html", Format::Html),
     ];
     for (name, format) in cases {
-        golden(name, &report(format, Terminal::PLAIN, &alerts, &hostile_summary(&alerts)));
+        let text = report(format, Terminal::PLAIN, &alerts, &hostile_summary(&alerts));
+        let is_page = format == Format::Html;
+        golden(name, if is_page { without_assets(&text) } else { text }.as_str());
     }
 }
 
@@ -132,6 +152,34 @@ fn no_format_passes_on_what_acts_on_its_reader() {
             }
         }
     }
+}
+
+/// Every tag of a page, in order, those in its style and its own script left out.
+fn tags(page: &str) -> Vec<String> {
+    let (page, _) = page.rsplit_once("<script>").unwrap();
+    let (head, rest) = page.split_once("<style>").unwrap();
+    let (_, rest) = rest.split_once("</style>").unwrap();
+    let tag = |piece: &str| piece.split('>').next().unwrap_or_default().to_owned();
+    [head, rest].iter().flat_map(|part| part.split('<').skip(1)).map(tag).collect()
+}
+
+#[test]
+fn no_value_adds_an_element_to_the_page() {
+    let plain = ordinary();
+    let page = |alerts: &[Alert], summary| report(Format::Html, Terminal::PLAIN, alerts, &summary);
+    let expected = tags(&page(&plain[..2], summary(&plain[..2])));
+    let alerts = hostile();
+    assert_eq!(alerts.len(), 2);
+    assert_eq!(tags(&page(&alerts, hostile_summary(&alerts))), expected);
+}
+
+#[test]
+fn page_is_the_same_for_equal_runs() {
+    let alerts = ordinary();
+    let (fast, slow) = (summary(&alerts), summary(&alerts));
+    let slow = Summary { elapsed_seconds: 99.0, ..slow };
+    let page = |summary| report(Format::Html, Terminal::PLAIN, &alerts, summary);
+    assert_eq!(page(&fast), page(&slow));
 }
 
 #[test]
@@ -206,4 +254,28 @@ fn tallies_forget_no_known_actor() {
     assert_eq!(summary.alerts, 2 * ordinary().len() as u64);
     assert_eq!(summary.alerts_by_rule.values().sum::<u64>(), summary.alerts);
     assert_eq!(summary.top_actors.iter().map(|actor| actor.count).sum::<u64>(), summary.alerts);
+}
+
+proptest::proptest! {
+    /// Whatever the values, every format stays readable and tells the same alerts.
+    #[test]
+    fn any_value_is_harmless(
+        values in proptest::collection::vec(proptest::prelude::any::<String>(), 4),
+        width in 1usize..200,
+    ) {
+        let mut alert = ordinary().remove(1);
+        let [username, name, title, agent] = <[String; 4]>::try_from(values).unwrap();
+        alert.actor.username = Some(username);
+        alert.actor.user_agent = Some(agent);
+        alert.request.name = Some(name);
+        alert.rule.title = title;
+        let alerts = [alert];
+        let summary = summary(&alerts);
+        for format in Format::ALL {
+            let text = report(format, screen(width, false), &alerts, &summary);
+            proptest::prop_assert!(!text.lines().any(|line| line.contains(is_hostile)));
+        }
+        let lines = report(Format::Jsonl, Terminal::PLAIN, &alerts, &summary);
+        proptest::prop_assert_eq!(&serde_json::from_str::<Alert>(&lines).unwrap(), &alerts[0]);
+    }
 }

@@ -24,6 +24,7 @@ pub mod load;
 pub mod convert;
 pub mod reach;
 pub mod lint;
+pub mod shipped;
 
 use std::path::PathBuf;
 use std::sync::Arc;

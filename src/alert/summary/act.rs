@@ -113,12 +113,12 @@ impl Act {
     }
 }
 
-/// The object of a request.
+/// The object of a request; only `resource` and `group` are as long as they came.
 struct Thing<'a> {
     resource: &'a str,
     group: &'a str,
-    namespace: &'a str,
-    name: &'a str,
+    namespace: String,
+    name: String,
 }
 
 impl<'a> Thing<'a> {
@@ -130,8 +130,8 @@ impl<'a> Thing<'a> {
         Thing {
             resource,
             group: request.api_group.as_deref().unwrap_or_default(),
-            namespace,
-            name: request.name.as_deref().unwrap_or_default(),
+            namespace: shorten(namespace, VALUE_CHARS_MAX),
+            name: shorten(request.name.as_deref().unwrap_or_default(), VALUE_CHARS_MAX),
         }
     }
 
@@ -159,8 +159,7 @@ impl<'a> Thing<'a> {
     /// `secret shop/db`, `a pod in namespace shop`, `node worker-1`.
     fn one(&self) -> String {
         let resource = if self.is_built_in() { singular(self.resource) } else { self.plural() };
-        let name = shorten(self.name, VALUE_CHARS_MAX);
-        match (self.namespace, name.as_str()) {
+        match (self.namespace.as_str(), self.name.as_str()) {
             ("", "") => with_article(&resource),
             ("", name) => format!("{resource} {name}"),
             (namespace, "") => format!("{} in namespace {namespace}", with_article(&resource)),

@@ -14,6 +14,9 @@ use crate::event::actor::ActorKind;
 /// The longest value that a summary quotes whole, in characters.
 const VALUE_CHARS_MAX: usize = 120;
 
+/// The longest summary, in characters; beyond what ordinary names can make.
+const SUMMARY_CHARS_MAX: usize = 700;
+
 /// What a summary is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
@@ -46,10 +49,15 @@ pub struct Window<'a> {
 /// `Burst of failed authentication: 12 events from 10.0.0.7 within 1m, the last: …`.
 pub fn summarise(facts: Facts<'_>) -> String {
     let sentence = request_sentence(&facts);
-    let Some(window) = facts.window else {
-        return sentence.unwrap_or_else(|| facts.rule_title.to_owned());
+    let summary = match facts.window {
+        None => sentence.unwrap_or_else(|| facts.rule_title.to_owned()),
+        Some(window) => window_sentence(facts.rule_title, window, sentence),
     };
-    let mut summary = facts.rule_title.to_owned();
+    shorten(&summary, SUMMARY_CHARS_MAX)
+}
+
+fn window_sentence(rule_title: &str, window: Window<'_>, sentence: Option<String>) -> String {
+    let mut summary = rule_title.to_owned();
     if window.count > 1 {
         let _ = write!(summary, ": {} events", window.count);
         for (field, value) in window.group_by {

@@ -223,3 +223,20 @@ fn spells_time_spans() {
         assert_eq!(span(micros), expected);
     }
 }
+
+#[test]
+fn stays_short_whatever_the_values() {
+    let long = || Some("x".repeat(100_000));
+    let actor = Actor { username: long(), impersonated: long(), source_ip: long(), ..alice() };
+    let request = Request {
+        verb: long(),
+        resource: long(),
+        subresource: long(),
+        namespace: long(),
+        name: long(),
+        uri: long(),
+        ..Request::default()
+    };
+    let summary = summarise(facts(&actor, &request));
+    assert!(summary.chars().count() <= 700, "{}", summary.len());
+}

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 use super::*;
-use crate::event::Slot;
+use crate::event::{Slot, time};
 
 const A: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a","stage":"ResponseComplete","requestURI":"/version","verb":"get","user":{"username":"alice"},"responseStatus":{"code":200},"stageTimestamp":"2026-11-22T00:20:47.866160Z"}"#;
 const B: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1beta1","level":"Request","auditID":"b","stage":"ResponseComplete","requestURI":"/api","verb":"create","user":{"username":"bob"},"requestObject":{"kind":"Pod"},"stageTimestamp":"2026-11-22T00:20:48.866160Z"}"#;
