@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::rule::condition::{self, Expression};
-use crate::rule::filter::Filter;
+use crate::rule::filter::{Filter, is_named};
 use crate::rule::load::Options;
 use crate::rule::parse::{self, DETECTION_RESERVED, Document, Parts};
 use crate::rule::problem::did_you_mean;
@@ -72,6 +72,7 @@ impl std::fmt::Display for Advice {
 /// [`load_texts`](crate::rule::load::load_texts), which reports them.
 pub fn lint(texts: &[(PathBuf, String)], options: &Options) -> Vec<Advice> {
     let mut found = Vec::new();
+    let bases = silent_bases(texts, options);
     let mut known: Vec<String> = Vec::new();
     let mut filters: Vec<Filter> = Vec::new();
     for (path, text) in texts {
@@ -81,7 +82,8 @@ pub fn lint(texts: &[(PathBuf, String)], options: &Options) -> Vec<Advice> {
             match parse::document(&shared, &node, &options.placeholders) {
                 Ok(Document::Rule(mut rule)) => {
                     known.extend(rule.name.iter().cloned().chain([rule.id.to_string()]));
-                    linter.header(&node, &rule);
+                    let alerts = !bases.iter().any(|base| is_named(&rule, base));
+                    linter.header(&node, &rule, alerts);
                     linter.detection(&node, options);
                     if options.taxonomy {
                         taxonomy::apply(&mut rule);
@@ -90,7 +92,8 @@ pub fn lint(texts: &[(PathBuf, String)], options: &Options) -> Vec<Advice> {
                 }
                 Ok(Document::Correlation(rule, _)) => {
                     known.extend(rule.name.iter().cloned().chain([rule.id.to_string()]));
-                    linter.header(&node, &rule);
+                    let alerts = !bases.iter().any(|base| is_named(&rule, base));
+                    linter.header(&node, &rule, alerts);
                     linter.correlation(&node, options);
                 }
                 Ok(Document::Filter(filter)) => {
@@ -104,6 +107,26 @@ pub fn lint(texts: &[(PathBuf, String)], options: &Options) -> Vec<Advice> {
     found.extend(filters.iter().flat_map(|filter| unknown_targets(filter, &known)));
     found.sort();
     found
+}
+
+/// The references to rules that only feed correlations and never speak to a person.
+fn silent_bases(texts: &[(PathBuf, String)], options: &Options) -> Vec<String> {
+    let mut bases = Vec::new();
+    for (path, text) in texts {
+        let shared = Arc::new(path.clone());
+        for node in parse::nodes(text).unwrap_or_default() {
+            if node.get("correlation").is_none() {
+                continue;
+            }
+            let document = parse::document(&shared, &node, &options.placeholders);
+            if let Ok(Document::Correlation(_, draft)) = document
+                && !draft.generate
+            {
+                bases.extend(draft.rules);
+            }
+        }
+    }
+    bases
 }
 
 /// A filter for a rule that is not there applies to nothing, and may well be misspelt.
@@ -134,14 +157,17 @@ impl Linter<'_> {
         self.found.push(Advice { path, line, check, message: message.into() });
     }
 
-    fn header(&mut self, node: &Node, rule: &Rule) {
-        let mut wanted = vec!["id", "level", "status", "description", "falsepositives"];
+    fn header(&mut self, node: &Node, rule: &Rule, alerts: bool) {
+        let mut wanted = vec!["id", "status"];
+        if alerts {
+            wanted.extend(["level", "description", "falsepositives"]);
+        }
         let is_correlation = node.get("correlation").is_some();
         if !is_correlation && rule.logsource.product.is_none() {
             let message = "the logsource names no product; the rule is tried on every event";
             self.say(node.line, "logsource", message);
         }
-        if rule.logsource.is_kubernetes_audit() && rule.logsource.product.is_some() {
+        if alerts && rule.logsource.is_kubernetes_audit() && rule.logsource.product.is_some() {
             wanted.extend(["audit_level", "pack", "runbook"]);
         }
         for key in wanted {
@@ -171,7 +197,7 @@ impl Linter<'_> {
         }
         for field in &rule.fields {
             let line = node.get("fields").map_or(node.line, |fields| fields.line);
-            if is_redacted(field) {
+            if is_redacted(field) && !field.starts_with("request.") && field != "requestURI" {
                 let message = format!("{field} is redacted; the alert will not show its value");
                 self.say(line, "redacted-field", message);
             }
@@ -284,6 +310,10 @@ impl Linter<'_> {
                     ("verb", "replace") => " (did you mean \"update\"?)".to_owned(),
                     _ => did_you_mean(word, known.iter().copied()),
                 };
+                // Clients send what methods they like: only what looks misspelt is worth a word.
+                if field == "verb" && (hint.is_empty() || word.len() < 4) {
+                    continue;
+                }
                 let message = format!("{field} is never {word:?}{hint}");
                 self.say(item.line, "unknown-value", message);
             }
