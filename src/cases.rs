@@ -3,7 +3,8 @@
 //! A case is one JSON object a line in `<rule>.events.jsonl`:
 //! `{"expect": "match"|"no_match", "why": "…", "event": {…}}`, or `"events": [{…}, …]` in order of
 //! time, or `"input": "…"`, one line of any input form. `"rule": "<id>"` picks the rule where a file
-//! holds several; without it the file's last correlation is meant, else its last rule.
+//! holds several; without it the last correlation that no other one of the file
+//! builds on is meant, else the last rule.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -113,12 +114,20 @@ fn subject_of<'e>(engine: &'e Engine, rule_path: &Path, case: &Case) -> Result<&
     let mut own: Vec<&Rule> =
         rules.iter().filter(|rule| rule.origin.path.as_path() == rule_path).collect();
     own.sort_by_key(|rule| (matches!(rule.body, Body::Correlation(_)), rule.origin.line));
+    // A correlation that only feeds another one of the file is not what the file is about.
+    let is_fed = |rule: &&Rule| {
+        own.iter().any(|other| match &other.body {
+            Body::Correlation(correlation) => correlation.rules.contains(&rule.id),
+            Body::Detection(_) => false,
+        })
+    };
+    let outermost = own.iter().rev().find(|rule| !is_fed(rule)).copied();
     match &case.rule {
         Some(id) => rules
             .iter()
             .find(|rule| *rule.id == **id || rule.name.as_deref() == Some(id))
             .ok_or_else(|| format!("there is no rule {id:?}")),
-        None => own.last().copied().ok_or_else(|| "the rule file holds no rule".to_owned()),
+        None => outermost.ok_or_else(|| "the rule file holds no rule".to_owned()),
     }
 }
 

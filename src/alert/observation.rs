@@ -102,6 +102,14 @@ impl Observation {
     }
 }
 
+impl Observation {
+    /// Appends the observation in MessagePack with named fields, which `rmp_serde` reads back.
+    pub fn write(&self, bytes: &mut Vec<u8>) {
+        rmp_serde::encode::write_named(bytes, self)
+            .expect("plain data is written to a Vec without failing");
+    }
+}
+
 fn redacted(reason: crate::engine::explain::Reason, resource: &str) -> Reason {
     let value = redact_field(&reason.field, resource, &reason.value).into_owned();
     Reason { field: reason.field, value, matched: reason.matched }

@@ -152,12 +152,11 @@ fn with_time(entry: &mut crate::replay::worker::Entry, mut payload: Vec<u8>) -> 
     if range.is_empty() {
         return payload;
     }
-    let observation = postcard::from_bytes(&payload[range]);
+    let observation = rmp_serde::from_slice(&payload[range]);
     if let Ok(mut observation @ crate::alert::observation::Observation { .. }) = observation {
         observation.context.time_us = entry.time_us;
         let start = payload.len() as u32;
-        payload = postcard::to_extend(&observation, payload)
-            .expect("plain data is written to a Vec without failing");
+        observation.write(&mut payload);
         (entry.payload_start, entry.payload_end) = (start, payload.len() as u32);
     }
     payload

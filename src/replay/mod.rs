@@ -171,7 +171,7 @@ fn analyse(
         if !is_wanted || entry.payload.is_empty() {
             continue;
         }
-        let observation: Observation = postcard::from_bytes(entry.payload)
+        let observation: Observation = rmp_serde::from_slice(entry.payload)
             .map_err(|error| Error::Spill(std::io::Error::other(error)))?;
         raiser.observe(observation, &mut forward);
     }

@@ -147,9 +147,7 @@ impl Matching<'_> {
             let cluster = self.cluster.or(context.cluster).unwrap_or_default();
             let place = Place { cluster, time_us, position: &position };
             let observation = Observation::new(self.engine, event, &matched, place, self.scratch);
-            let payload = std::mem::take(&mut self.outcome.payload);
-            self.outcome.payload = postcard::to_extend(&observation, payload)
-                .expect("plain data is written to a Vec without failing");
+            observation.write(&mut self.outcome.payload);
         }
         self.outcome.entries.push(Entry {
             time_us,
