@@ -111,7 +111,8 @@ detection: {s: {verb: get}, condition: s}
             .iter()
             .map(|rule| (rule.id.to_string(), rule.alerts))
             .collect();
-        let expected: Vec<_> = expected.iter().map(|(id, alerts)| (id.to_string(), *alerts)).collect();
+        let expected: Vec<_> =
+            expected.iter().map(|(id, alerts)| (id.to_string(), *alerts)).collect();
         assert_eq!(kept, expected, "{pack:?}");
     }
 
