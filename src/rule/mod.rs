@@ -20,6 +20,7 @@ pub mod filter;
 pub mod parse;
 pub mod load;
 pub mod shipped;
+pub mod pack;
 
 use std::path::PathBuf;
 use std::sync::Arc;
