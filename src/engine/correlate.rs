@@ -200,12 +200,16 @@ impl<E: Clone> Correlator<E> {
         };
         let keep = span.saturating_add(self.limits.lateness_us);
         self.evictions += window.add(mark, keep, is_distinct, marks_max);
-        let ends = window.ends(time_us, span);
+        let is_possible = !verdict::needs_all(rule) || window.has_all(rule.rules.len());
+        let ends = if is_possible { window.ends(time_us, span) } else { Vec::new() };
         self.evictions += evict_oldest(windows, self.limits.keys_max, Window::newest_us);
         if waits {
             self.pending.insert((time_us.saturating_add(span), feed.correlation, feed.key));
             let is_full = self.pending.len() > self.limits.terms_max;
             self.evictions += u64::from(is_full && self.pending.pop_first().is_some());
+            return None;
+        }
+        if !is_possible {
             return None;
         }
         ends.into_iter().find_map(|end| self.check(feed.correlation, feed.key, end))
