@@ -171,3 +171,12 @@ proptest! {
         let _ = kubewitness::rule::condition::parse(&text);
     }
 }
+
+#[test]
+fn every_bare_name_is_documented_and_leads_to_an_audit_path() {
+    let page = std::fs::read_to_string("docs/sigma.md").unwrap();
+    for (name, path) in kubewitness::rule::taxonomy::NAMES {
+        assert!(page.contains(&format!("`{name}`")), "docs/sigma.md does not name {name}");
+        assert!(kubewitness::rule::taxonomy::is_path(path), "{path}");
+    }
+}
