@@ -25,6 +25,7 @@ pub mod convert;
 pub mod reach;
 pub mod lint;
 pub mod shipped;
+pub mod pack;
 
 use std::path::PathBuf;
 use std::sync::Arc;

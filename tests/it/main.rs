@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+/// Files in every form: tests/corpus/ingest.
+mod ingest;
 /// A slow evaluator of conditions, straight from the specification.
 mod reference;
 /// Sigma's detections: every case of tests/cases/sigma.
