@@ -1,7 +1,7 @@
 //! Correlation rules: what `correlation:` says, and the resolution of its references.
 //!
-//! Beside the specification's types there is `new_terms`. `generate` may stand at the root, where the
-//! schema has it, or inside `correlation:`, where the reference implementation reads it.
+//! Beside the specification's types there is `new_terms`. `generate` may stand at the root, where
+//! the schema has it, or inside `correlation:`, where the reference implementation reads it.
 
 use std::sync::Arc;
 
@@ -122,7 +122,8 @@ impl Draft {
     /// Resolves every reference.
     ///
     /// # Errors
-    /// A reference that `find` does not know, or an alias or condition for a rule that is not listed.
+    /// A reference that `find` does not know, or an alias or condition for a rule that is not
+    /// listed.
     pub fn resolve<'a>(
         self,
         find: impl Fn(&str) -> Option<&'a Referent>,

@@ -1,8 +1,8 @@
 //! The search identifiers of `detection:` (and of `filter:`), lowered to conditions.
 //!
-//! A map is an AND of its items, a list of maps an OR, a list of scalars an OR of keywords. A list of
-//! values is an OR unless `all` makes it an AND; `neq` negates the item. `field[any]: {…}` asks that
-//! one and the same element of an array holds the whole block.
+//! A map is an AND of its items, a list of maps an OR, a list of scalars an OR of keywords. A list
+//! of values is an OR unless `all` makes it an AND; `neq` negates the item. `field[any]: {…}` asks
+//! that one and the same element of an array holds the whole block.
 
 use std::sync::Arc;
 

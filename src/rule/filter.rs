@@ -2,9 +2,9 @@
 //!
 //! The rule and the filter's condition must both hold, as in the reference implementation: an
 //! exclusion is written `condition: not selection`. (The specification's own example writes
-//! `condition: selection`; lint names filters of that form.) Selections, `them` and patterns mean the
-//! filter's own. A filter applies to a rule that it names (or to `any`) when its logsource contains
-//! the rule's, and never to a correlation, which inherits through its base rules.
+//! `condition: selection`; lint names filters of that form.) Selections, `them` and patterns mean
+//! the filter's own. A filter applies to a rule that it names (or to `any`) when its logsource
+//! contains the rule's, and never to a correlation, which inherits through its base rules.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! Files and texts to a [`RuleSet`]: everything that needs more than one document.
 //!
-//! References are resolved, filters folded in, field names mapped when asked, and rules sorted by id,
-//! so that nothing depends on the order of files. All problems are reported, not only the first.
+//! References are resolved, filters folded in, field names mapped when asked, and rules sorted by
+//! id, so that nothing depends on the order of files. All problems are reported, not only the
+//! first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -49,8 +50,8 @@ pub fn load_texts(texts: &[(PathBuf, String)], options: &Options) -> Result<Rule
 }
 
 /// Loads rules from files and, recursively, from the `*.yml` and `*.yaml` files of directories, and
-/// filters from `filters`. In a directory, [`PLACEHOLDERS_FILE`] and [`FILTERS_DIRECTORY`] are passed
-/// over unless they are named themselves.
+/// filters from `filters`. In a directory, [`PLACEHOLDERS_FILE`] and [`FILTERS_DIRECTORY`] are
+/// passed over unless they are named themselves.
 ///
 /// # Errors
 /// Every problem, by file and line; a file that cannot be read is one.
@@ -281,9 +282,8 @@ mod tests {
     use super::*;
 
     fn rule(id: &str) -> String {
-        format!(
-            "title: {id}\nid: {id}\nlogsource: {{product: p}}\ndetection: {{s: {{a: 1}}, condition: s}}"
-        )
+        let detection = "detection: {s: {a: 1}, condition: s}";
+        format!("title: {id}\nid: {id}\nlogsource: {{product: p}}\n{detection}")
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Sigma documents to rules: the keys at the root of a document, and its kind.
 //!
-//! A document with `correlation:` is a correlation rule, one with `filter:` a filter, every other one
-//! a detection rule. The older `action: global`, `reset` and `repeat` are honoured within one file.
-//! A rule without `id` is known by its `name`, and without either by
+//! A document with `correlation:` is a correlation rule, one with `filter:` a filter, every other
+//! one a detection rule. The older `action: global`, `reset` and `repeat` are honoured within one
+//! file. A rule without `id` is known by its `name`, and without either by
 //! `title-` and the first 16 hexadecimal digits of the SHA-256 of its title.
 
 use std::path::PathBuf;
