@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::rule::condition::{self, Expression};
-use crate::rule::parse::{text, texts};
+use crate::rule::keys::{line_of, normal_id, text, texts};
 use crate::rule::problem::{Fault, did_you_mean};
 use crate::rule::yaml::{Entry, Node, Value};
 use crate::rule::{
@@ -76,8 +76,7 @@ pub struct Referent {
 
 impl Referent {
     fn is_called(&self, reference: &str) -> bool {
-        *self.id == *crate::rule::parse::normal_id(reference)
-            || self.name.as_deref() == Some(reference)
+        *self.id == *normal_id(reference) || self.name.as_deref() == Some(reference)
     }
 }
 
@@ -427,8 +426,4 @@ fn known_keys(entries: &[Entry], known: &[&str], place: &str) -> Result<(), Faul
             Err(Fault::new(entry.line, message))
         }
     }
-}
-
-fn line_of(node: &Node, key: &str) -> usize {
-    node.get(key).map_or(node.line, |value| value.line)
 }

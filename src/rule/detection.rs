@@ -6,24 +6,13 @@
 
 use std::sync::Arc;
 
-use crate::rule::condition::NODES_MAX;
+use crate::rule::condition::{NODES_MAX, Selection};
 use crate::rule::modifier::Modifier;
 use crate::rule::operand::{NEVER, Operand};
 use crate::rule::placeholder::Placeholders;
 use crate::rule::problem::Fault;
 use crate::rule::yaml::{Entry, Node, Value};
 use crate::rule::{Condition, Matcher, Quantifier, Test};
-
-/// A search identifier with what it means.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Selection {
-    /// Its name.
-    pub name: Arc<str>,
-    /// 1-based line of the name.
-    pub line: usize,
-    /// What it looks for, not yet wrapped in [`Condition::Named`].
-    pub condition: Condition,
-}
 
 /// Lowers the entries, each a search identifier with its value.
 ///

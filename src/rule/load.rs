@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::rule::correlation::{Draft, Referent};
 use crate::rule::filter::Filter;
+use crate::rule::keys;
 use crate::rule::parse::{self, Document};
 use crate::rule::placeholder::Placeholders;
 use crate::rule::problem::{Problem, did_you_mean};
@@ -214,7 +215,7 @@ impl Loading {
             }
         }
         let find = |reference: &str| {
-            referents.get(reference).or_else(|| referents.get(&parse::normal_id(reference)))
+            referents.get(reference).or_else(|| referents.get(&keys::normal_id(reference)))
         };
         let known = |reference: &str| did_you_mean(reference, referents.keys().map(String::as_str));
         for (mut rule, draft) in drafts {

@@ -3,7 +3,7 @@
 //!
 //! SigmaHQ's kubernetes rules were written against two vocabularies. Some say `objectRef.resource`
 //! as the event does, others say `apiGroup` or `hostPath`, which no event has: those rules never
-//! fire. Where [`Options::taxonomy`](crate::rule::load::Options) asks for it, [`canonical`] names
+//! fire. Where `Options::taxonomy` asks for it, [`canonical`] names
 //! are put in their place, and three values are read as their authors meant them:
 //!
 //! | written | means |
