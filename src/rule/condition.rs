@@ -10,7 +10,6 @@
 
 use std::sync::Arc;
 
-use crate::rule::detection::Selection;
 use crate::rule::problem::did_you_mean;
 use crate::rule::{Condition, Matcher, Test};
 
@@ -18,6 +17,17 @@ use crate::rule::{Condition, Matcher, Test};
 pub const DEPTH_MAX: usize = 64;
 /// The most nodes a condition may have once its identifiers are put in.
 pub const NODES_MAX: usize = 200_000;
+
+/// A search identifier with what it means.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Selection {
+    /// Its name.
+    pub name: Arc<str>,
+    /// 1-based line of the name.
+    pub line: usize,
+    /// What it looks for, not yet wrapped in [`Condition::Named`].
+    pub condition: Condition,
+}
 
 /// A condition as written, before the identifiers mean anything.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,29 +1,18 @@
 //! The search identifiers of `detection:` (and of `filter:`), lowered to conditions.
 //!
-//! A map is an AND of its items, a list of maps an OR, a list of scalars an OR of keywords. A list of
-//! values is an OR unless `all` makes it an AND; `neq` negates the item. `field[any]: {…}` asks that
-//! one and the same element of an array holds the whole block.
+//! A map is an AND of its items, a list of maps an OR, a list of scalars an OR of keywords. A list
+//! of values is an OR unless `all` makes it an AND; `neq` negates the item. `field[any]: {…}` asks
+//! that one and the same element of an array holds the whole block.
 
 use std::sync::Arc;
 
-use crate::rule::condition::NODES_MAX;
+use crate::rule::condition::{NODES_MAX, Selection};
 use crate::rule::modifier::Modifier;
 use crate::rule::operand::{NEVER, Operand};
 use crate::rule::placeholder::Placeholders;
 use crate::rule::problem::Fault;
 use crate::rule::yaml::{Entry, Node, Value};
 use crate::rule::{Condition, Matcher, Quantifier, Test};
-
-/// A search identifier with what it means.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Selection {
-    /// Its name.
-    pub name: Arc<str>,
-    /// 1-based line of the name.
-    pub line: usize,
-    /// What it looks for, not yet wrapped in [`Condition::Named`].
-    pub condition: Condition,
-}
 
 /// Lowers the entries, each a search identifier with its value.
 ///

@@ -1,5 +1,5 @@
-//! Regular expressions as Sigma authors write them (Python's and PCRE's common ground) in the syntax
-//! of the `regex` crate.
+//! Regular expressions as Sigma authors write them (Python's and PCRE's common ground) in the
+//! syntax of the `regex` crate.
 //!
 //! The two differ in a few literals: `{` that begins no repetition, `[` and `&&` inside of a class,
 //! `\<`, `\>` and `\Z`. Look-around and back-references have no linear-time equivalent; the `regex`

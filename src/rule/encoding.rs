@@ -19,8 +19,8 @@ pub fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// The base64 texts that stand for the bytes inside a longer encoded text, one for each of the three
-/// alignments, without the characters that depend on the neighbours.
+/// The base64 texts that stand for the bytes inside a longer encoded text, one for each of the
+/// three alignments, without the characters that depend on the neighbours.
 ///
 /// Returns nothing when the bytes are too few to leave a stable character at every alignment.
 pub fn base64_offsets(bytes: &[u8]) -> Option<[String; 3]> {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use crate::rule::condition::{self, Expression};
 use crate::rule::filter::{Filter, is_named};
+use crate::rule::keys::normal_id;
 use crate::rule::load::Options;
-use crate::rule::parse::{self, DETECTION_RESERVED, Document, Parts};
+use crate::rule::parse::{self, DETECTION_RESERVED, Document};
+use crate::rule::parts::Parts;
 use crate::rule::problem::did_you_mean;
 use crate::rule::taxonomy::{self, AUDIT_LEVELS, PATHS, STAGES, VERBS};
 use crate::rule::yaml::{Entry, Node, Value};
@@ -132,7 +134,7 @@ fn silent_bases(texts: &[(PathBuf, String)], options: &Options) -> Vec<String> {
 /// A filter for a rule that is not there applies to nothing, and may well be misspelt.
 fn unknown_targets(filter: &Filter, known: &[String]) -> Vec<Advice> {
     let crate::rule::filter::Targets::Rules(names) = &filter.targets else { return Vec::new() };
-    let missing = names.iter().filter(|name| !known.contains(&parse::normal_id(name)));
+    let missing = names.iter().filter(|name| !known.contains(&normal_id(name)));
     missing
         .map(|name| Advice {
             path: filter.origin.path.to_path_buf(),

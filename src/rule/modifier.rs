@@ -248,7 +248,10 @@ fn windash(operand: Operand) -> Result<Operand, String> {
         return Err(mismatch(Modifier::Windash, &operand));
     };
     let variants = encoding::windash(&pattern).ok_or_else(|| {
-        format!("\"windash\" would make more than {VARIANTS_MAX} values; use fewer dashes or shorter texts")
+        format!(
+            "\"windash\" would make more than {VARIANTS_MAX} values; \
+             use fewer dashes or shorter texts"
+        )
     })?;
     let member = |pattern| Operand::Text { pattern, cased, written: written.clone() };
     Ok(Operand::Group(variants.into_iter().map(member).collect()))

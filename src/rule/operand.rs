@@ -138,7 +138,8 @@ impl Operand {
         }
     }
 
-    /// Lowers the operand to tests of a field; `None` for a group without members, which never holds.
+    /// Lowers the operand to tests of a field; `None` for a group without members, which never
+    /// holds.
     ///
     /// # Errors
     /// Why the field (or a keyword, when there is none) cannot be tested this way.
@@ -205,7 +206,7 @@ fn checked_regex(source: &str, flags: &str) -> Result<Arc<str>, String> {
     match regex::RegexBuilder::new(&source).size_limit(REGEX_BYTES_MAX).build() {
         Ok(_) => Ok(Arc::from(source)),
         Err(regex::Error::CompiledTooBig(_)) => Err(format!(
-            "the regular expression needs more than {REGEX_BYTES_MAX} bytes; use smaller repetitions"
+            "the expression needs more than {REGEX_BYTES_MAX} bytes; use smaller repetitions"
         )),
         Err(error) => {
             let reason = error.to_string();

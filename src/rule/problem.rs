@@ -54,7 +54,8 @@ pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str
 }
 
 /// The number of edits between two words: characters added, left out, replaced, or two neighbours
-/// exchanged. Case is ignored; words are cut at 64 characters, so that a hostile name costs nothing.
+/// exchanged. Case is ignored; words are cut at 64 characters, so that a hostile name costs
+/// nothing.
 fn distance(left: &str, right: &str) -> usize {
     let fold = |word: &str| -> Vec<char> {
         word.chars().take(64).map(|c| c.to_ascii_lowercase()).collect()

@@ -1,15 +1,15 @@
-//! Field names of Kubernetes audit rules: the bare names that SigmaHQ's rules use, the audit paths they
-//! mean, and the table of all paths that an audit event can have.
+//! Field names of Kubernetes audit rules: the bare names that SigmaHQ's rules use, the audit paths
+//! they mean, and the table of all paths that an audit event can have.
 //!
-//! SigmaHQ's kubernetes rules were written against two vocabularies. Some say `objectRef.resource` as the
-//! event does, others say `apiGroup` or `hostPath`, which no event has: those rules never fire. Where
-//! [`Options::taxonomy`](crate::rule::load::Options) asks for it, [`canonical`] names are put in their
-//! place, and three values are read as their authors meant them:
+//! SigmaHQ's kubernetes rules were written against two vocabularies. Some say `objectRef.resource`
+//! as the event does, others say `apiGroup` or `hostPath`, which no event has: those rules never
+//! fire. Where `Options::taxonomy` asks for it, [`canonical`] names
+//! are put in their place, and three values are read as their authors meant them:
 //!
 //! | written | means |
 //! |---|---|
 //! | `verb: replace` | `verb: update`; audit events have no verb `replace` |
-//! | `responseStatus.code: ALLOW` (`FORBID`, `DENY`) | the authorization decision `allow` (`forbid`) |
+//! | `responseStatus.code: ALLOW` (`FORBID`, `DENY`) | the decision `allow` (`forbid`) |
 //! | `isWrite`, `isServiceAccount`, `isNode` | a verb that writes; the kind of actor |
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Every case of tests/cases/rules: documents with the rules they become, the problems for which they
-//! are refused, or the advice that lint gives.
+//! Every case of tests/cases/rules: documents with the rules they become, the problems for which
+//! they are refused, or the advice that lint gives.
 
 use std::path::PathBuf;
 
@@ -169,5 +169,14 @@ proptest! {
     #[test]
     fn no_condition_makes_the_reader_panic(text in "[()a1|* _\\-ofandthem\\n\u{e4}]{0,40}") {
         let _ = kubewitness::rule::condition::parse(&text);
+    }
+}
+
+#[test]
+fn every_bare_name_is_documented_and_leads_to_an_audit_path() {
+    let page = std::fs::read_to_string("docs/sigma.md").unwrap();
+    for (name, path) in kubewitness::rule::taxonomy::NAMES {
+        assert!(page.contains(&format!("`{name}`")), "docs/sigma.md does not name {name}");
+        assert!(kubewitness::rule::taxonomy::is_path(path), "{path}");
     }
 }
