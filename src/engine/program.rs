@@ -341,6 +341,27 @@ impl Program {
         self.expressions.iter().all(|expression| self.holds(expression, &mut state, subject))
     }
 
+    /// Hands over the values of a field as [`Program::text`] would give them, without allocating
+    /// where there is one value and nothing in it is escaped.
+    pub fn with_text(
+        &self,
+        field: FieldId,
+        state: &mut State,
+        subject: Subject<'_>,
+        take: &mut dyn FnMut(Option<&[u8]>),
+    ) {
+        state.values.find(&self.fields, subject, field);
+        let mut items = state.values.items(field, subject.raw());
+        if let (Some(first), None) = (items.next(), items.next()) {
+            if let Some(plain) = first.plain().filter(|plain| plain.is_ascii()) {
+                return take(Some(plain));
+            }
+        }
+        drop(items);
+        let text = self.text(field, state, subject);
+        take(text.as_deref().map(str::as_bytes));
+    }
+
     /// The values of a field as one text: a single value as it is, several joined by `,`; `None`
     /// when the field has no scalar value.
     pub fn text(&self, field: FieldId, state: &mut State, subject: Subject<'_>) -> Option<String> {

@@ -23,13 +23,11 @@ pub struct Window<E> {
     marks: VecDeque<Mark<E>>,
     /// No alert before this time: the last one speaks for it.
     pub quiet_until_us: i64,
-    /// The group-by fields and their values, for people.
-    pub group: Vec<(String, String)>,
 }
 
 impl<E> Default for Window<E> {
     fn default() -> Window<E> {
-        Window { marks: VecDeque::new(), quiet_until_us: i64::MIN, group: Vec::new() }
+        Window { marks: VecDeque::new(), quiet_until_us: i64::MIN }
     }
 }
 

@@ -119,7 +119,8 @@ pub(crate) fn shape(bytes: &[u8]) -> Shape {
     Shape::Unknown
 }
 
-/// Log shippers put a `level` of their own (`info`) beside the message; only the API server's counts.
+/// Log shippers put a `level` of their own (`info`) beside the message; only the API server's
+/// counts.
 fn has_severity_only(bytes: &[u8], field: &Field<'_>) -> bool {
     const LEVELS: [&[u8]; 4] =
         [b"\"None\"", b"\"Metadata\"", b"\"Request\"", b"\"RequestResponse\""];

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::rule::detection::Selection;
 use crate::rule::problem::did_you_mean;
-use crate::rule::{Condition, Matcher, Piece, Test};
+use crate::rule::{Condition, Matcher, Test};
 
 /// How deep a condition may nest.
 pub const DEPTH_MAX: usize = 64;
@@ -307,17 +307,10 @@ impl Test {
     fn matcher_size(&self) -> usize {
         let bytes = match &self.matcher {
             Matcher::Elements { inner, .. } => return inner.size(),
-            Matcher::Text { pattern, .. } => pattern.pieces.iter().map(piece_bytes).sum(),
+            Matcher::Text { pattern, .. } => pattern.size(),
             Matcher::Regex { source } => source.len(),
             _ => 0,
         };
         bytes / 64
-    }
-}
-
-fn piece_bytes(piece: &Piece) -> usize {
-    match piece {
-        Piece::Literal(text) => text.len(),
-        Piece::AnyRun | Piece::AnyOne => 1,
     }
 }

@@ -51,9 +51,12 @@ pub struct Draft {
     line: usize,
     kind: Kind,
     group_by: Vec<Arc<str>>,
-    aliases: Vec<(Arc<str>, Vec<Entry>)>,
+    aliases: Vec<DraftAlias>,
     timespan_us: i64,
 }
+
+/// An alias with its fields by rule, as written.
+type DraftAlias = (Arc<str>, Vec<Entry>);
 
 /// The kind before the names in an expression are resolved.
 #[derive(Clone, Debug)]
@@ -371,7 +374,7 @@ fn new_terms(node: &Node) -> Result<NewTerms, Fault> {
     })
 }
 
-fn aliases(body: &Node) -> Result<Vec<(Arc<str>, Vec<Entry>)>, Fault> {
+fn aliases(body: &Node) -> Result<Vec<DraftAlias>, Fault> {
     let Some(node) = body.get("aliases").filter(|node| node.value != Value::Null) else {
         return Ok(Vec::new());
     };

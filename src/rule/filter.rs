@@ -52,7 +52,7 @@ impl Filter {
     ) -> Result<Filter, Vec<Fault>> {
         let targets = targets(body).map_err(|fault| vec![fault])?;
         let parts = Parts::read(body, &["condition", "rules"], placeholders)?;
-        let condition = parts.condition(body, &format!("{title}: "))?;
+        let condition = parts.condition(body, &format!("{title}/"))?;
         Ok(Filter { title: Arc::from(title), logsource, targets, condition, origin })
     }
 

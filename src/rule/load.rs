@@ -12,7 +12,11 @@ use crate::rule::filter::Filter;
 use crate::rule::parse::{self, Document};
 use crate::rule::placeholder::Placeholders;
 use crate::rule::problem::{Problem, did_you_mean};
+use crate::rule::taxonomy;
 use crate::rule::{Body, Rule, RuleSet};
+
+/// The most correlations that may stand on one another.
+pub const CHAIN_MAX: usize = 16;
 
 /// How documents are read.
 #[derive(Clone, Debug, Default)]
@@ -154,7 +158,9 @@ impl Loading {
         }
         self.resolve();
         self.check_cycles();
-        let _ = options;
+        if options.taxonomy {
+            self.rules.iter_mut().for_each(taxonomy::apply);
+        }
         if !self.problems.is_empty() {
             self.problems.sort();
             return Err(self.problems);
@@ -221,16 +227,13 @@ impl Loading {
                 references.insert(Arc::clone(&rule.id), &correlation.rules);
             }
         }
-        // Take away what depends on nothing that is left, until nothing changes; a cycle remains.
-        loop {
+        // Take away what depends on nothing that is left; a cycle, or too long a chain, remains.
+        for _ in 0..CHAIN_MAX {
             let free: Vec<Arc<str>> = references
                 .iter()
                 .filter(|(_, rules)| rules.iter().all(|rule| !references.contains_key(rule)))
                 .map(|(id, _)| Arc::clone(id))
                 .collect();
-            if free.is_empty() {
-                break;
-            }
             for id in free {
                 references.remove(&id);
             }
@@ -239,7 +242,10 @@ impl Loading {
         let problem = |rule: &Rule| Problem {
             path: rule.origin.path.to_path_buf(),
             line: rule.origin.line,
-            message: "the correlation refers to itself, directly or through others".to_owned(),
+            message: format!(
+                "the correlation refers to itself through others, or stands on a chain of more \
+                 than {CHAIN_MAX} correlations"
+            ),
         };
         let found: Vec<Problem> =
             self.rules.iter().filter(|rule| stuck.contains(&rule.id)).map(problem).collect();

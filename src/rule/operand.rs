@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::rule::dialect;
+use crate::rule::encoding::TEXT_BYTES_MAX;
 use crate::rule::yaml::{Node, Value};
 use crate::rule::{Comparison, Condition, Matcher, Pattern, Place, Test, TimePart};
 
@@ -149,6 +151,12 @@ impl Operand {
             return Ok(Condition::any_of(tests));
         }
         let matcher = self.into_matcher(field.is_none())?;
+        if let Matcher::Text { pattern, .. } = &matcher
+            && pattern.size() > TEXT_BYTES_MAX
+        {
+            let size = pattern.size();
+            return Err(format!("a text of {size} bytes is longer than {TEXT_BYTES_MAX}"));
+        }
         Ok(Some(Condition::Test(Test { field: field.cloned(), matcher })))
     }
 
@@ -189,9 +197,10 @@ impl Operand {
 
 /// The expression with its flags inside, once it compiles within [`REGEX_BYTES_MAX`].
 fn checked_regex(source: &str, flags: &str) -> Result<Arc<str>, String> {
+    let portable = dialect::portable(source);
     let source = match flags {
-        "" => source.to_owned(),
-        _ => format!("(?{flags}){source}"),
+        "" => portable,
+        _ => format!("(?{flags}){portable}"),
     };
     match regex::RegexBuilder::new(&source).size_limit(REGEX_BYTES_MAX).build() {
         Ok(_) => Ok(Arc::from(source)),

@@ -136,7 +136,11 @@ fn overlay(under: Option<&Node>, over: Node) -> Node {
     Node { line, value: Value::Map(joined) }
 }
 
-fn document(
+/// Reads one document.
+///
+/// # Errors
+/// All faults that were found in it.
+pub fn document(
     path: &Arc<PathBuf>,
     node: &Node,
     placeholders: &Placeholders,
