@@ -1,5 +1,5 @@
-//! Every case of tests/cases/rules: documents with the rules they become, the problems for which they
-//! are refused, or the advice that lint gives.
+//! Every case of tests/cases/rules: documents with the rules they become, the problems for which
+//! they are refused, or the advice that lint gives.
 
 use std::path::PathBuf;
 

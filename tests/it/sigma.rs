@@ -1,4 +1,5 @@
-//! Every case of tests/cases/sigma: a detection, events that it matches or not, or why it is refused.
+//! Every case of tests/cases/sigma: a detection, events that it matches or not, or why it is
+//! refused.
 
 use std::path::PathBuf;
 
