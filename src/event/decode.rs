@@ -1,10 +1,10 @@
 //! Bytes to events: one record in, its events and rejects out, whatever it is wrapped in.
 //!
 //! A record tells by itself what it is: an event line, an EventList, a CRI-framed or time-stamped
-//! line, an envelope of a managed cloud ([`crate::event::envelope`]), or several of these glued
+//! line, an envelope of a managed cloud (`envelope.rs`), or several of these glued
 //! together by a torn write. The common case, a bare event line, costs one prefix comparison and
 //! one look for bytes beyond ASCII more than [`Event::parse`], and allocates nothing; everything
-//! else takes the road through [`Walk`].
+//! else takes the road through `Walk`.
 //!
 //! What can be saved is saved and marked partial; what cannot is a [`Reject`]. Nothing here panics
 //! or recurses deeper than [`ENVELOPE_DEPTH_MAX`], and memory is bounded by a few copies of the
@@ -245,7 +245,7 @@ impl Walk<'_> {
 
     /// Exactly one well-formed event.
     fn whole(&mut self, bytes: &[u8], at: At<'_>) {
-        match String::from_utf8_lossy(bytes) {
+        match envelope::lossy(bytes) {
             Cow::Borrowed(_) => self.parsed(bytes, at),
             Cow::Owned(text) => {
                 self.parsed(text.as_bytes(), at.partial(PartialReason::InvalidUtf8))
@@ -320,7 +320,7 @@ impl Walk<'_> {
     }
 
     fn salvage_silently(&mut self, bytes: &[u8], at: At<'_>) -> bool {
-        let text = String::from_utf8_lossy(bytes);
+        let text = envelope::lossy(bytes);
         let Some(mut event) = Event::salvage(text.as_bytes()) else { return false };
         // An audit id alone may stand in anything that speaks of audit events.
         if event.slot(Slot::Level).or(event.slot(Slot::Kind)).is_none() {
