@@ -114,6 +114,7 @@ fn every_scenario_is_found_and_nothing_benign_is_high() {
             noise.push(word(&alert["rule"], "title"));
         }
     }
+    assert_eq!(truth.scenarios.len(), 42, "scenarios of attack");
     let shown = truth.scenarios.iter().filter(|(_, row)| word(row, "needs") != "body");
     let missed: Vec<&str> =
         shown.map(|(name, _)| name.as_str()).filter(|name| !found.contains(name)).collect();
