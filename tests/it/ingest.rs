@@ -1,5 +1,5 @@
-//! Every file of tests/corpus/ingest against tests/golden/ingest.txt: what is found, skipped, decoded,
-//! salvaged and rejected, and where. `UPDATE_GOLDEN=1` rewrites the golden file.
+//! Every file of tests/corpus/ingest against tests/golden/ingest.txt: what is found, skipped,
+//! decoded, salvaged and rejected, and where. `UPDATE_GOLDEN=1` rewrites the golden file.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
