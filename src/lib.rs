@@ -3,3 +3,4 @@
 pub mod clock;
 pub mod event;
 pub mod rule;
+pub mod spool;
