@@ -144,10 +144,11 @@ impl Spool {
     }
 
     /// Replaces the snapshot of that name: a state that holds everything up to and including
-    /// `seq`. Durable on return. What follows is held back from retention.
+    /// `seq`. Durable on return. What follows is held back from retention; so write the first one
+    /// before the first record that it must not miss.
     ///
     /// # Errors
-    /// [`Error::SeqAhead`] when `seq` is not durable yet, [`Error::SnapshotTooLarge`],
+    /// [`Error::SeqBehind`] when records that follow it are gone, [`Error::SeqAhead`] when `seq` is not durable yet, [`Error::SnapshotTooLarge`],
     /// [`Error::Name`], [`Error::Io`]; the old snapshot stands.
     pub async fn write_snapshot(&self, name: &str, snapshot: Snapshot) -> Result<(), Error> {
         let (catalog, name) = (self.catalog.clone(), name.to_owned());

@@ -321,6 +321,14 @@ pub enum Error {
         /// The last one that could be given.
         limit: u64,
     },
+    /// A snapshot that what is held no longer follows: records behind it were deleted.
+    #[error("sequence number {seq} is not followed by the oldest record held ({oldest})")]
+    SeqBehind {
+        /// The sequence number given.
+        seq: u64,
+        /// The oldest record.
+        oldest: u64,
+    },
     /// The snapshot is over `snapshot_bytes_max`; the old one stands.
     #[error("snapshot of {bytes} bytes is over snapshot_bytes_max ({limit})")]
     SnapshotTooLarge {

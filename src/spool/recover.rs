@@ -141,15 +141,22 @@ fn survey(scan: &mut Scan, name: &str, seq_first: u64) -> Result<Survey, Error> 
         seq_end: seq_first,
         damages: Vec::new(),
     };
-    let mut offset = SEGMENT_HEADER_BYTES;
+    // Where the step began, and where the last readable record ended.
+    let (mut offset, mut record_end) = (SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES);
     loop {
         match scan.step()? {
             Step::Record(header, _) => {
-                if u64::from(header.synced) > survey.proven {
-                    survey.proven = u64::from(header.synced);
-                    survey.seq_proven = (offset == survey.proven).then_some(header.seq);
+                let proven = u64::from(header.synced);
+                if proven > survey.proven {
+                    survey.proven = proven;
+                    survey.seq_proven = match () {
+                        () if record_end == proven => Some(survey.seq_end),
+                        () if offset == proven => Some(header.seq),
+                        () => None,
+                    };
                 }
                 survey.seq_end = header.seq + 1;
+                record_end = offset + header.frame_bytes();
             }
             Step::Damage { offset, bytes, reason } => {
                 let file = name.to_owned();

@@ -30,11 +30,7 @@ pub(crate) fn write(catalog: &Catalog, name: &str, seq: u64, bytes: &[u8]) -> Re
     if seq > durable {
         return Err(Error::SeqAhead { seq, limit: durable });
     }
-    let known = guard(&catalog.snapshots).get(name).cloned();
-    let position = match known {
-        Some(position) => position,
-        None => create(catalog, name, seq)?,
-    };
+    let position = hold(catalog, name, seq)?;
     {
         let mut slot = guard(&position.slot);
         slot.write(seq, bytes)?;
@@ -44,9 +40,18 @@ pub(crate) fn write(catalog: &Catalog, name: &str, seq: u64, bytes: &[u8]) -> Re
     catalog.retain(0)
 }
 
-/// Enters a new snapshot before its file exists, so that retention waits for it from now on.
-fn create(catalog: &Catalog, name: &str, seq: u64) -> Result<Arc<Position>, Error> {
+/// Lets retention wait for the snapshot before its file exists.
+fn hold(catalog: &Catalog, name: &str, seq: u64) -> Result<Arc<Position>, Error> {
     let _no_retention = guard(&catalog.retaining);
+    let oldest = catalog.seq_oldest();
+    if seq + 1 < oldest {
+        return Err(Error::SeqBehind { seq, oldest });
+    }
+    let known = guard(&catalog.snapshots).get(name).cloned();
+    if let Some(position) = known {
+        position.stored.fetch_min(seq, Ordering::AcqRel);
+        return Ok(position);
+    }
     let (slot, _, _) = Slot::open(&catalog.disk, catalog.snapshots_dir(), name)?;
     let position = Arc::new(Position::new(slot, seq, seq));
     Ok(guard(&catalog.snapshots).entry(name.to_owned()).or_insert(position).clone())

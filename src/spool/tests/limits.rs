@@ -41,6 +41,8 @@ fn nothing_is_deleted_before_every_cursor_and_snapshot_has_passed_it() {
     pass(&mut slow, 2);
     assert_eq!(segment_paths(&rig.sim).len(), 1, "the older generation needs what follows 3");
     assert_eq!(rig.opened.catalog.seq_oldest(), 4);
+    let late = snapshot::write(&rig.opened.catalog, "late", 2, b"state");
+    assert!(matches!(late, Err(Error::SeqBehind { seq: 2, oldest: 4 })), "{late:?}");
 }
 
 #[test]

@@ -115,8 +115,14 @@ impl Run {
                 let oldest = self.model.snapshot.unwrap_or(0);
                 let seq = catalog.seq_durable().saturating_sub(*back).max(oldest);
                 self.model.snapshots.push(seq);
-                snapshot::write(&catalog, "windows", seq, format!("as of {seq}").as_bytes())?;
-                self.model.snapshot = Some(seq);
+                let state = format!("as of {seq}");
+                match snapshot::write(&catalog, "windows", seq, state.as_bytes()) {
+                    Err(Error::SeqBehind { .. }) => drop(self.model.snapshots.pop()),
+                    written => {
+                        written?;
+                        self.model.snapshot = Some(seq);
+                    }
+                }
                 Ok(())
             }
             Action::Letter => self.letter(),
