@@ -2,5 +2,12 @@
 
 pub mod clock;
 pub mod event;
+pub mod ingest;
 pub mod rule;
+pub mod engine;
+pub mod alert;
 pub mod spool;
+pub mod cases;
+pub mod report;
+pub mod replay;
+pub mod cli;

@@ -1,3 +1,7 @@
 //! Process entry: parse the command line, call `cli::run`, turn the result into an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kubewitness::cli::run()
+}

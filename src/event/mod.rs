@@ -1,1 +1,285 @@
-//! placeholder
+//! `Event`: one audit.k8s.io/v1 event over its raw bytes.
+//!
+//! Parsing is one scan that remembers where the fields stand that nearly every rule asks for
+//! ([`Slot`]); big subtrees (bodies, annotations, extras) are found, not read. Nothing is copied and
+//! nothing is allocated, so an event that no rule is interested in costs its bytes and no more.
+
+pub mod actor;
+pub mod derived;
+pub mod json;
+pub mod identity;
+pub mod redact;
+pub mod scan;
+pub mod time;
+pub mod value;
+pub mod reject;
+pub mod split;
+pub(crate) mod envelope;
+pub(crate) mod salvage;
+pub mod line;
+pub(crate) mod gke;
+pub mod decode;
+
+use std::borrow::Cow;
+
+use crate::event::value::Value;
+
+/// A field that the scan remembers; in the order in which kube-apiserver writes them
+/// (`k8s.io/apiserver/pkg/apis/audit/v1`, struct `Event`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each variant is the audit field of that name, see Slot::path")]
+pub enum Slot {
+    Kind,
+    ApiVersion,
+    Level,
+    AuditId,
+    Stage,
+    RequestUri,
+    Verb,
+    User,
+    Username,
+    UserUid,
+    UserGroups,
+    UserExtra,
+    ImpersonatedUser,
+    AuthenticationMetadata,
+    SourceIps,
+    UserAgent,
+    ObjectRef,
+    Resource,
+    Namespace,
+    Name,
+    ObjectUid,
+    ApiGroup,
+    ObjectApiVersion,
+    ResourceVersion,
+    Subresource,
+    ResponseStatus,
+    StatusStatus,
+    StatusMessage,
+    StatusReason,
+    StatusDetails,
+    StatusCode,
+    RequestObject,
+    ResponseObject,
+    RequestReceivedTimestamp,
+    StageTimestamp,
+    Annotations,
+}
+
+impl Slot {
+    /// How many slots there are.
+    pub const COUNT: usize = Slot::ALL.len();
+
+    /// Every slot with the path by which rules name it.
+    pub const ALL: [(Slot, &'static str); 36] = [
+        (Slot::Kind, "kind"),
+        (Slot::ApiVersion, "apiVersion"),
+        (Slot::Level, "level"),
+        (Slot::AuditId, "auditID"),
+        (Slot::Stage, "stage"),
+        (Slot::RequestUri, "requestURI"),
+        (Slot::Verb, "verb"),
+        (Slot::User, "user"),
+        (Slot::Username, "user.username"),
+        (Slot::UserUid, "user.uid"),
+        (Slot::UserGroups, "user.groups"),
+        (Slot::UserExtra, "user.extra"),
+        (Slot::ImpersonatedUser, "impersonatedUser"),
+        (Slot::AuthenticationMetadata, "authenticationMetadata"),
+        (Slot::SourceIps, "sourceIPs"),
+        (Slot::UserAgent, "userAgent"),
+        (Slot::ObjectRef, "objectRef"),
+        (Slot::Resource, "objectRef.resource"),
+        (Slot::Namespace, "objectRef.namespace"),
+        (Slot::Name, "objectRef.name"),
+        (Slot::ObjectUid, "objectRef.uid"),
+        (Slot::ApiGroup, "objectRef.apiGroup"),
+        (Slot::ObjectApiVersion, "objectRef.apiVersion"),
+        (Slot::ResourceVersion, "objectRef.resourceVersion"),
+        (Slot::Subresource, "objectRef.subresource"),
+        (Slot::ResponseStatus, "responseStatus"),
+        (Slot::StatusStatus, "responseStatus.status"),
+        (Slot::StatusMessage, "responseStatus.message"),
+        (Slot::StatusReason, "responseStatus.reason"),
+        (Slot::StatusDetails, "responseStatus.details"),
+        (Slot::StatusCode, "responseStatus.code"),
+        (Slot::RequestObject, "requestObject"),
+        (Slot::ResponseObject, "responseObject"),
+        (Slot::RequestReceivedTimestamp, "requestReceivedTimestamp"),
+        (Slot::StageTimestamp, "stageTimestamp"),
+        (Slot::Annotations, "annotations"),
+    ];
+
+    /// The path by which rules name the field.
+    pub fn path(self) -> &'static str {
+        Slot::ALL[self as usize].1
+    }
+
+    /// The slot whose path this is.
+    pub fn of_path(path: &str) -> Option<Slot> {
+        Slot::ALL.iter().find(|(_, name)| *name == path).map(|(slot, _)| *slot)
+    }
+}
+
+/// One audit event over its raw bytes.
+#[derive(Clone, Debug)]
+pub struct Event<'a> {
+    raw: &'a [u8],
+    spans: [Span; Slot::COUNT],
+    is_partial: bool,
+}
+
+/// Where a value stands in the raw bytes; an empty span is an absent field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Span {
+    start: u32,
+    /// Length, with the highest bit set where the value is a string that holds escapes.
+    length: u32,
+}
+
+const ESCAPED: u32 = 1 << 31;
+
+/// Bytes that are not one whole audit event, and where reading stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// Offset of the first byte that could not be used.
+    pub offset: usize,
+    /// What is wrong there.
+    pub kind: MalformedKind,
+}
+
+/// What is wrong with bytes that are not one whole audit event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MalformedKind {
+    /// The first byte opens no JSON object.
+    NotAnObject,
+    /// A byte that JSON does not allow there.
+    Syntax,
+    /// The bytes end inside the object.
+    Truncated,
+    /// A complete object, and more bytes behind it.
+    Trailing,
+    /// A body nests deeper than [`json::DEPTH_MAX`].
+    TooDeep,
+    /// A JSON object, but no audit event: another kind, or without auditID, stage and verb.
+    NotAnAuditEvent,
+    /// More than 2 GiB: the spans of an event count in 31 bits.
+    TooLong,
+}
+
+impl<'a> Event<'a> {
+    /// Reads bytes that are exactly one event (blanks around it allowed).
+    ///
+    /// Unknown keys are kept in the raw bytes and skipped; of repeated keys the last one counts, as
+    /// Go's decoder has it.
+    pub fn parse(raw: &'a [u8]) -> Result<Event<'a>, Malformed> {
+        let mut event = Event::empty(raw);
+        scan::scan(&mut event)?;
+        if !event.is_audit() {
+            return Err(Malformed { offset: 0, kind: MalformedKind::NotAnAuditEvent });
+        }
+        Ok(event)
+    }
+
+    /// Reads what stands before the first malformed byte: kube-apiserver writes its fields in one
+    /// fixed order, so everything before a cut is as good as in a whole event. `None` when not even
+    /// an audit id or a verb was there. The event says [`Event::is_partial`].
+    pub fn salvage(raw: &'a [u8]) -> Option<Event<'a>> {
+        let mut event = Event::empty(raw);
+        event.is_partial = scan::scan(&mut event).is_err();
+        let is_useful = event.slot(Slot::AuditId).is_some() || event.slot(Slot::Verb).is_some();
+        (is_useful && event.is_of_audit_kind()).then_some(event)
+    }
+
+    fn empty(raw: &'a [u8]) -> Event<'a> {
+        Event { raw, spans: [Span::default(); Slot::COUNT], is_partial: false }
+    }
+
+    /// The bytes as they came.
+    pub fn raw(&self) -> &'a [u8] {
+        self.raw
+    }
+
+    /// Whether something is missing: the event was cut, or a part could not be read.
+    pub fn is_partial(&self) -> bool {
+        self.is_partial
+    }
+
+    /// Marks the event as one of which something is missing.
+    pub fn set_partial(&mut self) {
+        self.is_partial = true;
+    }
+
+    /// The value in a slot; `None` when the event has no such field.
+    #[inline]
+    pub fn slot(&self, slot: Slot) -> Option<Value<'a>> {
+        let span = self.spans[slot as usize];
+        if span.length == 0 {
+            return None;
+        }
+        let start = span.start as usize;
+        let end = start + (span.length & !ESCAPED) as usize;
+        Some(Value::new(&self.raw[start..end], span.length & ESCAPED != 0))
+    }
+
+    /// The text of a string, number or boolean in a slot.
+    pub fn text(&self, slot: Slot) -> Option<Cow<'a, str>> {
+        self.slot(slot)?.text()
+    }
+
+    /// The bytes of a string slot when nothing in it is escaped; for comparisons on the hot path.
+    #[inline]
+    pub fn plain(&self, slot: Slot) -> Option<&'a [u8]> {
+        self.slot(slot)?.plain()
+    }
+
+    /// The HTTP status code.
+    pub fn code(&self) -> Option<u16> {
+        let digits = self.plain(Slot::StatusCode)?;
+        std::str::from_utf8(digits).ok()?.parse().ok()
+    }
+
+    /// Event time: `stageTimestamp`, else `requestReceivedTimestamp`; microseconds since the epoch.
+    pub fn time_us(&self) -> Option<i64> {
+        self.timestamp(Slot::StageTimestamp)
+            .or_else(|| self.timestamp(Slot::RequestReceivedTimestamp))
+    }
+
+    /// A timestamp slot in microseconds since the epoch; `None` when absent, null or no RFC 3339.
+    pub fn timestamp(&self, slot: Slot) -> Option<i64> {
+        time::parse_us(self.plain(slot)?)
+    }
+
+    /// The annotation of this key.
+    pub fn annotation(&self, key: &str) -> Option<Cow<'a, str>> {
+        self.slot(Slot::Annotations)?.member(key)?.text()
+    }
+
+    /// The first value of a `user.extra` key.
+    pub fn user_extra(&self, key: &str) -> Option<Cow<'a, str>> {
+        self.slot(Slot::UserExtra)?.member(key)?.elements().next()?.text()
+    }
+
+    fn is_audit(&self) -> bool {
+        let has = |slot| self.slot(slot).is_some();
+        has(Slot::AuditId) && has(Slot::Stage) && has(Slot::Verb) && self.is_of_audit_kind()
+    }
+
+    /// Items of an EventList carry no kind; where there is one it must be right.
+    fn is_of_audit_kind(&self) -> bool {
+        let version = self.plain(Slot::ApiVersion);
+        self.plain(Slot::Kind).is_none_or(|kind| kind == b"Event")
+            && version.is_none_or(|version| version.starts_with(b"audit.k8s.io/"))
+    }
+
+    fn set(&mut self, slot: Slot, start: usize, end: usize, is_escaped: bool) {
+        // `scan` refuses inputs whose offsets would not fit.
+        let length = (end - start) as u32 | if is_escaped { ESCAPED } else { 0 };
+        self.spans[slot as usize] = Span { start: start as u32, length };
+    }
+
+    fn clear(&mut self, slot: Slot) {
+        self.spans[slot as usize] = Span::default();
+    }
+}

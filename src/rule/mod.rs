@@ -6,6 +6,21 @@
 //! so the engine knows five shapes only. A second reader, for another rule language, would fill the
 //! same model.
 
+pub mod problem;
+pub mod yaml;
+pub mod pattern;
+pub mod encoding;
+pub mod placeholder;
+pub mod operand;
+pub mod modifier;
+pub mod detection;
+pub mod condition;
+pub mod correlation;
+pub mod filter;
+pub mod parse;
+pub mod load;
+pub mod shipped;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

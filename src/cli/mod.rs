@@ -1,0 +1,88 @@
+//! Subcommands: arguments in, exit code out.
+
+pub mod demo;
+pub mod eval;
+pub mod replay;
+pub mod rules;
+pub mod load;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A command that could not be done; the variant decides the exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Wrong input or configuration: exit code 2.
+    #[error("{0}")]
+    Input(String),
+    /// It failed while running: exit code 1.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Error {
+        Error::Failed(format!("cannot write: {error}"))
+    }
+}
+
+/// How a command that was done came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Exit code 0.
+    Fine,
+    /// Something that was asked for did not hold (a case failed, a rule has a fault): exit code 1.
+    Failed,
+    /// `--fail-on` was met: exit code 3.
+    Alarm,
+}
+
+/// Finds attacks in Kubernetes audit logs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubewitness",
+    version,
+    about = "Detects attacks in Kubernetes audit logs",
+    after_help = "Examples:\n  kubewitness replay /var/log/kubernetes/audit\n  kubewitness \
+                  replay --format html -o report.html logs/ webhook-bodies/\n  kubewitness rules \
+                  list\n  kubewitness demo"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Replay audit logs: real logs in, alerts out
+    Replay(Box<replay::ReplayArgs>),
+    /// Replay the sample of real audit logs that this binary carries
+    Demo(demo::DemoArgs),
+    /// Work with detection rules
+    #[command(subcommand)]
+    Rules(rules::Rules),
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Replay(args) => replay::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Rules(command) => rules::run(command),
+    };
+    match done {
+        Ok(Done::Fine) => ExitCode::SUCCESS,
+        Ok(Done::Failed) => ExitCode::from(1),
+        Ok(Done::Alarm) => ExitCode::from(3),
+        Err(Error::Failed(message)) => {
+            eprintln!("kubewitness: {message}");
+            ExitCode::from(1)
+        }
+        Err(Error::Input(message)) => {
+            eprintln!("kubewitness: {message}");
+            ExitCode::from(2)
+        }
+    }
+}

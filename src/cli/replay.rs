@@ -1,0 +1,337 @@
+//! `kubewitness replay`: audit logs in, alerts out.
+
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal as _, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use ipnet::IpNet;
+
+use crate::alert::Alert;
+use crate::alert::raise::Raiser;
+use crate::alert::throttle::Throttle;
+use crate::cli::load::{RuleArgs, chain};
+use crate::cli::{Done, Error};
+use crate::clock::Stopwatch;
+use crate::engine::Engine;
+use crate::ingest::InputFormat;
+use crate::ingest::discover::{Discovery, discover};
+use crate::replay::{self, Bound, Options, learn};
+use crate::report::progress::Progress;
+use crate::report::summary::{self, Summary};
+use crate::report::tally::Tally;
+use crate::report::terminal::Terminal;
+use crate::report::{Format, Reporter};
+use crate::rule::Level;
+
+/// Arguments of `replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kubewitness replay /var/log/kubernetes/audit
+  kubewitness replay --format jsonl audit.log audit-*.log.gz webhook/ > alerts.jsonl
+  kubewitness replay --format html -o report.html --since 24h logs/
+  zcat export.gz | kubewitness replay --input-format eks --fail-on high -")]
+pub struct ReplayArgs {
+    /// Files, directories (searched recursively), globs, or `-` for standard input
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Which rules
+    #[command(flatten)]
+    pub rules: RuleArgs,
+    /// What to print and where
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// How the input is written; each file tells by itself when absent
+    #[arg(long, value_enum, default_value = "auto")]
+    pub input_format: InputFormat,
+    /// Analyse events from this time on: RFC 3339, or a span before the newest event (24h, 30m, 7d)
+    #[arg(long, value_name = "T", value_parser = parse_bound)]
+    pub since: Option<Bound>,
+    /// Analyse events before this time: RFC 3339, or a span before the newest event
+    #[arg(long, value_name = "T", value_parser = parse_bound)]
+    pub until: Option<Bound>,
+    /// The cluster's name in alerts; without it, what the envelopes say
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// Networks whose X-Forwarded-For entries are believed (repeatable)
+    #[arg(long = "trusted-proxy", value_name = "CIDR")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Take over what first-seen rules learnt from FILE, and write back what they learn now
+    #[arg(long, value_name = "FILE")]
+    pub learn: Option<PathBuf>,
+    /// Worker threads; all cores when absent
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// What a command that replays prints, and where.
+#[derive(Debug, Default, Clone, Args)]
+pub struct OutputArgs {
+    /// table (on a terminal), jsonl, json, csv, html, or none
+    #[arg(long, value_parser = parse_format)]
+    pub format: Option<Format>,
+    /// Write the alerts to a file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Show alerts of this level and above
+    #[arg(long, value_parser = parse_level, default_value = "informational")]
+    pub level: Option<Level>,
+    /// Exit with 3 when an alert of this level or above was raised
+    #[arg(long, value_name = "LEVEL", value_parser = parse_level)]
+    pub fail_on: Option<Level>,
+    /// Show repeats of an alert (same rule, actor and object) once an hour
+    #[arg(long)]
+    pub throttle: bool,
+    /// Write the run's figures as JSON to FILE; `-` is standard error
+    #[arg(long, value_name = "FILE")]
+    pub stats: Option<PathBuf>,
+}
+
+fn parse_format(word: &str) -> Result<Format, String> {
+    Format::parse(word).ok_or_else(|| {
+        let known: Vec<_> = Format::ALL.iter().map(|format| format.as_str()).collect();
+        format!("not one of {}", known.join(", "))
+    })
+}
+
+fn parse_level(word: &str) -> Result<Level, String> {
+    Level::parse(word).ok_or_else(|| {
+        let known: Vec<_> = Level::ALL.iter().map(|level| level.as_str()).collect();
+        format!("not one of {}", known.join(", "))
+    })
+}
+
+/// A time in RFC 3339, or a span such as `24h`.
+fn parse_bound(text: &str) -> Result<Bound, String> {
+    if let Some(time) = crate::event::time::parse_us(text.as_bytes()) {
+        return Ok(Bound::At(time));
+    }
+    let digits = text.trim_end_matches(|last: char| last.is_ascii_alphabetic());
+    let unit: i64 = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => 0,
+    };
+    let number: Option<i64> = digits.parse().ok().filter(|number| *number >= 0);
+    number
+        .filter(|_| unit > 0)
+        .and_then(|number| number.checked_mul(unit * 1_000_000))
+        .map(Bound::BeforeNewest)
+        .ok_or_else(|| {
+            "neither RFC 3339 (2026-11-22T00:00:00Z) nor a span (90s, 30m, 24h, 7d)".to_owned()
+        })
+}
+
+/// Replays.
+///
+/// # Errors
+/// Wrong input or rules, a destination that cannot be written.
+pub fn run(args: &ReplayArgs) -> Result<Done, Error> {
+    let is_stdin = args.paths.iter().any(|path| path == Path::new("-"));
+    let has_span =
+        [args.since, args.until].iter().any(|bound| matches!(bound, Some(Bound::BeforeNewest(_))));
+    if is_stdin && has_span {
+        let remedy = "the newest event of a stream is not known before its end; give RFC 3339";
+        return Err(Error::Input(format!("a span with standard input: {remedy}")));
+    }
+    let engine = args.rules.compile(&args.trusted_proxies)?;
+    let stdin = || Box::new(std::io::stdin()) as Box<dyn Read + Send>;
+    let discovery = discover(&args.paths, args.input_format, stdin)
+        .map_err(|error| Error::Input(chain(&error)))?;
+    let options = Options {
+        threads: args.threads.map_or_else(cores, usize::from),
+        cluster: args.cluster.clone(),
+        since: args.since,
+        until: args.until,
+        ..Options::default()
+    };
+    replay(&engine, discovery, options, args.learn.as_deref(), &args.output)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
+
+/// Replays what was found and reports.
+///
+/// # Errors
+/// As [`run`].
+pub fn replay(
+    engine: &Arc<Engine>,
+    discovery: Discovery,
+    options: Options,
+    learn: Option<&Path>,
+    output: &OutputArgs,
+) -> Result<Done, Error> {
+    let clock = Stopwatch::start();
+    let options = Options { seed: seed(), ..options };
+    let mut raiser = Raiser::new(Arc::clone(engine), options.limits);
+    if let Some(path) = learn {
+        load_baselines(path, engine, &mut raiser)?;
+    }
+    let is_sized = discovery.files.iter().all(|file| file.size > 0);
+    let total: u64 = discovery.files.iter().map(|file| file.size).sum();
+    let progress = Progress::start(is_sized.then_some(total));
+    let Discovery { files, skipped, unreadable } = discovery;
+    for (path, reason) in &unreadable {
+        eprintln!("kubewitness: {}: {reason}", path.display());
+    }
+    let mut destination = Destination::open(output)?;
+    let terminal = destination.terminal();
+    let format = output.format.unwrap_or(Format::Table);
+    let mut sink = Sink::new(output);
+    let mut reporter = Reporter::new(format, terminal, destination.writer())?;
+    let ran = replay::run(engine, files, &options, &mut raiser, &progress, &mut |alert| {
+        sink.take(&alert, &mut reporter)
+    });
+    progress.finish();
+    let mut summary = ran.map_err(|error| Error::Failed(chain(&error)))?;
+    summary.files_skipped = skipped;
+    summary.count_alerts(&sink.tally);
+    summary.elapsed_seconds = clock.elapsed().as_secs_f64();
+    reporter.finish(&summary)?;
+    destination.close()?;
+    if let Some(path) = learn {
+        learn::save(path, engine, &mut raiser)
+            .map_err(|error| Error::Failed(format!("{}: {error}", path.display())))?;
+    }
+    finish(&summary, output, format, &sink)?;
+    let is_alarm = output.fail_on.is_some_and(|level| sink.worst >= Some(level));
+    Ok(if is_alarm { Done::Alarm } else { Done::Fine })
+}
+
+fn load_baselines(path: &Path, engine: &Engine, raiser: &mut Raiser) -> Result<(), Error> {
+    let changed = learn::load(path, engine, raiser)
+        .map_err(|error| Error::Input(format!("{}: no baselines: {error}", path.display())))?;
+    if changed > 0 {
+        eprintln!(
+            "kubewitness: {changed} first-seen rules changed since {} was learnt; they start afresh",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// The summary for people, where the format does not hold it, and the figures for machines.
+fn finish(
+    summary: &Summary,
+    output: &OutputArgs,
+    format: Format,
+    sink: &Sink,
+) -> Result<(), Error> {
+    let stderr = std::io::stderr();
+    if sink.throttle.as_ref().is_some_and(|throttle| throttle.hidden() > 0) {
+        let hidden = sink.throttle.as_ref().map_or(0, Throttle::hidden);
+        eprintln!("kubewitness: {hidden} repeats hidden by --throttle");
+    }
+    if format != Format::Table || output.output.is_some() {
+        let is_shown = stderr.is_terminal() || format == Format::None;
+        if is_shown && output.stats.as_deref() != Some(Path::new("-")) {
+            summary::write(&mut stderr.lock(), summary, Terminal::of(&stderr))?;
+        }
+    }
+    match output.stats.as_deref() {
+        None => Ok(()),
+        Some(path) if path == Path::new("-") => Ok(summary.write_json(&mut stderr.lock())?),
+        Some(path) => {
+            let mut file = create(path)?;
+            Ok(summary.write_json(&mut file)?)
+        }
+    }
+}
+
+/// Filters and counts alerts on their way to the reporter.
+struct Sink {
+    level: Level,
+    throttle: Option<Throttle>,
+    tally: Tally,
+    worst: Option<Level>,
+}
+
+impl Sink {
+    fn new(output: &OutputArgs) -> Sink {
+        Sink {
+            level: output.level.unwrap_or(Level::Informational),
+            throttle: output.throttle.then(Throttle::default),
+            tally: Tally::new(),
+            worst: None,
+        }
+    }
+
+    fn take(&mut self, alert: &Alert, reporter: &mut Reporter<'_>) -> std::io::Result<()> {
+        self.worst = self.worst.max(Some(alert.rule.level));
+        self.tally.add(alert);
+        let is_shown = alert.rule.level >= self.level
+            && self.throttle.as_mut().is_none_or(|throttle| throttle.shows(alert));
+        if is_shown { reporter.write(alert) } else { Ok(()) }
+    }
+}
+
+/// Where alerts are written.
+enum Destination {
+    Stdout(BufWriter<std::io::Stdout>),
+    File(BufWriter<File>),
+}
+
+impl Destination {
+    fn open(output: &OutputArgs) -> Result<Destination, Error> {
+        Ok(match &output.output {
+            Some(path) => Destination::File(BufWriter::new(create(path)?)),
+            None => Destination::Stdout(BufWriter::new(std::io::stdout())),
+        })
+    }
+
+    fn terminal(&self) -> Terminal {
+        match self {
+            Destination::Stdout(_) => Terminal::of(&std::io::stdout()),
+            Destination::File(_) => Terminal::PLAIN,
+        }
+    }
+
+    fn writer(&mut self) -> &mut dyn Write {
+        match self {
+            Destination::Stdout(out) => out,
+            Destination::File(out) => out,
+        }
+    }
+
+    fn close(mut self) -> Result<(), Error> {
+        Ok(self.writer().flush()?)
+    }
+}
+
+fn create(path: &Path) -> Result<File, Error> {
+    File::create(path)
+        .map_err(|error| Error::Input(format!("{}: cannot be written: {error}", path.display())))
+}
+
+/// A number nobody can guess: the keys of the standard library's hash maps come from the system's
+/// random source.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_times_and_spans() {
+        for (text, bound) in [
+            ("24h", Some(Bound::BeforeNewest(86_400_000_000))),
+            ("0s", Some(Bound::BeforeNewest(0))),
+            ("1970-01-01T00:00:01Z", Some(Bound::At(1_000_000))),
+            ("24", None),
+            ("-1h", None),
+            ("99999999999999w", None),
+            ("yesterday", None),
+        ] {
+            assert_eq!(parse_bound(text).ok(), bound, "{text}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Stateful correlation over matches, keyed by group-by, driven by event time.
+//!
+//! Pure: what it says depends on the matches and their order alone. A window slides: it is checked
+//! whenever a match arrives, for every span that the match can be part of, so a match that arrives
+//! late is counted where it belongs. When a window first satisfies its condition the correlation
+//! fires, and the same key stays quiet for one timespan. Everything is bounded ([`Limits`]) and every
+//! eviction is counted.
+
+use std::collections::BTreeSet;
+
+use rustc_hash::FxHashMap;
+
+use crate::engine::terms::{Baseline, evict_oldest};
+use crate::engine::verdict;
+use crate::engine::window::{Mark, Window};
+use crate::rule::{Correlation, CorrelationKind};
+
+/// Bounds of correlation state.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Keys (windows) a correlation keeps; the longest silent go first.
+    pub keys_max: usize,
+    /// Terms and groups a `new_terms` correlation keeps.
+    pub terms_max: usize,
+    /// Matches a window keeps; a threshold above it raises it to one more than the threshold.
+    pub marks_max: usize,
+    /// How much later than younger matches a match may arrive and still be counted, microseconds.
+    pub lateness_us: i64,
+}
+
+impl Default for Limits {
+    /// 20,000 keys, 200,000 terms, 1,000 matches a window, 120 s: kube-apiserver retries a webhook
+    /// batch for up to 97 s (design.md, invariant 9 and the reference on the webhook backend).
+    fn default() -> Limits {
+        Limits { keys_max: 20_000, terms_max: 200_000, marks_max: 1_000, lateness_us: 120_000_000 }
+    }
+}
+
+/// A match on its way into a correlation.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Feed {
+    /// Index of the correlation.
+    pub correlation: u32,
+    /// Which of its rules matched.
+    pub member: u32,
+    /// Hash of the group-by values.
+    pub key: u64,
+    /// The group-by fields and their values, for people.
+    pub group: Vec<(String, String)>,
+    /// Hash of the counted values, or of group and term; 0 when the correlation counts none.
+    pub value: u64,
+    /// The number to aggregate.
+    pub number: Option<f64>,
+    /// Whether the counted fields were all absent: such a match counts no value.
+    pub is_valueless: bool,
+    /// What the correlation, once it fires, is itself fed into.
+    pub parents: Vec<Feed>,
+}
+
+/// A correlation whose condition is satisfied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fired<E> {
+    /// Index of the correlation.
+    pub correlation: u32,
+    /// The group-by fields and their values, for people.
+    pub group: Vec<(String, String)>,
+    /// Time of the match that completed it.
+    pub time_us: i64,
+    /// The matches in the window, in order of time.
+    pub evidence: Vec<E>,
+}
+
+/// The state of all correlations.
+#[derive(Clone, Debug)]
+pub struct Correlator<E> {
+    rules: Vec<Correlation>,
+    limits: Limits,
+    windows: Vec<FxHashMap<u64, Window<E>>>,
+    baselines: Vec<Baseline>,
+    /// Windows to look at again when the time has passed: `a and not b` is known only then.
+    pending: BTreeSet<(i64, u32, u64)>,
+    newest_us: i64,
+    evictions: u64,
+}
+
+impl<E: Clone> Correlator<E> {
+    /// No state yet, for these correlations.
+    pub fn new(rules: Vec<Correlation>, limits: Limits) -> Correlator<E> {
+        Correlator {
+            windows: rules.iter().map(|_| FxHashMap::default()).collect(),
+            baselines: rules.iter().map(|_| Baseline::default()).collect(),
+            rules,
+            limits,
+            pending: BTreeSet::new(),
+            newest_us: i64::MIN,
+            evictions: 0,
+        }
+    }
+
+    /// How many keys, terms and matches had to be forgotten to stay within the limits.
+    pub fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    /// What the `new_terms` correlations have learnt, by the correlation's index.
+    pub fn baselines(&self) -> &[Baseline] {
+        &self.baselines
+    }
+
+    /// Takes over what was learnt earlier.
+    pub fn set_baseline(&mut self, correlation: usize, baseline: Baseline) {
+        self.baselines[correlation] = baseline;
+    }
+
+    /// Takes a match; calls `fire` for every correlation that it completes, inner ones first.
+    pub fn observe(
+        &mut self,
+        feed: &Feed,
+        time_us: i64,
+        evidence: &E,
+        fire: &mut dyn FnMut(Fired<E>),
+    ) {
+        self.advance(time_us, fire);
+        let fired = match &self.rules[feed.correlation as usize].kind {
+            CorrelationKind::NewTerms(_) => self.observe_term(feed, time_us, evidence),
+            _ => self.observe_window(feed, time_us, evidence),
+        };
+        let Some(fired) = fired else { return };
+        let evidence = fired.evidence.clone();
+        fire(fired);
+        for parent in &feed.parents {
+            // The chained correlation counts this firing as one match; its evidence is the last.
+            let Some(last) = evidence.last() else { return };
+            self.observe(parent, time_us, last, fire);
+        }
+    }
+
+    /// Lets time pass: decides the windows that waited for something not to happen.
+    pub fn advance(&mut self, time_us: i64, fire: &mut dyn FnMut(Fired<E>)) {
+        self.newest_us = self.newest_us.max(time_us);
+        let due = self.newest_us.saturating_sub(self.limits.lateness_us);
+        self.decide_pending(due, fire);
+    }
+
+    /// The end of all input: what waited is decided now.
+    pub fn finish(&mut self, fire: &mut dyn FnMut(Fired<E>)) {
+        self.decide_pending(i64::MAX, fire);
+    }
+
+    fn decide_pending(&mut self, due_us: i64, fire: &mut dyn FnMut(Fired<E>)) {
+        while let Some(&(end, correlation, key)) = self.pending.first() {
+            if end >= due_us {
+                return;
+            }
+            self.pending.pop_first();
+            if let Some(fired) = self.check(correlation, key, end) {
+                fire(fired);
+            }
+        }
+    }
+
+    fn observe_term(&mut self, feed: &Feed, time_us: i64, evidence: &E) -> Option<Fired<E>> {
+        let index = feed.correlation as usize;
+        let CorrelationKind::NewTerms(rule) = &self.rules[index].kind else { return None };
+        if feed.is_valueless {
+            return None;
+        }
+        let timespan = self.rules[index].timespan_us;
+        let baseline = &mut self.baselines[index];
+        let is_alert = baseline.observe(rule, timespan, feed.key, feed.value, time_us);
+        self.evictions += baseline.evict(self.limits.terms_max);
+        is_alert.then(|| Fired {
+            correlation: feed.correlation,
+            group: feed.group.clone(),
+            time_us,
+            evidence: vec![evidence.clone()],
+        })
+    }
+
+    fn observe_window(&mut self, feed: &Feed, time_us: i64, evidence: &E) -> Option<Fired<E>> {
+        let rule = &self.rules[feed.correlation as usize];
+        let is_distinct = matches!(rule.kind, CorrelationKind::ValueCount { .. });
+        let is_aggregate = matches!(rule.kind, CorrelationKind::Aggregate { .. });
+        if (is_distinct && feed.is_valueless) || (is_aggregate && feed.number.is_none()) {
+            return None;
+        }
+        let span = rule.timespan_us;
+        let waits = verdict::waits(rule);
+        let marks_max = self.limits.marks_max.max(verdict::marks_needed(rule));
+        let windows = &mut self.windows[feed.correlation as usize];
+        let window = windows.entry(feed.key).or_default();
+        if window.group.is_empty() {
+            window.group.clone_from(&feed.group);
+        }
+        let mark = Mark {
+            time_us,
+            member: feed.member,
+            value: feed.value,
+            number: feed.number.unwrap_or_default(),
+            evidence: evidence.clone(),
+        };
+        let keep = span.saturating_add(self.limits.lateness_us);
+        self.evictions += window.add(mark, keep, is_distinct, marks_max);
+        let ends = window.ends(time_us, span);
+        self.evictions += evict_oldest(windows, self.limits.keys_max, Window::newest_us);
+        if waits {
+            self.pending.insert((time_us.saturating_add(span), feed.correlation, feed.key));
+            let is_full = self.pending.len() > self.limits.terms_max;
+            self.evictions += u64::from(is_full && self.pending.pop_first().is_some());
+            return None;
+        }
+        ends.into_iter().find_map(|end| self.check(feed.correlation, feed.key, end))
+    }
+
+    /// Fires when the window that ends at `end_us` satisfies the condition and is not quiet.
+    fn check(&mut self, correlation: u32, key: u64, end_us: i64) -> Option<Fired<E>> {
+        let rule = &self.rules[correlation as usize];
+        let window = self.windows[correlation as usize].get_mut(&key)?;
+        if end_us < window.quiet_until_us {
+            return None;
+        }
+        let marks: Vec<&Mark<E>> = window.within(end_us, rule.timespan_us).collect();
+        let evidence = verdict::satisfies(rule, &marks)?;
+        let evidence: Vec<E> =
+            evidence.into_iter().map(|index| marks[index].evidence.clone()).collect();
+        if evidence.is_empty() {
+            return None;
+        }
+        window.quiet_until_us = end_us.saturating_add(rule.timespan_us);
+        Some(Fired { correlation, group: window.group.clone(), time_us: end_us, evidence })
+    }
+}

@@ -1,0 +1,196 @@
+//! Which matches feed which correlations, and with what key and value.
+
+use std::hash::Hasher as _;
+use std::sync::Arc;
+
+use siphasher::sip::SipHasher13;
+
+use crate::engine::Error;
+use crate::engine::correlate::Feed;
+use crate::engine::field::FieldId;
+use crate::engine::predicate::number;
+use crate::engine::program::{Builder, Program, State};
+use crate::engine::values::Subject;
+use crate::rule::{Body, Correlation, CorrelationKind, Rule, RuleSet};
+
+/// How a match of one rule becomes a [`Feed`] of one correlation.
+#[derive(Clone, Debug)]
+pub struct FeedPlan {
+    correlation: u32,
+    member: u32,
+    /// Name (alias where there is one) and field of each group-by key.
+    group: Vec<(Arc<str>, FieldId)>,
+    value: Vec<FieldId>,
+    is_number: bool,
+    is_term: bool,
+    parents: Vec<FeedPlan>,
+}
+
+/// The plans of every detection, by its position.
+pub fn plan(
+    rules: &RuleSet,
+    detections: &[u32],
+    correlations: &[u32],
+    builder: &mut Builder,
+) -> Result<Vec<Vec<FeedPlan>>, Error> {
+    let mut planner = Planner { rules, correlations, builder };
+    planner.check_references()?;
+    Ok(detections
+        .iter()
+        .map(|number| {
+            let rule = &rules.rules[*number as usize];
+            planner.plans(&rule.id, &rule.id)
+        })
+        .collect())
+}
+
+struct Planner<'p> {
+    rules: &'p RuleSet,
+    correlations: &'p [u32],
+    builder: &'p mut Builder,
+}
+
+impl Planner<'_> {
+    fn check_references(&self) -> Result<(), Error> {
+        for (correlation, rule) in self.all() {
+            for id in &correlation.rules {
+                if !self.rules.rules.iter().any(|known| known.id == *id) {
+                    let (correlation, rule) = (rule.id.clone(), id.clone());
+                    return Err(Error::Reference { correlation, rule });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn all(&self) -> Vec<(&Correlation, &Rule)> {
+        let rules = self.correlations.iter().map(|number| &self.rules.rules[*number as usize]);
+        rules
+            .filter_map(|rule| match &rule.body {
+                Body::Correlation(correlation) => Some((correlation, rule)),
+                Body::Detection(_) => None,
+            })
+            .collect()
+    }
+
+    /// The plans for a rule with this id; fields are read from the event of the base rule `base`.
+    /// The reader refuses cycles, so this ends.
+    fn plans(&mut self, id: &Arc<str>, base: &Arc<str>) -> Vec<FeedPlan> {
+        let fed: Vec<(u32, u32, Correlation, Arc<str>)> = self
+            .all()
+            .into_iter()
+            .enumerate()
+            .flat_map(|(index, (correlation, rule))| {
+                let members = correlation.rules.iter().enumerate();
+                members
+                    .filter(|(_, member)| *member == id)
+                    .map(move |(member, _)| {
+                        (index as u32, member as u32, correlation.clone(), rule.id.clone())
+                    })
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        fed.into_iter()
+            .map(|(correlation, member, body, own_id)| FeedPlan {
+                correlation,
+                member,
+                group: self.group(&body, id, base),
+                value: self.value(&body),
+                is_number: matches!(body.kind, CorrelationKind::Aggregate { .. }),
+                is_term: matches!(body.kind, CorrelationKind::NewTerms(_)),
+                parents: self.plans(&own_id, base),
+            })
+            .collect()
+    }
+
+    /// The group-by fields, aliases resolved for the rule that is referenced (or for the base rule of
+    /// a chained correlation).
+    fn group(
+        &mut self,
+        correlation: &Correlation,
+        id: &Arc<str>,
+        base: &Arc<str>,
+    ) -> Vec<(Arc<str>, FieldId)> {
+        let resolve = |name: &Arc<str>| {
+            let alias = correlation.aliases.iter().find(|(alias, _)| alias == name);
+            let fields = alias.map_or(&[][..], |(_, fields)| fields.as_slice());
+            let of = |rule: &Arc<str>| fields.iter().find(|(known, _)| known == rule);
+            of(id).or_else(|| of(base)).map_or_else(|| name.clone(), |(_, field)| field.clone())
+        };
+        correlation
+            .group_by
+            .iter()
+            .map(|name| (name.clone(), self.builder.field(&resolve(name))))
+            .collect()
+    }
+
+    fn value(&mut self, correlation: &Correlation) -> Vec<FieldId> {
+        let fields: Vec<Arc<str>> = match &correlation.kind {
+            CorrelationKind::ValueCount { fields, .. } => fields.clone(),
+            CorrelationKind::NewTerms(terms) => terms.fields.clone(),
+            CorrelationKind::Aggregate { field, .. } => vec![field.clone()],
+            _ => Vec::new(),
+        };
+        fields.iter().map(|field| self.builder.field(field)).collect()
+    }
+}
+
+impl FeedPlan {
+    /// The feed for an event of a cluster; state of different clusters never mixes.
+    pub fn feed(
+        &self,
+        program: &Program,
+        state: &mut State,
+        subject: Subject<'_>,
+        cluster: &str,
+    ) -> Feed {
+        let mut key = SipHasher13::new();
+        let mut group = Vec::with_capacity(self.group.len());
+        hash(&mut key, Some(cluster));
+        for (name, field) in &self.group {
+            let text = program.text(*field, state, subject);
+            hash(&mut key, text.as_deref());
+            let shown = text.unwrap_or_else(|| "(none)".to_owned());
+            group.push((name.to_string(), shown));
+        }
+        // A term belongs to its group, a counted value stands for itself.
+        let mut value = if self.is_term { key } else { SipHasher13::new() };
+        let mut is_valueless = true;
+        let mut aggregated = None;
+        for field in &self.value {
+            let text = program.text(*field, state, subject);
+            is_valueless &= text.is_none();
+            hash(&mut value, text.as_deref());
+            if self.is_number {
+                aggregated = text.as_deref().and_then(number);
+            }
+        }
+        Feed {
+            correlation: self.correlation,
+            member: self.member,
+            key: key.finish(),
+            group,
+            value: if self.value.is_empty() { 0 } else { value.finish() },
+            number: aggregated,
+            is_valueless,
+            parents: self
+                .parents
+                .iter()
+                .map(|plan| plan.feed(program, state, subject, cluster))
+                .collect(),
+        }
+    }
+}
+
+/// Hashes a value so that no two lists of values run together. SipHash, because an attacker chooses
+/// the values and must not be able to make two of them collide.
+fn hash(hasher: &mut SipHasher13, text: Option<&str>) {
+    match text {
+        None => hasher.write_u8(0),
+        Some(text) => {
+            hasher.write_u8(1);
+            hasher.write_u64(text.len() as u64);
+            hasher.write(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Which fields the rules name, and where in an event each is found.
+//!
+//! A field is found in one of four ways: in a slot that the scan remembers, by walking a subtree (a
+//! body, annotations, extras) along the paths of all fields at once, by computing it
+//! ([`Derived`]), or by rewriting the values of another field. A walk happens at most once an event
+//! and only when a rule asks for a field in it.
+//!
+//! Paths are matched against keys longest first at every level, so a dotted key
+//! (`annotations.authorization.k8s.io/decision`) is found as well as nested objects; `\.` in a path is
+//! a dot that never separates.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::event::Slot;
+use crate::event::derived::{Derived, clean_path, csr_subject, full_image, image_repository};
+
+/// Index of a field in its [`FieldTable`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FieldId(pub u32);
+
+/// What the events are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// audit.k8s.io/v1 events: slots, derived fields and the `pod.`, `object.` roots exist.
+    Audit,
+    /// Any JSON objects, taken as they are.
+    Json,
+}
+
+/// How the values of a field are found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Source {
+    /// In a slot of the event.
+    Slot(Slot),
+    /// By walking every group whose bit is set.
+    Walk(u32),
+    /// Computed.
+    Derived(Derived),
+    /// Each value of another field, rewritten.
+    Rewrite(FieldId, Rewrite),
+    /// The whole event as text, for keywords.
+    Whole,
+}
+
+/// How a value is rewritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewrite {
+    /// A cleaned path.
+    Path,
+    /// An image's full name.
+    Image,
+    /// An image's full name without tag and digest.
+    ImageRepository,
+    /// The attributes of a certificate request's subject.
+    CsrSubject,
+}
+
+impl Rewrite {
+    /// The rewritten values of one value.
+    pub fn apply(self, text: &str, push: &mut dyn FnMut(&str)) {
+        match self {
+            Rewrite::Path => push(&clean_path(text)),
+            Rewrite::Image => push(&full_image(text)),
+            Rewrite::ImageRepository => push(&image_repository(text)),
+            Rewrite::CsrSubject => csr_subject(text).iter().for_each(|part| push(part)),
+        }
+    }
+}
+
+/// A subtree of the event that is walked as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The slot that holds it; `None` is the event itself.
+    pub slot: Option<Slot>,
+    /// Walked only for patches: the merged object in responseObject.
+    pub is_patch_only: bool,
+}
+
+/// Index of a node of the path tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NodeId(pub u32);
+
+/// A place in the tree of all paths.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    /// Fields whose path ends here.
+    pub leaves: Vec<FieldId>,
+    /// Where each key leads.
+    pub children: FxHashMap<Box<[u8]>, NodeId>,
+}
+
+/// All fields of a program.
+#[derive(Clone, Debug)]
+pub struct FieldTable {
+    shape: Shape,
+    ids: FxHashMap<Arc<str>, FieldId>,
+    names: Vec<Arc<str>>,
+    sources: Vec<Source>,
+    groups: Vec<Group>,
+    /// Per group, the paths below it and the field each belongs to.
+    paths: Vec<Vec<(String, FieldId)>>,
+    nodes: Vec<Node>,
+    roots: Vec<NodeId>,
+}
+
+/// Where a pod template stands in the objects that hold one: pods, workloads, cronjobs, podtemplates.
+const TEMPLATES: [&str; 4] = ["", "spec.template.", "spec.jobTemplate.spec.template.", "template."];
+/// The lists of containers in a pod spec.
+const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+
+impl FieldTable {
+    /// An empty table for events of this shape.
+    pub fn new(shape: Shape) -> FieldTable {
+        FieldTable {
+            shape,
+            ids: FxHashMap::default(),
+            names: Vec::new(),
+            sources: Vec::new(),
+            groups: Vec::new(),
+            paths: Vec::new(),
+            nodes: Vec::new(),
+            roots: Vec::new(),
+        }
+    }
+
+    /// What the events are.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// How many fields there are.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether no rule names a field.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// The field's name as rules write it.
+    pub fn name(&self, field: FieldId) -> &Arc<str> {
+        &self.names[field.0 as usize]
+    }
+
+    /// How the field's values are found.
+    pub fn source(&self, field: FieldId) -> Source {
+        self.sources[field.0 as usize]
+    }
+
+    /// The groups, by the bit that [`Source::Walk`] uses.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// The root of a group's paths.
+    pub fn root(&self, group: usize) -> NodeId {
+        self.roots[group]
+    }
+
+    /// A node of the path tree.
+    pub fn node(&self, node: NodeId) -> &Node {
+        &self.nodes[node.0 as usize]
+    }
+
+    /// The field of this name, added when it is new. Call [`FieldTable::finish`] after the last one.
+    pub fn intern(&mut self, name: &str) -> FieldId {
+        if let Some(&field) = self.ids.get(name) {
+            return field;
+        }
+        // A rewritten field names another; intern that one first so that ids stay dense.
+        let rewrite = self.rewrite_of(name).map(|(base, rewrite)| (self.intern(base), rewrite));
+        let field = FieldId(self.names.len() as u32);
+        let name: Arc<str> = name.into();
+        self.ids.insert(name.clone(), field);
+        self.names.push(name.clone());
+        self.sources.push(Source::Whole);
+        let source = match rewrite {
+            Some((base, rewrite)) => Source::Rewrite(base, rewrite),
+            None => self.place(&name, field),
+        };
+        self.sources[field.0 as usize] = source;
+        field
+    }
+
+    /// The field that stands for the whole event.
+    pub fn intern_whole(&mut self) -> FieldId {
+        const WHOLE: &str = "\u{0}whole";
+        if let Some(&field) = self.ids.get(WHOLE) {
+            return field;
+        }
+        let field = FieldId(self.names.len() as u32);
+        self.ids.insert(WHOLE.into(), field);
+        self.names.push("keywords".into());
+        self.sources.push(Source::Whole);
+        field
+    }
+
+    fn rewrite_of(&self, name: &str) -> Option<(&'static str, Rewrite)> {
+        match (self.shape, name) {
+            (Shape::Json, _) => None,
+            (_, "pod.host_path") => Some(("pod.volumes.hostPath.path", Rewrite::Path)),
+            (_, "pod.image") => Some(("pod.container.image", Rewrite::Image)),
+            (_, "pod.image_repository") => Some(("pod.container.image", Rewrite::ImageRepository)),
+            (_, "csr.subject") => Some(("requestObject.spec.request", Rewrite::CsrSubject)),
+            _ => None,
+        }
+    }
+
+    /// Decides where a field is found and notes its paths.
+    fn place(&mut self, name: &str, field: FieldId) -> Source {
+        if self.shape == Shape::Json {
+            return self.walk(&[(None, false, name.to_owned())], field);
+        }
+        if let Some(slot) = Slot::of_path(name) {
+            return Source::Slot(slot);
+        }
+        if let Some(derived) = Derived::of_name(name) {
+            return Source::Derived(derived);
+        }
+        if let Some(path) = name.strip_prefix("object.") {
+            let request = (Some(Slot::RequestObject), false, path.to_owned());
+            let response = (Some(Slot::ResponseObject), true, path.to_owned());
+            return self.walk(&[request, response], field);
+        }
+        if let Some(path) = name.strip_prefix("pod.") {
+            let paths: Vec<_> = pod_paths(path)
+                .into_iter()
+                .map(|path| (Some(Slot::RequestObject), false, path))
+                .collect();
+            return self.walk(&paths, field);
+        }
+        let slot = Slot::ALL
+            .iter()
+            .filter(|(_, prefix)| {
+                name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'))
+            })
+            .max_by_key(|(_, prefix)| prefix.len());
+        match slot {
+            Some((slot, prefix)) => {
+                let rest = name[prefix.len() + 1..].to_owned();
+                self.walk(&[(Some(*slot), false, rest)], field)
+            }
+            None => self.walk(&[(None, false, name.to_owned())], field),
+        }
+    }
+
+    fn walk(&mut self, paths: &[(Option<Slot>, bool, String)], field: FieldId) -> Source {
+        let mut bits = 0;
+        for (slot, is_patch_only, path) in paths {
+            let wanted = Group { slot: *slot, is_patch_only: *is_patch_only };
+            let known = self.groups.iter().position(|group| *group == wanted);
+            let group = known.unwrap_or_else(|| {
+                self.groups.push(wanted);
+                self.paths.push(Vec::new());
+                self.groups.len() - 1
+            });
+            bits |= 1 << group;
+            self.paths[group].push((path.clone(), field));
+        }
+        Source::Walk(bits)
+    }
+
+    /// Builds the path tree from the fields interned so far.
+    pub fn finish(&mut self) {
+        self.nodes.clear();
+        self.roots.clear();
+        let mut known = FxHashMap::default();
+        for group in 0..self.paths.len() {
+            let paths: Vec<_> =
+                self.paths[group].iter().map(|(path, field)| (split_path(path), *field)).collect();
+            let root = self.build(paths, &mut known);
+            self.roots.push(root);
+        }
+    }
+
+    /// The node for a set of remaining paths; equal sets share a node, so the tree stays linear in
+    /// the paths although a key may swallow several segments.
+    fn build(
+        &mut self,
+        paths: Vec<(Vec<String>, FieldId)>,
+        known: &mut FxHashMap<Vec<(Vec<String>, FieldId)>, NodeId>,
+    ) -> NodeId {
+        if let Some(&node) = known.get(&paths) {
+            return node;
+        }
+        let node = NodeId(self.nodes.len() as u32);
+        self.nodes.push(Node::default());
+        let mut below: BTreeMap<String, Vec<(Vec<String>, FieldId)>> = BTreeMap::new();
+        for (path, field) in &paths {
+            if path.is_empty() {
+                self.nodes[node.0 as usize].leaves.push(*field);
+            }
+            for taken in 1..=path.len() {
+                let key = path[..taken].join(".");
+                below.entry(key).or_default().push((path[taken..].to_vec(), *field));
+            }
+        }
+        for (key, rest) in below {
+            let child = self.build(rest, known);
+            self.nodes[node.0 as usize].children.insert(key.into_bytes().into(), child);
+        }
+        known.insert(paths, node);
+        node
+    }
+}
+
+/// The segments of a path; `\.` is a dot inside a segment, `\\` a backslash; `.` alone is the value
+/// itself.
+fn split_path(path: &str) -> Vec<String> {
+    if path == "." {
+        return Vec::new();
+    }
+    let mut segments = vec![String::new()];
+    let mut characters = path.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '.' => segments.push(String::new()),
+            '\\' => segments.last_mut().expect("never empty").extend(characters.next()),
+            other => segments.last_mut().expect("never empty").push(other),
+        }
+    }
+    segments
+}
+
+/// Where a path of the pod spec (or `metadata.…` of the pod) can stand in requestObject.
+fn pod_paths(path: &str) -> Vec<String> {
+    let is_metadata = path == "metadata" || path.starts_with("metadata.");
+    let mut places = Vec::new();
+    for template in TEMPLATES {
+        let root = if is_metadata { template.to_owned() } else { format!("{template}spec.") };
+        match path.strip_prefix("container") {
+            Some(rest) if rest.is_empty() || rest.starts_with('.') => {
+                places.extend(CONTAINERS.iter().map(|list| format!("{root}{list}{rest}")));
+            }
+            _ => places.push(format!("{root}{path}")),
+        }
+    }
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_source_of_each_kind_of_field() {
+        let mut table = FieldTable::new(Shape::Audit);
+        for (name, is_expected) in [
+            ("verb", (|s| matches!(s, Source::Slot(Slot::Verb))) as fn(Source) -> bool),
+            ("actor.kind", |s| matches!(s, Source::Derived(Derived::ActorKind))),
+            ("requestObject.spec.replicas", |s| matches!(s, Source::Walk(_))),
+            ("annotations.a.b/c", |s| matches!(s, Source::Walk(_))),
+            ("pod.host_path", |s| matches!(s, Source::Rewrite(_, Rewrite::Path))),
+        ] {
+            let field = table.intern(name);
+            assert!(is_expected(table.source(field)), "{name}: {:?}", table.source(field));
+            assert_eq!(table.intern(name), field, "interned once");
+        }
+    }
+
+    #[test]
+    fn spells_out_where_pods_stand() {
+        let paths = pod_paths("container.image");
+        assert_eq!(paths.len(), 12);
+        assert!(paths.contains(&"spec.jobTemplate.spec.template.spec.initContainers.image".into()));
+        assert!(pod_paths("metadata.labels").contains(&"spec.template.metadata.labels".into()));
+        assert!(pod_paths("containers").contains(&"spec.containers".into()));
+    }
+
+    #[test]
+    fn splits_paths_at_free_dots() {
+        for (path, segments) in [
+            ("a.b", vec!["a", "b"]),
+            (r"a.b\.c/d", vec!["a", "b.c/d"]),
+            (".", vec![]),
+            (r"a\\.b", vec![r"a\", "b"]),
+        ] {
+            assert_eq!(split_path(path), segments, "{path}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The compiled rule set: which rules match an event, and what their matches feed.
+//!
+//! Pure: no I/O, no clock, no async. An event meets three filters before a condition is evaluated:
+//! the index (a predicate that must hold), the gate (values under which the condition can hold at
+//! all), and the order of its parts (cheap ones first). The cost grows with the event, not with the
+//! number of rules.
+
+pub mod field;
+pub mod values;
+pub mod predicate;
+pub mod matcher;
+pub mod cost;
+pub mod program;
+pub mod index;
+pub mod explain;
+pub mod window;
+pub mod terms;
+pub mod verdict;
+pub mod correlate;
+pub mod feed;
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::engine::correlate::Feed;
+use crate::engine::feed::FeedPlan;
+use crate::engine::field::Shape;
+use crate::engine::index::Index;
+use crate::engine::program::{Builder, Program, State};
+use crate::engine::values::Subject;
+use crate::rule::{Body, Condition, Correlation, Rule, RuleSet};
+
+/// A rule set that cannot be compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A regular expression is invalid or too large once compiled.
+    #[error(
+        "regular expression {source_text:?} cannot be compiled within {} bytes",
+        program::REGEX_BYTES_MAX
+    )]
+    Regex {
+        /// The expression.
+        source_text: String,
+        /// What is wrong with it.
+        #[source]
+        cause: Box<regex::Error>,
+    },
+    /// The literals of one field are too many for one automaton.
+    #[error("the text patterns of a field are too many or too long")]
+    Automaton {
+        /// What the builder said.
+        #[source]
+        cause: aho_corasick::BuildError,
+    },
+    /// A correlation names a rule that is not in the set; the reader refuses such sets.
+    #[error("correlation {correlation} refers to {rule}, which is not in the rule set")]
+    Reference {
+        /// The correlation's id.
+        correlation: Arc<str>,
+        /// The unknown rule.
+        rule: Arc<str>,
+    },
+}
+
+/// A compiled rule set; immutable, shared by all threads.
+#[derive(Debug)]
+pub struct Engine {
+    rules: RuleSet,
+    program: Program,
+    index: Index,
+    /// Per expression, the index of its rule.
+    detections: Vec<u32>,
+    /// Per correlation, the index of its rule.
+    correlations: Vec<u32>,
+    /// Per expression, what a match feeds.
+    plans: Vec<Vec<FeedPlan>>,
+    proxies: Vec<IpNet>,
+}
+
+/// What one thread needs to evaluate events; reused from event to event.
+#[derive(Debug)]
+pub struct Scratch {
+    state: State,
+    candidates: Vec<u32>,
+    matched: Vec<u32>,
+}
+
+impl Engine {
+    /// Compiles a rule set for events of a shape. `proxies` are the networks whose X-Forwarded-For
+    /// entries are believed.
+    pub fn compile(rules: RuleSet, shape: Shape, proxies: &[IpNet]) -> Result<Engine, Error> {
+        let mut builder = Builder::new(shape);
+        let mut detections = Vec::new();
+        let mut correlations = Vec::new();
+        let mut names_stage = Vec::new();
+        for (number, rule) in rules.rules.iter().enumerate() {
+            match &rule.body {
+                Body::Detection(condition) => {
+                    builder.add(condition)?;
+                    detections.push(number as u32);
+                    names_stage.push(tests_field(condition, "stage"));
+                }
+                Body::Correlation(_) => correlations.push(number as u32),
+            }
+        }
+        let plans = feed::plan(&rules, &detections, &correlations, &mut builder)?;
+        let program = builder.build()?;
+        let index = Index::new(&program, &names_stage);
+        let proxies = proxies.to_vec();
+        Ok(Engine { rules, program, index, detections, correlations, plans, proxies })
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> &RuleSet {
+        &self.rules
+    }
+
+    /// The compiled conditions.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// The rule of a detection, by its position among the detections.
+    pub fn detection(&self, position: u32) -> &Rule {
+        &self.rules.rules[self.detections[position as usize] as usize]
+    }
+
+    /// The position of the detection with this rule id.
+    pub fn position(&self, id: &str) -> Option<u32> {
+        let found = self.detections.iter().position(|n| &*self.rules.rules[*n as usize].id == id);
+        found.map(|position| position as u32)
+    }
+
+    /// The rule of a correlation, by its index among the correlations.
+    pub fn correlation(&self, index: u32) -> &Rule {
+        &self.rules.rules[self.correlations[index as usize] as usize]
+    }
+
+    /// The bodies of all correlations, in the order of their indexes.
+    pub fn correlations(&self) -> Vec<Correlation> {
+        let rules = self.correlations.iter().map(|number| &self.rules.rules[*number as usize]);
+        rules
+            .filter_map(|rule| match &rule.body {
+                Body::Correlation(correlation) => Some(correlation.clone()),
+                Body::Detection(_) => None,
+            })
+            .collect()
+    }
+
+    /// Networks whose X-Forwarded-For entries are believed.
+    pub fn proxies(&self) -> &[IpNet] {
+        &self.proxies
+    }
+
+    /// Fresh scratch space for a thread.
+    pub fn scratch(&self) -> Scratch {
+        Scratch {
+            state: self.program.state(&self.proxies),
+            candidates: Vec::new(),
+            matched: Vec::new(),
+        }
+    }
+
+    /// The positions of the detections that match, ascending.
+    pub fn evaluate<'s>(&self, subject: Subject<'_>, scratch: &'s mut Scratch) -> &'s [u32] {
+        let Scratch { state, candidates, matched } = scratch;
+        state.clear();
+        candidates.clear();
+        matched.clear();
+        self.index.candidates(&self.program, state, subject, candidates);
+        for &position in candidates.iter() {
+            let expression = &self.program.expressions()[position as usize];
+            if self.program.holds(expression, state, subject) {
+                matched.push(position);
+            }
+        }
+        matched
+    }
+
+    /// The same by trying every rule, without index and gate: the reference for tests.
+    pub fn evaluate_all(&self, subject: Subject<'_>, scratch: &mut Scratch) -> Vec<u32> {
+        let state = &mut scratch.state;
+        state.clear();
+        let is_received = matches!(subject, Subject::Audit(event)
+            if event.plain(crate::event::Slot::Stage) == Some(b"RequestReceived"));
+        (0..self.detections.len() as u32)
+            .filter(|position| {
+                let names_stage = match &self.detection(*position).body {
+                    Body::Detection(condition) => tests_field(condition, "stage"),
+                    Body::Correlation(_) => false,
+                };
+                let expression = &self.program.expressions()[*position as usize];
+                (names_stage || !is_received) && self.program.holds(expression, state, subject)
+            })
+            .collect()
+    }
+
+    /// What a match of this detection feeds, for the event of a cluster evaluated last with this
+    /// scratch.
+    pub fn feeds(
+        &self,
+        position: u32,
+        subject: Subject<'_>,
+        cluster: &str,
+        scratch: &mut Scratch,
+    ) -> Vec<Feed> {
+        let plans = &self.plans[position as usize];
+        plans
+            .iter()
+            .map(|plan| plan.feed(&self.program, &mut scratch.state, subject, cluster))
+            .collect()
+    }
+
+    /// Whether matches of this detection feed a correlation.
+    pub fn is_feeding(&self, position: u32) -> bool {
+        !self.plans[position as usize].is_empty()
+    }
+
+    /// Why a detection matched, for the event evaluated last with this scratch.
+    pub fn reasons(
+        &self,
+        position: u32,
+        subject: Subject<'_>,
+        scratch: &mut Scratch,
+    ) -> Vec<explain::Reason> {
+        let expression = &self.program.expressions()[position as usize];
+        explain::reasons(&self.program, expression, &mut scratch.state, subject)
+    }
+
+    /// Every part of a detection's condition with whether it holds, as an indented text.
+    pub fn explain(&self, position: u32, subject: Subject<'_>, scratch: &mut Scratch) -> String {
+        scratch.state.clear();
+        let expression = &self.program.expressions()[position as usize];
+        explain::explain(&self.program, expression, &mut scratch.state, subject)
+    }
+
+    /// The text of a field that some rule names; `None` when none does or it is absent.
+    pub fn field_text(
+        &self,
+        field: field::FieldId,
+        subject: Subject<'_>,
+        scratch: &mut Scratch,
+    ) -> Option<String> {
+        self.program.text(field, &mut scratch.state, subject)
+    }
+
+    /// Rules that every event meets, and fields read for every event.
+    pub fn index_sizes(&self) -> (usize, usize) {
+        self.index.sizes()
+    }
+}
+
+/// Whether a condition tests a field of this name.
+fn tests_field(condition: &Condition, name: &str) -> bool {
+    match condition {
+        Condition::And(parts) | Condition::Or(parts) => {
+            parts.iter().any(|part| tests_field(part, name))
+        }
+        Condition::Not(part) | Condition::Named(_, part) => tests_field(part, name),
+        Condition::Test(test) => test.field.as_deref() == Some(name),
+    }
+}

@@ -1,0 +1,259 @@
+//! One test of one field, compiled: the slow and certain way to decide it.
+//!
+//! [`matcher`](crate::engine::matcher) decides most text predicates for a whole field at once; what
+//! it cannot share is decided here, predicate by predicate, only when a rule asks. Both must agree.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use regex::Regex;
+
+use crate::engine::field::FieldId;
+use crate::engine::program::Program;
+use crate::engine::values::{Item, Subject, Values};
+use crate::rule::{Comparison, Pattern, Piece, Place, Quantifier, TimePart};
+
+/// Index of a predicate in its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PredicateId(pub u32);
+
+/// A compiled test.
+#[derive(Clone, Debug)]
+pub struct Predicate {
+    /// The field it tests.
+    pub field: FieldId,
+    /// What a value must satisfy.
+    pub check: Check,
+}
+
+/// What a value must satisfy.
+#[derive(Clone, Debug)]
+pub enum Check {
+    /// Text at a place; lower case unless `cased`.
+    Text {
+        /// The text, lowercased unless `cased`.
+        text: Box<str>,
+        /// Where it must stand.
+        place: Place,
+        /// Case matters.
+        cased: bool,
+    },
+    /// Any value that is not null; objects and arrays count.
+    Any,
+    /// A pattern with wildcards inside, over the (lowercased) text.
+    Wildcard {
+        /// The equivalent expression.
+        regex: Regex,
+        /// The longest literal in it, which every match contains; lowercased unless `cased`.
+        literal: Box<str>,
+        /// Case matters.
+        cased: bool,
+    },
+    /// A regular expression over the text as it is.
+    Regex(Regex),
+    /// An address in a network.
+    Cidr(IpNet),
+    /// A number.
+    Compare(Comparison, f64),
+    /// Absent, or only nulls.
+    Null,
+    /// Present, or not.
+    Exists(bool),
+    /// Related to a value of another field.
+    FieldRef(FieldId, Place, bool),
+    /// A part of a timestamp.
+    TimePart(TimePart, Comparison, i64),
+    /// A condition on the elements.
+    Elements(Quantifier, Arc<Program>),
+}
+
+/// Lowercases as both sides of a case-insensitive comparison are: character by character (so that
+/// the result does not depend on what stands around), final sigma folded to sigma.
+pub fn lowercase(text: &str) -> String {
+    text.chars()
+        .flat_map(char::to_lowercase)
+        .map(|character| if character == 'ς' { 'σ' } else { character })
+        .collect()
+}
+
+impl Check {
+    /// Compiles a text pattern.
+    pub fn of_pattern(pattern: &Pattern, cased: bool) -> Check {
+        let fold = |text: &str| if cased { text.to_owned() } else { lowercase(text) };
+        match pattern.pieces.as_slice() {
+            [] => Check::Text { text: "".into(), place: Place::Whole, cased },
+            [Piece::AnyRun] => Check::Any,
+            [Piece::Literal(text)] => text_check(&fold(text), Place::Whole, cased),
+            [Piece::Literal(text), Piece::AnyRun] => text_check(&fold(text), Place::Prefix, cased),
+            [Piece::AnyRun, Piece::Literal(text)] => text_check(&fold(text), Place::Suffix, cased),
+            [Piece::AnyRun, Piece::Literal(text), Piece::AnyRun] => {
+                text_check(&fold(text), Place::Inside, cased)
+            }
+            pieces => {
+                let mut source = String::from("(?s)^");
+                let mut literal = String::new();
+                for piece in pieces {
+                    match piece {
+                        Piece::AnyRun => source.push_str(".*"),
+                        Piece::AnyOne => source.push('.'),
+                        Piece::Literal(text) => {
+                            let text = fold(text);
+                            source.push_str(&regex::escape(&text));
+                            if text.len() > literal.len() {
+                                literal = text;
+                            }
+                        }
+                    }
+                }
+                source.push('$');
+                let regex = Regex::new(&source).expect("an escaped pattern is a valid expression");
+                Check::Wildcard { regex, literal: literal.into(), cased }
+            }
+        }
+    }
+
+    /// Whether the field's values satisfy it. The field's values must have been found.
+    pub fn holds(&self, field: FieldId, values: &Values, subject: Subject<'_>) -> bool {
+        let mut items = values.items(field, subject.raw());
+        match self {
+            Check::Null => items.all(|item| item.is_null()),
+            Check::Exists(wanted) => values.is_present(field) == *wanted,
+            Check::FieldRef(other, place, cased) => items.any(|item| {
+                let mut others = values.items(*other, subject.raw());
+                others.any(|other| relates(&item, &other, *place, *cased))
+            }),
+            Check::Elements(quantifier, program) => {
+                let holds = |item: Item<'_>| program.holds_on_element(&item);
+                match quantifier {
+                    Quantifier::Any => items.any(holds),
+                    Quantifier::None => !items.any(holds),
+                    Quantifier::AllOrEmpty => items.all(holds),
+                    Quantifier::All => {
+                        let mut is_some = false;
+                        items.all(|item| {
+                            is_some = true;
+                            holds(item)
+                        }) && is_some
+                    }
+                    Quantifier::Index(index) => items.nth(*index).is_some_and(holds),
+                }
+            }
+            check => items.any(|item| check.holds_on(&item)),
+        }
+    }
+
+    /// Whether one value satisfies it; the checks on a field as a whole say no.
+    pub fn holds_on(&self, item: &Item<'_>) -> bool {
+        if let Check::Any = self {
+            return !item.is_null();
+        }
+        let Some(text) = item.text() else { return false };
+        match self {
+            Check::Text { text: wanted, place, cased: true } => stands(&text, wanted, *place),
+            Check::Text { text: wanted, place, cased: false } => {
+                stands(&lowercase(&text), wanted, *place)
+            }
+            Check::Wildcard { regex, cased: true, .. } => regex.is_match(&text),
+            Check::Wildcard { regex, cased: false, .. } => regex.is_match(&lowercase(&text)),
+            Check::Regex(regex) => regex.is_match(&text),
+            Check::Cidr(net) => {
+                text.parse::<IpAddr>().is_ok_and(|address| net.contains(&address.to_canonical()))
+            }
+            Check::Compare(op, than) => number(&text).is_some_and(|left| op.holds(left, *than)),
+            Check::TimePart(part, op, than) => {
+                time_part(&text, *part).is_some_and(|left| op.holds(left as f64, *than as f64))
+            }
+            Check::Any
+            | Check::Null
+            | Check::Exists(_)
+            | Check::FieldRef(..)
+            | Check::Elements(..) => false,
+        }
+    }
+}
+
+fn text_check(text: &str, place: Place, cased: bool) -> Check {
+    Check::Text { text: text.into(), place, cased }
+}
+
+/// Whether `wanted` stands at the place in `text`.
+fn stands(text: &str, wanted: &str, place: Place) -> bool {
+    match place {
+        Place::Whole => text == wanted,
+        Place::Prefix => text.starts_with(wanted),
+        Place::Suffix => text.ends_with(wanted),
+        Place::Inside => memchr::memmem::find(text.as_bytes(), wanted.as_bytes()).is_some(),
+    }
+}
+
+fn relates(item: &Item<'_>, other: &Item<'_>, place: Place, cased: bool) -> bool {
+    match (item.text(), other.text()) {
+        (Some(left), Some(right)) if cased => stands(&left, &right, place),
+        (Some(left), Some(right)) => stands(&lowercase(&left), &lowercase(&right), place),
+        _ => false,
+    }
+}
+
+/// The number that a text spells; infinities and NaN are no numbers.
+pub fn number(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// A part of an RFC 3339 timestamp in the offset that it is written in.
+fn time_part(text: &str, part: TimePart) -> Option<i64> {
+    let pieces = jiff::fmt::temporal::Pieces::parse(text).ok()?;
+    let date = pieces.date().to_datetime(pieces.time()?);
+    Some(match part {
+        TimePart::Minute => i64::from(date.minute()),
+        TimePart::Hour => i64::from(date.hour()),
+        TimePart::Day => i64::from(date.day()),
+        TimePart::Week => i64::from(date.date().iso_week_date().week()),
+        TimePart::Month => i64::from(date.month()),
+        TimePart::Year => i64::from(date.year()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(pieces: &[Piece]) -> Pattern {
+        Pattern { pieces: pieces.to_vec() }
+    }
+
+    #[test]
+    fn compiles_patterns_to_the_cheapest_check() {
+        let literal = || Piece::Literal("Ab".into());
+        for (pieces, value, is_match) in [
+            (vec![literal()], "aB", true),
+            (vec![literal()], "aBc", false),
+            (vec![literal(), Piece::AnyRun], "abc", true),
+            (vec![Piece::AnyRun, literal()], "cab", true),
+            (vec![Piece::AnyRun, literal(), Piece::AnyRun], "cabc", true),
+            (vec![literal(), Piece::AnyOne, literal()], "ab\nAB", true),
+            (vec![literal(), Piece::AnyOne, literal()], "abab", false),
+            (vec![], "", true),
+            (vec![], "x", false),
+        ] {
+            let check = Check::of_pattern(&pattern(&pieces), false);
+            assert_eq!(check.holds_on(&Item::Made(value)), is_match, "{pieces:?} {value}");
+        }
+    }
+
+    #[test]
+    fn reads_parts_of_timestamps_as_written() {
+        let text = "2026-08-01T01:15:30.123456+02:00";
+        for (part, value) in [
+            (TimePart::Minute, 15),
+            (TimePart::Hour, 1),
+            (TimePart::Day, 1),
+            (TimePart::Week, 31),
+            (TimePart::Month, 8),
+            (TimePart::Year, 2026),
+        ] {
+            assert_eq!(time_part(text, part), Some(value), "{part:?}");
+        }
+        assert_eq!(time_part("no time", TimePart::Hour), None);
+    }
+}

@@ -1,0 +1,356 @@
+//! Conditions compiled together: one table of fields, one list of predicates shared by all, one
+//! expression a condition. A predicate is decided at most once an event.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use regex::RegexBuilder;
+use rustc_hash::FxHashMap;
+
+use crate::engine::Error;
+use crate::engine::cost;
+use crate::engine::field::{FieldId, FieldTable, Shape};
+use crate::engine::matcher::FieldMatcher;
+use crate::engine::predicate::{Check, Predicate, PredicateId};
+use crate::engine::values::{Item, Subject, Values};
+use crate::rule::{Condition, Matcher, Test};
+
+/// The compiled size that one regular expression may have, in bytes; the `regex` crate's own default
+/// is ten times as much. Matching is linear in the text whatever the expression.
+pub const REGEX_BYTES_MAX: usize = 1 << 20;
+
+/// A boolean expression over predicates.
+#[derive(Clone, Debug)]
+pub enum Expression {
+    /// Every part holds.
+    And(Box<[Expression]>),
+    /// Some part holds.
+    Or(Box<[Expression]>),
+    /// The part does not hold.
+    Not(Box<Expression>),
+    /// A search identifier, kept for explanations.
+    Named(Arc<str>, Box<Expression>),
+    /// A predicate.
+    Predicate(PredicateId),
+}
+
+/// Conditions compiled together.
+#[derive(Clone, Debug)]
+pub struct Program {
+    fields: FieldTable,
+    predicates: Vec<Predicate>,
+    labels: Vec<Box<str>>,
+    shared: Vec<FieldMatcher>,
+    expressions: Vec<Expression>,
+}
+
+/// What is known of a predicate for the event at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Truth {
+    Unknown,
+    Holds,
+    Fails,
+}
+
+/// The state of evaluating one event; reused for the next.
+#[derive(Debug)]
+pub struct State {
+    /// The values found so far.
+    pub values: Values,
+    truth: Vec<Truth>,
+    decided: Vec<PredicateId>,
+    is_shared: Vec<bool>,
+    shared: Vec<FieldId>,
+    buffer: Vec<u8>,
+}
+
+impl State {
+    /// Forgets the last event.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.values.clear();
+        for id in self.decided.drain(..) {
+            self.truth[id.0 as usize] = Truth::Unknown;
+        }
+        for field in self.shared.drain(..) {
+            self.is_shared[field.0 as usize] = false;
+        }
+    }
+
+    /// The predicates decided so far.
+    pub fn decided(&self) -> &[PredicateId] {
+        &self.decided
+    }
+
+    fn set(&mut self, id: PredicateId, holds: bool) {
+        self.truth[id.0 as usize] = if holds { Truth::Holds } else { Truth::Fails };
+        self.decided.push(id);
+    }
+}
+
+/// Collects conditions and compiles them.
+#[derive(Debug)]
+pub struct Builder {
+    fields: FieldTable,
+    predicates: Vec<Predicate>,
+    labels: Vec<Box<str>>,
+    known: FxHashMap<(FieldId, Box<str>), PredicateId>,
+    expressions: Vec<Expression>,
+}
+
+impl Builder {
+    /// Starts a program for events of this shape.
+    pub fn new(shape: Shape) -> Builder {
+        Builder {
+            fields: FieldTable::new(shape),
+            predicates: Vec::new(),
+            labels: Vec::new(),
+            known: FxHashMap::default(),
+            expressions: Vec::new(),
+        }
+    }
+
+    /// The id of a field that is read without a condition on it (group-by keys).
+    pub fn field(&mut self, name: &str) -> FieldId {
+        self.fields.intern(name)
+    }
+
+    /// Adds a condition; its expression gets the next index.
+    pub fn add(&mut self, condition: &Condition) -> Result<(), Error> {
+        let expression = self.expression(condition)?;
+        self.expressions.push(expression);
+        Ok(())
+    }
+
+    fn expression(&mut self, condition: &Condition) -> Result<Expression, Error> {
+        Ok(match condition {
+            Condition::And(parts) => Expression::And(self.parts(parts)?),
+            Condition::Or(parts) => Expression::Or(self.parts(parts)?),
+            Condition::Not(part) => Expression::Not(Box::new(self.expression(part)?)),
+            Condition::Named(name, part) => {
+                Expression::Named(name.clone(), Box::new(self.expression(part)?))
+            }
+            Condition::Test(test) => Expression::Predicate(self.predicate(test)?),
+        })
+    }
+
+    /// The parts of a conjunction or disjunction, cheapest first: what is decided by a slot spares a
+    /// walk through a body.
+    fn parts(&mut self, parts: &[Condition]) -> Result<Box<[Expression]>, Error> {
+        let mut parts: Vec<_> =
+            parts.iter().map(|part| self.expression(part)).collect::<Result<_, _>>()?;
+        parts.sort_by_key(|part| self.weight(part));
+        Ok(parts.into())
+    }
+
+    fn weight(&self, expression: &Expression) -> u32 {
+        match expression {
+            Expression::And(parts) | Expression::Or(parts) => {
+                parts.iter().map(|part| self.weight(part)).max().unwrap_or(0)
+            }
+            Expression::Not(part) | Expression::Named(_, part) => self.weight(part),
+            Expression::Predicate(id) => {
+                let predicate = &self.predicates[id.0 as usize];
+                cost::weight(&self.fields, predicate)
+            }
+        }
+    }
+
+    fn predicate(&mut self, test: &Test) -> Result<PredicateId, Error> {
+        let field = match &test.field {
+            Some(name) => self.fields.intern(name),
+            None => self.fields.intern_whole(),
+        };
+        let label: Box<str> = crate::engine::explain::label(&test.matcher).into();
+        // Blocks may have equal labels and different insides; each stays its own.
+        let is_block = matches!(test.matcher, Matcher::Elements { .. });
+        let key = (field, label.clone());
+        if !is_block && let Some(&id) = self.known.get(&key) {
+            return Ok(id);
+        }
+        let check = self.check(&test.matcher, test.field.is_none())?;
+        let id = PredicateId(self.predicates.len() as u32);
+        self.predicates.push(Predicate { field, check });
+        self.labels.push(label);
+        self.known.insert(key, id);
+        Ok(id)
+    }
+
+    fn check(&mut self, matcher: &Matcher, is_keyword: bool) -> Result<Check, Error> {
+        Ok(match matcher {
+            Matcher::Text { pattern, cased } if is_keyword => {
+                Check::of_pattern(&crate::engine::cost::anywhere(pattern), *cased)
+            }
+            Matcher::Text { pattern, cased } => Check::of_pattern(pattern, *cased),
+            Matcher::Regex { source } => {
+                let regex = RegexBuilder::new(source).size_limit(REGEX_BYTES_MAX).build();
+                Check::Regex(regex.map_err(|cause| Error::Regex {
+                    source_text: source.to_string(),
+                    cause: Box::new(cause),
+                })?)
+            }
+            Matcher::Cidr(net) => Check::Cidr(*net),
+            Matcher::Compare { op, than } => Check::Compare(*op, *than),
+            Matcher::Null => Check::Null,
+            Matcher::Exists(wanted) => Check::Exists(*wanted),
+            Matcher::FieldRef { other, place, cased } => {
+                Check::FieldRef(self.fields.intern(other), *place, *cased)
+            }
+            Matcher::TimePart { part, op, than } => Check::TimePart(*part, *op, *than),
+            Matcher::Elements { quantifier, inner } => {
+                let mut builder = Builder::new(Shape::Json);
+                builder.add(inner)?;
+                Check::Elements(*quantifier, Arc::new(builder.build()?))
+            }
+        })
+    }
+
+    /// Compiles what was added.
+    pub fn build(mut self) -> Result<Program, Error> {
+        self.fields.finish();
+        let mut by_field: Vec<Vec<PredicateId>> = vec![Vec::new(); self.fields.len()];
+        for (index, predicate) in self.predicates.iter().enumerate() {
+            by_field[predicate.field.0 as usize].push(PredicateId(index as u32));
+        }
+        let shared = by_field
+            .iter()
+            .map(|ids| {
+                let checks = ids.iter().map(|id| (*id, &self.predicates[id.0 as usize].check));
+                FieldMatcher::new(checks).map_err(|cause| Error::Automaton { cause })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Program {
+            fields: self.fields,
+            predicates: self.predicates,
+            labels: self.labels,
+            shared,
+            expressions: self.expressions,
+        })
+    }
+}
+
+impl Program {
+    /// Fresh state for a thread.
+    pub fn state(&self, proxies: &[IpNet]) -> State {
+        State {
+            values: Values::new(&self.fields, proxies),
+            truth: vec![Truth::Unknown; self.predicates.len()],
+            decided: Vec::new(),
+            is_shared: vec![false; self.fields.len()],
+            shared: Vec::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The fields.
+    pub fn fields(&self) -> &FieldTable {
+        &self.fields
+    }
+
+    /// A predicate.
+    pub fn predicate(&self, id: PredicateId) -> &Predicate {
+        &self.predicates[id.0 as usize]
+    }
+
+    /// How many predicates there are.
+    pub fn predicates(&self) -> usize {
+        self.predicates.len()
+    }
+
+    /// What a predicate asks, for people: `endswith ":default"`.
+    pub fn label(&self, id: PredicateId) -> &str {
+        &self.labels[id.0 as usize]
+    }
+
+    /// The expressions in the order in which their conditions were added.
+    pub fn expressions(&self) -> &[Expression] {
+        &self.expressions
+    }
+
+    /// Whether an expression holds for the subject.
+    pub fn holds(&self, expression: &Expression, state: &mut State, subject: Subject<'_>) -> bool {
+        match expression {
+            Expression::And(parts) => parts.iter().all(|part| self.holds(part, state, subject)),
+            Expression::Or(parts) => parts.iter().any(|part| self.holds(part, state, subject)),
+            Expression::Not(part) => !self.holds(part, state, subject),
+            Expression::Named(_, part) => self.holds(part, state, subject),
+            Expression::Predicate(id) => self.test(*id, state, subject),
+        }
+    }
+
+    /// Decides a predicate.
+    #[inline]
+    pub fn test(&self, id: PredicateId, state: &mut State, subject: Subject<'_>) -> bool {
+        match state.truth[id.0 as usize] {
+            Truth::Holds => true,
+            Truth::Fails => false,
+            Truth::Unknown => self.decide(id, state, subject),
+        }
+    }
+
+    fn decide(&self, id: PredicateId, state: &mut State, subject: Subject<'_>) -> bool {
+        let Predicate { field, check } = &self.predicates[id.0 as usize];
+        if FieldMatcher::decides(check) {
+            self.share(*field, state, subject);
+            return state.truth[id.0 as usize] == Truth::Holds;
+        }
+        state.values.find(&self.fields, subject, *field);
+        if let Check::FieldRef(other, ..) = check {
+            state.values.find(&self.fields, subject, *other);
+        }
+        let holds = check.holds(*field, &state.values, subject);
+        state.set(id, holds);
+        holds
+    }
+
+    /// Decides all text predicates of a field at once.
+    #[inline]
+    pub fn share(&self, field: FieldId, state: &mut State, subject: Subject<'_>) {
+        if state.is_shared[field.0 as usize] {
+            return;
+        }
+        state.is_shared[field.0 as usize] = true;
+        state.shared.push(field);
+        state.values.find(&self.fields, subject, field);
+        let State { values, truth, decided, buffer, .. } = state;
+        let matcher = &self.shared[field.0 as usize];
+        for item in values.items(field, subject.raw()) {
+            matcher.test(&item, buffer, &mut |id| {
+                let truth = &mut truth[id.0 as usize];
+                if *truth == Truth::Unknown {
+                    *truth = Truth::Holds;
+                    decided.push(id);
+                }
+            });
+        }
+    }
+
+    /// Whether the program's only expression holds on an element of an array, or on a value that was
+    /// computed (`pod.image[any]`), which has no inside but itself.
+    pub fn holds_on_element(&self, item: &Item<'_>) -> bool {
+        let made;
+        let raw = match item {
+            Item::Json(value) => value.raw(),
+            Item::Made(text) => {
+                made = serde_json::Value::from(*text).to_string();
+                made.as_bytes()
+            }
+        };
+        let mut state = self.state(&[]);
+        let subject = Subject::Json(raw);
+        self.expressions.iter().all(|expression| self.holds(expression, &mut state, subject))
+    }
+
+    /// The values of a field as one text: a single value as it is, several joined by `,`; `None`
+    /// when the field has no scalar value.
+    pub fn text(&self, field: FieldId, state: &mut State, subject: Subject<'_>) -> Option<String> {
+        state.values.find(&self.fields, subject, field);
+        let mut items = state.values.items(field, subject.raw()).filter_map(|item| item.text());
+        let mut text = items.next()?.into_owned();
+        for more in items {
+            text.push(',');
+            text.push_str(&more);
+        }
+        Some(text)
+    }
+}

@@ -1,0 +1,156 @@
+//! Whether the matches in a window satisfy a correlation, and which of them are the evidence.
+
+use crate::engine::window::Mark;
+use crate::rule::{
+    Aggregate, Comparison, Correlation, CorrelationKind, RuleExpression, TemporalCondition,
+    Threshold,
+};
+
+/// Whether the answer is known only when the window is over: something must not have happened.
+pub fn waits(rule: &Correlation) -> bool {
+    match &rule.kind {
+        CorrelationKind::Temporal(TemporalCondition::Expression(expression))
+        | CorrelationKind::TemporalOrdered(TemporalCondition::Expression(expression)) => {
+            has_not(expression)
+        }
+        _ => false,
+    }
+}
+
+fn has_not(expression: &RuleExpression) -> bool {
+    match expression {
+        RuleExpression::Rule(_) => false,
+        RuleExpression::Not(_) => true,
+        RuleExpression::And(parts) | RuleExpression::Or(parts) => parts.iter().any(has_not),
+    }
+}
+
+/// How many matches a window must be able to hold for the thresholds to be reachable.
+pub fn marks_needed(rule: &Correlation) -> usize {
+    let thresholds = match &rule.kind {
+        CorrelationKind::EventCount(thresholds)
+        | CorrelationKind::ValueCount { thresholds, .. } => thresholds.as_slice(),
+        _ => &[],
+    };
+    let largest = thresholds.iter().map(|threshold| threshold.than).fold(0.0, f64::max);
+    // A cast saturates; a threshold that large is refused by nobody and reached by nobody.
+    (largest.ceil() as usize).saturating_add(1)
+}
+
+/// The evidence (indexes into `marks`, which are in order of time) when the condition holds.
+pub fn satisfies<E>(rule: &Correlation, marks: &[&Mark<E>]) -> Option<Vec<usize>> {
+    let all = || (0..marks.len()).collect();
+    match &rule.kind {
+        CorrelationKind::EventCount(thresholds)
+        | CorrelationKind::ValueCount { thresholds, .. } => {
+            // Of a counted value the window keeps one match, so both are the number of matches.
+            hold(thresholds, marks.len() as f64).then(all)
+        }
+        CorrelationKind::Temporal(condition) => temporal(rule, condition, marks),
+        CorrelationKind::TemporalOrdered(condition) => match condition {
+            TemporalCondition::All => chain(rule.rules.len(), marks),
+            condition => {
+                let evidence = temporal(rule, condition, marks)?;
+                is_in_order(&evidence, marks).then_some(evidence)
+            }
+        },
+        CorrelationKind::Aggregate { function, thresholds, .. } => {
+            hold(thresholds, aggregate(*function, marks)?).then(all)
+        }
+        CorrelationKind::NewTerms(_) => None,
+    }
+}
+
+fn hold(thresholds: &[Threshold], value: f64) -> bool {
+    thresholds.iter().all(|threshold| threshold.op.holds(value, threshold.than))
+}
+
+/// The last match of each rule of the correlation, where there is one.
+fn last_of_each<E>(rules: usize, marks: &[&Mark<E>]) -> Vec<Option<usize>> {
+    let mut last = vec![None; rules];
+    for (index, mark) in marks.iter().enumerate() {
+        last[mark.member as usize] = Some(index);
+    }
+    last
+}
+
+fn temporal<E>(
+    rule: &Correlation,
+    condition: &TemporalCondition,
+    marks: &[&Mark<E>],
+) -> Option<Vec<usize>> {
+    let last = last_of_each(rule.rules.len(), marks);
+    let found = last.iter().flatten().count();
+    let holds = match condition {
+        TemporalCondition::All => found == last.len(),
+        TemporalCondition::Count(thresholds) => hold(thresholds, found as f64),
+        TemporalCondition::Expression(expression) => {
+            evaluate(expression, &|rule| last.get(rule).is_some_and(Option::is_some))
+        }
+    };
+    let mut evidence: Vec<usize> = last.into_iter().flatten().collect();
+    evidence.sort_unstable();
+    holds.then_some(evidence)
+}
+
+fn evaluate(expression: &RuleExpression, matched: &dyn Fn(usize) -> bool) -> bool {
+    match expression {
+        RuleExpression::Rule(rule) => matched(*rule),
+        RuleExpression::And(parts) => parts.iter().all(|part| evaluate(part, matched)),
+        RuleExpression::Or(parts) => parts.iter().any(|part| evaluate(part, matched)),
+        RuleExpression::Not(part) => !evaluate(part, matched),
+    }
+}
+
+/// The matches of rules 0, 1, …, n-1 in this order, the latest such chain: from the end backwards,
+/// always the last match of the wanted rule before what was taken. Two rules may match one event;
+/// matches of equal time count as in order.
+fn chain<E>(rules: usize, marks: &[&Mark<E>]) -> Option<Vec<usize>> {
+    let mut evidence = Vec::with_capacity(rules);
+    let mut before = marks.len();
+    for wanted in (0..rules).rev() {
+        let limit = evidence.last().map(|index: &usize| marks[*index].time_us);
+        let found = (0..marks.len())
+            .rev()
+            .filter(|index| *index < before || limit == Some(marks[*index].time_us))
+            .find(|index| marks[*index].member as usize == wanted && !evidence.contains(index))?;
+        before = found;
+        evidence.push(found);
+    }
+    evidence.reverse();
+    Some(evidence)
+}
+
+/// Whether the evidence, taken by rule, stands in order of time.
+fn is_in_order<E>(evidence: &[usize], marks: &[&Mark<E>]) -> bool {
+    let mut by_rule: Vec<_> =
+        evidence.iter().map(|index| (marks[*index].member, marks[*index].time_us)).collect();
+    by_rule.sort_unstable();
+    by_rule.is_sorted_by_key(|(_, time)| *time)
+}
+
+/// The aggregate over the numbers of the window; `None` when there are none.
+fn aggregate<E>(function: Aggregate, marks: &[&Mark<E>]) -> Option<f64> {
+    let sum = || marks.iter().map(|mark| mark.number).sum::<f64>();
+    match function {
+        _ if marks.is_empty() => None,
+        Aggregate::Sum => Some(sum()),
+        Aggregate::Avg => Some(sum() / marks.len() as f64),
+        Aggregate::Percentile(percentile) => {
+            let mut numbers: Vec<f64> = marks.iter().map(|mark| mark.number).collect();
+            let rank = (percentile / 100.0 * numbers.len() as f64).ceil().max(1.0) as usize - 1;
+            let rank = rank.min(numbers.len() - 1);
+            let (_, value, _) = numbers.select_nth_unstable_by(rank, f64::total_cmp);
+            Some(*value)
+        }
+    }
+}
+
+/// Whether the thresholds can only be met by few matches (`lt`, `lte`, `eq: 0`): a rule that fires on
+/// silence, which a stream cannot see; lint says so.
+pub fn asks_for_few(thresholds: &[Threshold]) -> bool {
+    thresholds.iter().all(|threshold| {
+        matches!(threshold.op, Comparison::Lt | Comparison::Lte)
+            || (threshold.op == Comparison::Eq && threshold.than == 0.0)
+    })
+}

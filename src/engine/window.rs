@@ -1,0 +1,134 @@
+//! The bounded sliding window of one correlation key; knows nothing about rules.
+
+use std::collections::VecDeque;
+
+/// One match inside a window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mark<E> {
+    /// Event time, microseconds since the epoch.
+    pub time_us: i64,
+    /// Which of the correlation's rules matched.
+    pub member: u32,
+    /// Hash of the value that is counted, or 0.
+    pub value: u64,
+    /// The number that is aggregated, or 0.
+    pub number: f64,
+    /// What the alert will show.
+    pub evidence: E,
+}
+
+/// Matches of one key in order of time.
+#[derive(Clone, Debug)]
+pub struct Window<E> {
+    marks: VecDeque<Mark<E>>,
+    /// No alert before this time: the last one speaks for it.
+    pub quiet_until_us: i64,
+    /// The group-by fields and their values, for people.
+    pub group: Vec<(String, String)>,
+}
+
+impl<E> Default for Window<E> {
+    fn default() -> Window<E> {
+        Window { marks: VecDeque::new(), quiet_until_us: i64::MIN, group: Vec::new() }
+    }
+}
+
+impl<E> Window<E> {
+    /// Adds a match at its place in time and drops what is older than `keep_us` before the newest.
+    /// With `is_distinct` an older match of the same value gives way. Returns how many matches were
+    /// dropped because there were more than `marks_max`.
+    pub fn add(&mut self, mark: Mark<E>, keep_us: i64, is_distinct: bool, marks_max: usize) -> u64 {
+        if is_distinct {
+            match self.marks.iter().position(|known| known.value == mark.value) {
+                Some(known) if self.marks[known].time_us <= mark.time_us => {
+                    self.marks.remove(known);
+                }
+                Some(_) => return 0,
+                None => {}
+            }
+        }
+        let place = self.marks.partition_point(|known| known.time_us <= mark.time_us);
+        self.marks.insert(place, mark);
+        let newest = self.newest_us();
+        while self.marks.front().is_some_and(|oldest| newest - oldest.time_us > keep_us) {
+            self.marks.pop_front();
+        }
+        let surplus = self.marks.len().saturating_sub(marks_max);
+        self.marks.drain(..surplus);
+        surplus as u64
+    }
+
+    /// Time of the newest match; the beginning of time when there is none.
+    pub fn newest_us(&self) -> i64 {
+        self.marks.back().map_or(i64::MIN, |mark| mark.time_us)
+    }
+
+    /// The matches within `span_us` up to and including `end_us`.
+    pub fn within(&self, end_us: i64, span_us: i64) -> impl DoubleEndedIterator<Item = &Mark<E>> {
+        let start = self.marks.partition_point(|mark| mark.time_us < end_us - span_us);
+        let end = self.marks.partition_point(|mark| mark.time_us <= end_us);
+        self.marks.range(start..end.max(start))
+    }
+
+    /// The ends of all windows of `span_us` that a match at `time_us` can be in: its own time, and
+    /// that of each later match close enough. In order of time there is exactly one.
+    pub fn ends(&self, time_us: i64, span_us: i64) -> Vec<i64> {
+        let mut ends: Vec<i64> = self
+            .marks
+            .iter()
+            .rev()
+            .map(|mark| mark.time_us)
+            .take_while(|end| *end >= time_us)
+            .filter(|end| end - time_us <= span_us)
+            .collect();
+        ends.dedup();
+        ends.reverse();
+        ends
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(time_us: i64, value: u64) -> Mark<i64> {
+        Mark { time_us, member: 0, value, number: 0.0, evidence: time_us }
+    }
+
+    fn times(window: &Window<i64>, end: i64, span: i64) -> Vec<i64> {
+        window.within(end, span).map(|mark| mark.time_us).collect()
+    }
+
+    #[test]
+    fn keeps_the_order_of_time() {
+        let mut window = Window::default();
+        for time in [10, 30, 20, 5] {
+            assert_eq!(window.add(mark(time, 0), 100, false, 10), 0);
+        }
+        assert_eq!(times(&window, 30, 100), [5, 10, 20, 30]);
+        assert_eq!(times(&window, 20, 10), [10, 20]);
+        assert_eq!(window.ends(20, 10), [20, 30]);
+        assert_eq!(window.ends(30, 10), [30]);
+    }
+
+    #[test]
+    fn drops_the_old_and_the_surplus() {
+        let mut window = Window::default();
+        window.add(mark(0, 0), 10, false, 3);
+        window.add(mark(11, 0), 10, false, 3);
+        assert_eq!(times(&window, 11, 100), [11]);
+        window.add(mark(12, 0), 10, false, 3);
+        window.add(mark(13, 0), 10, false, 3);
+        assert_eq!(window.add(mark(14, 0), 10, false, 3), 1);
+        assert_eq!(times(&window, 14, 100), [12, 13, 14]);
+    }
+
+    #[test]
+    fn a_value_counts_once_with_its_latest_time() {
+        let mut window = Window::default();
+        for (time, value) in [(1, 7), (2, 8), (3, 7), (2, 7)] {
+            window.add(mark(time, value), 100, true, 10);
+        }
+        assert_eq!(times(&window, 9, 100), [2, 3]);
+    }
+}

@@ -1,0 +1,158 @@
+//! The steps of a [`Walk`] through the envelopes of managed clouds and log shippers.
+
+use std::io::Read;
+use std::ops::Range;
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use crate::event::decode::{At, Decoded, INFLATED_BYTES_MAX, Walk};
+use crate::event::envelope::{self, Document, Fields, Form};
+use crate::event::line::{self, CriLine};
+use crate::event::reject::{PartialReason, RejectReason};
+use crate::event::{gke, time};
+
+/// Standard alphabet, padding or not, as senders please.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+impl Walk<'_> {
+    /// A document with an array of events at `open`.
+    pub(crate) fn list(&mut self, object: &[u8], open: usize, at: At<'_>) {
+        let document = Document::read(&object[..open]);
+        let is_empty = object[open + 1..].trim_ascii_start().starts_with(b"]");
+        if document.is_control || is_empty {
+            (self.emit)(Decoded::Control);
+            return;
+        }
+        let at = At { cluster: document.cluster.as_deref().or(at.cluster), ..at };
+        self.elements(object, open, at.deeper());
+    }
+
+    /// What a member holds.
+    pub(crate) fn held(&mut self, object: &[u8], range: Range<usize>, form: Form, at: At<'_>) {
+        let time_us = held_time(object).or(at.time_us);
+        let at = At { time_us, ..at }.skip(range.start).deeper();
+        match form {
+            Form::Object => self.pieces(&object[range], at),
+            Form::Base64 => {
+                self.payload(&envelope::held_text(object, range.clone()), range.len(), at)
+            }
+            Form::Text => {
+                let at = match std::str::from_utf8(&object[range.clone()]) {
+                    Ok(_) => at,
+                    Err(_) => at.partial(PartialReason::InvalidUtf8),
+                };
+                let text = envelope::held_text(object, range.clone());
+                self.message(&text, at.copy(range.len()));
+            }
+        }
+    }
+
+    /// The text of a message: an event, a cut event, or a line of something else.
+    pub(crate) fn message(&mut self, text: &str, at: At<'_>) {
+        let text = text.trim();
+        let (text, at) = match text.strip_suffix("[Truncated...]") {
+            Some(text) => (text, at.partial(PartialReason::Truncated)),
+            None => (text, at),
+        };
+        match text.as_bytes().first() {
+            Some(b'{' | b'[') => self.pieces(text.as_bytes(), at),
+            _ if line::is_legacy(text.as_bytes()) => {
+                self.reject(at, text.len(), RejectReason::LegacyFormat, "");
+            }
+            _ => match CriLine::parse(text.as_bytes()) {
+                Some(line) => self.cri(&line, at),
+                None => (self.emit)(Decoded::Control),
+            },
+        }
+    }
+
+    /// Base64, maybe of gzip.
+    pub(crate) fn payload(&mut self, text: &str, length: usize, at: At<'_>) {
+        let at = at.copy(length);
+        let Ok(bytes) = BASE64.decode(text.trim()) else {
+            self.reject(at, length, RejectReason::InvalidBase64, "");
+            return;
+        };
+        if !bytes.starts_with(b"\x1f\x8b") {
+            self.pieces(&bytes, at);
+            return;
+        }
+        let mut inflated = Vec::new();
+        let source = flate2::read::MultiGzDecoder::new(bytes.as_slice());
+        let result = source.take(INFLATED_BYTES_MAX as u64 + 1).read_to_end(&mut inflated);
+        if inflated.len() > INFLATED_BYTES_MAX {
+            self.reject(at, length, RejectReason::DecompressedTooLarge, "");
+            inflated.truncate(INFLATED_BYTES_MAX);
+        }
+        if result.is_err() {
+            self.reject(at, length, RejectReason::CorruptCompression, "");
+        }
+        self.pieces(&inflated, at);
+    }
+
+    pub(crate) fn aks(&mut self, object: &[u8], at: At<'_>) {
+        let category = envelope::text(object, "category").unwrap_or_default();
+        let properties = Fields::of(object).find(|field| field.key == b"properties");
+        let (true, Some(field)) = (category.starts_with("kube-audit"), properties) else {
+            (self.emit)(Decoded::Control);
+            return;
+        };
+        let cluster =
+            envelope::text(object, "resourceId").and_then(|id| envelope::aks_cluster(&id));
+        let stamp = envelope::text(object, "time").and_then(|text| time::parse_us(text.as_bytes()));
+        let at = At {
+            cluster: cluster.as_deref().or(at.cluster),
+            time_us: stamp.or(at.time_us),
+            ..at.skip(field.value.start).deeper()
+        };
+        if object[field.value.start] == b'"' {
+            let text = envelope::held_text(object, field.value.clone());
+            return self.message(&text, at.copy(field.value.len()));
+        }
+        let properties = &object[field.value];
+        let Some(log) = Fields::of(properties).find(|field| field.key == b"log") else {
+            return self.pieces(properties, at);
+        };
+        let at = at.skip(log.value.start);
+        match properties[log.value.start] {
+            b'"' => {
+                let text = envelope::held_text(properties, log.value.clone());
+                self.message(&text, at.copy(log.value.len()));
+            }
+            _ => self.pieces(&properties[log.value], at),
+        }
+    }
+
+    pub(crate) fn gke(&mut self, object: &[u8], at: At<'_>) {
+        match gke::to_audit(object) {
+            gke::Mapped::Event { json, cluster } => {
+                let at = At { cluster: cluster.as_deref().or(at.cluster), ..at };
+                self.whole(&json, at.copy(object.len()));
+            }
+            gke::Mapped::Other => (self.emit)(Decoded::Control),
+            gke::Mapped::Malformed => {
+                self.reject(at, object.len(), RejectReason::MalformedJson, "cut LogEntry");
+            }
+        }
+    }
+}
+
+/// The time that an envelope gives its message: RFC 3339, or milliseconds since the epoch.
+fn held_time(object: &[u8]) -> Option<i64> {
+    const KEYS: [&[u8]; 5] =
+        [b"timestamp", b"time", b"@timestamp", b"TimeGenerated", b"publishTime"];
+    let field = Fields::of(object).find(|field| field.is_complete && KEYS.contains(&field.key))?;
+    let text = match object[field.value.start] {
+        b'"' => envelope::held_text(object, field.value),
+        _ => std::str::from_utf8(&object[field.value]).ok()?.to_owned(),
+    };
+    match text.parse::<i64>() {
+        Ok(milliseconds) => milliseconds.checked_mul(1_000),
+        Err(_) => time::parse_us(text.as_bytes()),
+    }
+}

@@ -1,0 +1,241 @@
+//! Told by its keys: what a JSON object is that stands where an audit event may stand.
+
+use std::ops::Range;
+
+use crate::event::json::{skip_blank, skip_string, skip_value};
+use crate::event::split::value_end;
+use crate::event::value::{Value, unescape};
+
+/// A member of an object that may be cut.
+#[derive(Clone, Debug)]
+pub(crate) struct Field<'a> {
+    /// The key as written between its quotes.
+    pub(crate) key: &'a [u8],
+    /// Where the value stands; up to the end of the bytes when it is cut.
+    pub(crate) value: Range<usize>,
+    /// Whether the value's end was there.
+    pub(crate) is_complete: bool,
+}
+
+/// Walks the top-level members of an object, of any depth; a cut value is the last.
+pub(crate) struct Fields<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Fields<'a> {
+    /// Of the object that these bytes start with, behind blanks.
+    pub(crate) fn of(bytes: &'a [u8]) -> Fields<'a> {
+        let start = skip_blank(bytes, 0);
+        let at = if bytes.get(start) == Some(&b'{') { start + 1 } else { bytes.len() };
+        Fields { bytes, at }
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Field<'a>;
+
+    fn next(&mut self) -> Option<Field<'a>> {
+        let bytes = self.bytes;
+        let mut at = skip_blank(bytes, self.at);
+        if bytes.get(at) == Some(&b',') {
+            at = skip_blank(bytes, at + 1);
+        }
+        self.at = bytes.len();
+        if bytes.get(at) != Some(&b'"') {
+            return None;
+        }
+        let (behind_key, _) = skip_string(bytes, at).ok()?;
+        let key = &bytes[at + 1..behind_key - 1];
+        let colon = skip_blank(bytes, behind_key);
+        if bytes.get(colon) != Some(&b':') {
+            return None;
+        }
+        let start = skip_blank(bytes, colon + 1);
+        let end = match bytes.get(start)? {
+            b'{' | b'[' => value_end(bytes, start),
+            _ => skip_value(bytes, start).ok(),
+        };
+        let is_complete = end.is_some();
+        let end = end.unwrap_or(bytes.len());
+        self.at = end;
+        Some(Field { key, value: start..end, is_complete })
+    }
+}
+
+/// What an object is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// An audit event, with or without `kind`.
+    Event,
+    /// A document whose array of events opens at this offset.
+    List(usize),
+    /// A member that holds an event, an envelope, or text: where, and in which form.
+    Holds(Range<usize>, Form),
+    /// An AKS diagnostic record.
+    Aks,
+    /// A Google Cloud LogEntry.
+    Gke,
+    /// An object that is none of these.
+    Unknown,
+}
+
+/// How the member of an envelope holds what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// JSON or text in a string.
+    Text,
+    /// Base64, maybe of gzip.
+    Base64,
+    /// A nested object.
+    Object,
+}
+
+/// Tells what an object is by the first of its keys that decides.
+pub(crate) fn shape(bytes: &[u8]) -> Shape {
+    for field in Fields::of(bytes) {
+        let first = bytes.get(field.value.start);
+        let held = |form| Shape::Holds(field.value.clone(), form);
+        match (field.key, first) {
+            (b"auditID" | b"level" | b"stage" | b"requestURI" | b"verb" | b"objectRef", _) => {
+                return if has_severity_only(bytes, &field) { continue } else { Shape::Event };
+            }
+            (b"kind", Some(b'"')) if bytes[field.value.clone()] == *b"\"Event\"" => {
+                return Shape::Event;
+            }
+            (b"items" | b"records" | b"logEvents" | b"events", Some(b'[')) => {
+                return Shape::List(field.value.start);
+            }
+            (b"awslogs" | b"message", Some(b'{')) => return held(Form::Object),
+            (b"message" | b"log" | b"short_message" | b"log_s", Some(b'"')) => {
+                return held(Form::Text);
+            }
+            (b"data", Some(b'"')) => return held(Form::Base64),
+            (b"category" | b"operationName" | b"properties", _) => return Shape::Aks,
+            (b"protoPayload" | b"insertId" | b"logName", _) => return Shape::Gke,
+            _ => {}
+        }
+    }
+    Shape::Unknown
+}
+
+/// Log shippers put a `level` of their own (`info`) beside the message; only the API server's counts.
+fn has_severity_only(bytes: &[u8], field: &Field<'_>) -> bool {
+    const LEVELS: [&[u8]; 4] =
+        [b"\"None\"", b"\"Metadata\"", b"\"Request\"", b"\"RequestResponse\""];
+    field.key == b"level" && field.is_complete && !LEVELS.contains(&&bytes[field.value.clone()])
+}
+
+/// The text of a member with this key, wherever it stands.
+pub(crate) fn text(bytes: &[u8], key: &str) -> Option<String> {
+    let bytes = bytes.trim_ascii_start();
+    Value::of(bytes).member(key)?.text().map(|text| text.into_owned())
+}
+
+/// The text of the string at `range`, unescaped; of a cut string what is there of it.
+pub(crate) fn held_text(bytes: &[u8], range: Range<usize>) -> String {
+    let quoted = &bytes[range];
+    let inner = quoted.get(1..).unwrap_or_default();
+    let is_whole = skip_string(quoted, 0).is_ok();
+    unescape(&inner[..inner.len() - usize::from(is_whole)])
+}
+
+/// What a CloudWatch Logs document says about all of its events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Document {
+    /// The cluster, from the log group `/aws/eks/<cluster>/cluster`.
+    pub(crate) cluster: Option<String>,
+    /// Whether the events come from another component, or the document is a reachability probe.
+    pub(crate) is_control: bool,
+}
+
+impl Document {
+    /// Reads the part of a document before its array of events.
+    pub(crate) fn read(header: &[u8]) -> Document {
+        let mut document = Document::default();
+        for field in Fields::of(header).filter(|field| field.is_complete) {
+            let value = || held_text(header, field.value.clone());
+            match field.key {
+                b"messageType" => document.is_control |= value() == "CONTROL_MESSAGE",
+                b"logGroup" => document.cluster = eks_cluster(&value()),
+                b"logStream" => document.is_control |= is_other_component(&value()),
+                _ => {}
+            }
+        }
+        document
+    }
+}
+
+fn eks_cluster(log_group: &str) -> Option<String> {
+    let name = log_group.strip_prefix("/aws/eks/")?.strip_suffix("/cluster")?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// The other log streams of an EKS control plane share the log group.
+fn is_other_component(log_stream: &str) -> bool {
+    const OTHERS: [&str; 5] = [
+        "kube-apiserver-",
+        "authenticator-",
+        "kube-controller-manager-",
+        "cloud-controller-manager-",
+        "kube-scheduler-",
+    ];
+    !log_stream.starts_with("kube-apiserver-audit")
+        && OTHERS.iter().any(|other| log_stream.starts_with(other))
+}
+
+/// The cluster in an Azure resource id (`/SUBSCRIPTIONS/…/MANAGEDCLUSTERS/<cluster>`).
+pub(crate) fn aks_cluster(resource_id: &str) -> Option<String> {
+    let mut parts = resource_id.split('/');
+    parts.find(|part| part.eq_ignore_ascii_case("managedClusters"))?;
+    parts.next().filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_objects_by_their_keys() {
+        for (text, expected) in [
+            (r#"{"level":"Metadata","auditID":"a"}"#, Shape::Event),
+            (r#"{"kind":"Event","apiVersion":"v1"}"#, Shape::Event),
+            (r#"{"kind":"EventList","metadata":{},"items":[{}]}"#, Shape::List(42)),
+            (r#"{"requestId":"r","timestamp":1,"records":[]}"#, Shape::List(41)),
+            (r#"{"awslogs":{"data":"x"}}"#, Shape::Holds(11..23, Form::Object)),
+            (r#"{"level":"info","message":"{}"}"#, Shape::Holds(26..30, Form::Text)),
+            (r#"{"message":"cut"#, Shape::Holds(11..15, Form::Text)),
+            (r#"{"time":"t","category":"kube-audit"}"#, Shape::Aks),
+            (r#"{"insertId":"x"}"#, Shape::Gke),
+            (r#"{"kind":"Pod"}"#, Shape::Unknown),
+            ("{}", Shape::Unknown),
+        ] {
+            assert_eq!(shape(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_what_a_document_says() {
+        for (header, cluster, is_control) in [
+            (r#"{"messageType":"CONTROL_MESSAGE","logEvents":["#, None, true),
+            (
+                r#"{"logGroup":"/aws/eks/prod/cluster","logStream":"kube-apiserver-audit-0"#,
+                Some("prod"),
+                false,
+            ),
+            (
+                r#"{"logGroup":"/aws/eks/prod/cluster","logStream":"authenticator-01",""#,
+                Some("prod"),
+                true,
+            ),
+            (r#"{"kind":"EventList","items":["#, None, false),
+        ] {
+            let cluster = cluster.map(str::to_owned);
+            assert_eq!(
+                Document::read(header.as_bytes()),
+                Document { cluster, is_control },
+                "{header}"
+            );
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! When two copies are the same event: equal bytes, the top-level `kind` and `apiVersion` left out.
+//!
+//! A line of the log backend carries both keys, an item of a webhook's EventList carries neither, and
+//! otherwise they are equal byte for byte. The audit id is no identity: clients choose it.
+
+use crate::event::json::{skip_blank, skip_string, skip_value};
+
+/// How kube-apiserver begins every line of the log backend.
+const LINE_START: &[u8] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","#;
+/// How it begins every item of an EventList.
+const ITEM_START: &[u8] = br#"{"level":"#;
+
+/// A hash of the event for finding its copies; compare only events of equal time. `seed` is secret
+/// to the run, so that nobody can make two different events collide.
+pub fn fingerprint(raw: &[u8], seed: u64) -> u64 {
+    let raw = raw.trim_ascii();
+    if let Some(rest) = raw.strip_prefix(LINE_START) {
+        return xxhash_rust::xxh3::xxh3_64_with_seed(rest, seed);
+    }
+    if raw.starts_with(ITEM_START) {
+        return xxhash_rust::xxh3::xxh3_64_with_seed(&raw[1..], seed);
+    }
+    xxhash_rust::xxh3::xxh3_64_with_seed(&normalised(raw), seed)
+}
+
+/// The members but `kind` and `apiVersion`, in their order, without blanks between tokens; what
+/// follows a malformed byte as it is.
+fn normalised(raw: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(raw.len());
+    let mut index = skip_blank(raw, 0) + 1;
+    loop {
+        index = skip_blank(raw, index);
+        if raw.get(index) == Some(&b',') {
+            index = skip_blank(raw, index + 1);
+        }
+        let Some(end) = member_end(raw, index) else { break };
+        let member = &raw[index..end];
+        if !member.starts_with(br#""kind""#) && !member.starts_with(br#""apiVersion""#) {
+            if !text.is_empty() {
+                text.push(b',');
+            }
+            push_compact(member, &mut text);
+        }
+        index = end;
+    }
+    push_compact(raw.get(index..).unwrap_or_default(), &mut text);
+    text
+}
+
+fn member_end(raw: &[u8], start: usize) -> Option<usize> {
+    if raw.get(start) != Some(&b'"') {
+        return None;
+    }
+    let (behind_key, _) = skip_string(raw, start).ok()?;
+    let colon = skip_blank(raw, behind_key);
+    if raw.get(colon) != Some(&b':') {
+        return None;
+    }
+    skip_value(raw, skip_blank(raw, colon + 1)).ok()
+}
+
+/// Copies JSON without the blanks outside strings.
+fn push_compact(json: &[u8], text: &mut Vec<u8>) {
+    let mut index = 0;
+    while let Some(&byte) = json.get(index) {
+        let end = match byte {
+            b'"' => skip_string(json, index).map_or(json.len(), |(end, _)| end),
+            b' ' | b'\n' | b'\r' | b'\t' => {
+                index += 1;
+                continue;
+            }
+            _ => index + 1,
+        };
+        text.extend_from_slice(&json[index..end]);
+        index = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_equal_and_others_are_not() {
+        let line = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a b","user":{"x":[1, 2]}}"#;
+        let compact = line.replace("1, 2", "1,2");
+        for (text, is_same) in [
+            (compact.replace(r#""kind":"Event","apiVersion":"audit.k8s.io/v1","#, ""), true),
+            (compact.replace(r#"{"kind""#, "{ \"kind\""), true),
+            (compact.replace(",\"", ",\n  \"").replace("\":", "\" : "), true),
+            (format!("{compact}\r\n"), true),
+            (compact.replace("a b", "ab"), false),
+            (compact.replace("Metadata", "Request"), false),
+        ] {
+            let equal = fingerprint(text.as_bytes(), 7) == fingerprint(compact.as_bytes(), 7);
+            assert_eq!(equal, is_same, "{text}");
+        }
+        assert_ne!(fingerprint(compact.as_bytes(), 7), fingerprint(compact.as_bytes(), 8));
+    }
+}

@@ -1,0 +1,242 @@
+//! What can be saved of bytes that are no whole event: where exactly they break, where the next event
+//! starts behind a torn write, and an event without the body that nests too deep.
+
+use memchr::memmem;
+
+use crate::event::envelope::Fields;
+use crate::event::json::{Stop, skip_blank, skip_value};
+
+/// How kube-apiserver starts every event line; inside a JSON string its quotes would be escaped.
+pub(crate) const EVENT_START: &[u8] = b"{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/";
+
+/// How kube-apiserver starts every webhook body.
+pub(crate) const LIST_START: &[u8] = b"{\"kind\":\"EventList\",\"apiVersion\":\"audit.k8s.io/";
+
+/// Where the next event or list starts inside torn bytes; `None` when there is none.
+///
+/// A torn write breaks the JSON at the very byte where the next event starts. An event start further
+/// inside is believed only outside request and response bodies: bodies are the client's, and a cut
+/// event must not be a way to smuggle a forged one in.
+pub(crate) fn next_start(bytes: &[u8]) -> Option<usize> {
+    let rest = bytes.get(1..)?;
+    let mut candidates = memmem::find_iter(rest, b"{\"kind\":\"Event")
+        .map(|at| at + 1)
+        .filter(|at| bytes[*at..].starts_with(EVENT_START) || bytes[*at..].starts_with(LIST_START));
+    let first = candidates.next()?;
+    let fault = fault(bytes).unwrap_or(bytes.len());
+    let body = [&b"\"requestObject\":"[..], b"\"responseObject\":"]
+        .iter()
+        .filter_map(|key| memmem::find(bytes, key))
+        .min()
+        .unwrap_or(bytes.len());
+    // The fault shows at the start itself, or behind its brace and quote where a string was open.
+    let is_tear = |at: usize| fault <= at + 2 || at < body;
+    std::iter::once(first).chain(candidates).find(|at| is_tear(*at))
+}
+
+/// Offset of the first byte that strict JSON does not allow in one value; `None` when the bytes are
+/// one value, or a beginning of one.
+pub(crate) fn fault(bytes: &[u8]) -> Option<usize> {
+    let mut strict = Strict { bytes, at: 0, open: Vec::new() };
+    match strict.run() {
+        Ok(()) => {
+            let end = skip_blank(bytes, strict.at);
+            (end < bytes.len()).then_some(end)
+        }
+        Err(Stop::Syntax(at)) => Some(at),
+        Err(Stop::End | Stop::Depth(_)) => None,
+    }
+}
+
+/// A JSON reader that believes nothing; for the few bytes in which a fault has to be found.
+struct Strict<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// The open brackets, outermost first.
+    open: Vec<u8>,
+}
+
+impl Strict<'_> {
+    fn run(&mut self) -> Result<(), Stop> {
+        loop {
+            self.blank();
+            match self.peek()? {
+                bracket @ (b'{' | b'[') => {
+                    self.at += 1;
+                    self.open.push(bracket);
+                    self.blank();
+                    if self.peek()? == closing(bracket) {
+                        self.at += 1;
+                        self.open.pop();
+                    } else if bracket == b'{' {
+                        self.key()?;
+                        continue;
+                    } else {
+                        continue;
+                    }
+                }
+                b'"' => self.string()?,
+                _ => self.scalar()?,
+            }
+            if !self.behind_value()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Closes brackets and passes a comma; false when the outermost value is complete.
+    fn behind_value(&mut self) -> Result<bool, Stop> {
+        while let Some(&bracket) = self.open.last() {
+            self.blank();
+            let byte = self.peek()?;
+            if byte == closing(bracket) {
+                self.at += 1;
+                self.open.pop();
+                continue;
+            }
+            if byte != b',' {
+                return Err(Stop::Syntax(self.at));
+            }
+            self.at += 1;
+            self.blank();
+            if bracket == b'{' {
+                self.key()?;
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn key(&mut self) -> Result<(), Stop> {
+        if self.peek()? != b'"' {
+            return Err(Stop::Syntax(self.at));
+        }
+        self.string()?;
+        self.blank();
+        if self.peek()? != b':' {
+            return Err(Stop::Syntax(self.at));
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn string(&mut self) -> Result<(), Stop> {
+        self.at += 1;
+        loop {
+            match self.peek()? {
+                b'"' => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                b'\\' => self.escape()?,
+                0..0x20 => return Err(Stop::Syntax(self.at)),
+                _ => self.at += 1,
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Stop> {
+        self.at += 1;
+        match self.peek()? {
+            b'u' => {
+                for _ in 0..4 {
+                    self.at += 1;
+                    if !self.peek()?.is_ascii_hexdigit() {
+                        return Err(Stop::Syntax(self.at));
+                    }
+                }
+            }
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
+            _ => return Err(Stop::Syntax(self.at)),
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn scalar(&mut self) -> Result<(), Stop> {
+        let rest = &self.bytes[self.at..];
+        let is_word = |byte: &&u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+        let word = &rest[..rest.iter().take_while(is_word).count()];
+        let is_fine = serde_json::from_slice::<serde::de::IgnoredAny>(word).is_ok();
+        let is_cut = word.len() == rest.len();
+        self.at += word.len();
+        match (is_fine, is_cut) {
+            (_, true) if !word.is_empty() => Err(Stop::End),
+            (true, _) => Ok(()),
+            (false, _) => Err(Stop::Syntax(self.at)),
+        }
+    }
+
+    fn blank(&mut self) {
+        self.at = skip_blank(self.bytes, self.at);
+    }
+
+    fn peek(&self) -> Result<u8, Stop> {
+        self.bytes.get(self.at).copied().ok_or(Stop::End)
+    }
+}
+
+fn closing(bracket: u8) -> u8 {
+    if bracket == b'{' { b'}' } else { b']' }
+}
+
+/// The event with `null` in place of each top-level value that nests too deep, and where the first of
+/// them stands; `None` when the event is cut as well.
+pub(crate) fn flatten(bytes: &[u8]) -> Option<(Vec<u8>, std::ops::Range<usize>)> {
+    let mut flat = Vec::with_capacity(4096);
+    let (mut copied, mut first) = (0, None);
+    for field in Fields::of(bytes) {
+        if !field.is_complete {
+            return None;
+        }
+        if let Err(Stop::Depth(_)) = skip_value(bytes, field.value.start) {
+            flat.extend_from_slice(&bytes[copied..field.value.start]);
+            flat.extend_from_slice(b"null");
+            copied = field.value.end;
+            first = first.or(Some(field.value));
+        }
+    }
+    flat.extend_from_slice(&bytes[copied..]);
+    first.map(|range| (flat, range))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_fault() {
+        for (text, at) in [
+            (r#"{"a":[1,2.5e3,"x\u00e4",null,{}],"b":{}} "#, None),
+            (r#"{"a":[1,"#, None),
+            (r#"{"a":"us{"kind""#, Some(10)),
+            (r#"{"a":1,{"kind""#, Some(7)),
+            (r#"{"a":tru{"kind""#, Some(8)),
+            (r#"{"a":"x\{"kind""#, Some(8)),
+            (r#"{"a":"x"{"kind""#, Some(8)),
+            (r#"{"a":[1}"#, Some(7)),
+            ("{\"a\":\"x\u{1}\"}", Some(7)),
+            (r#"{"a":1}{"b""#, Some(7)),
+            ("", None),
+        ] {
+            assert_eq!(fault(text.as_bytes()), at, "{text}");
+        }
+    }
+
+    #[test]
+    fn believes_a_start_only_at_a_tear() {
+        const NEXT: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata"}"#;
+        for (before, is_tear) in [
+            (r#"{"kind":"Event","user":{"us"#, true),
+            (r#"{"kind":"Event","requestObject":{"a":"x"#, true),
+            (r#"{"kind":"Event","sourceIPs":["#, true),
+            (r#"{"kind":"Event","requestObject":{"forged":"#, false),
+            (r#"{"kind":"Event","requestObject":"#, false),
+            ("<14>host apiserver: ", true),
+        ] {
+            let text = format!("{before}{NEXT}");
+            let expected = is_tear.then_some(before.len());
+            assert_eq!(next_start(text.as_bytes()), expected, "{before}");
+        }
+    }
+}

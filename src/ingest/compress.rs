@@ -1,0 +1,320 @@
+//! Plain bytes out of plain, gzip and zstd files, told apart by their first bytes and not by name.
+//!
+//! Readers here never lose what could be read before a fault: the fault comes as an error of the read
+//! after the last good byte, and [`fault_of`] says which it was. Gzip may have many members, and zero
+//! padding behind them. Compression inside compression (Firehose compresses what CloudWatch Logs has
+//! compressed) is undone up to [`LAYERS_MAX`] times.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::{Decompress, FlushDecompress, Status};
+
+/// How many layers of compression are undone.
+pub const LAYERS_MAX: usize = 2;
+
+/// The largest zstd window accepted, as a power of two: what the zstd tool accepts by default.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+const INPUT_BYTES: usize = 128 << 10;
+
+/// What is wrong with compressed data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// It ends before its end.
+    #[error("compressed data ends early")]
+    Truncated,
+    /// It cannot be decompressed from here on.
+    #[error("compressed data is corrupt")]
+    Corrupt,
+    /// Bytes behind it that are no compressed data.
+    #[error("garbage behind compressed data")]
+    Garbage,
+}
+
+/// The fault of compressed data in an error of a reader from [`open`]; `None` when the system failed.
+pub fn fault_of(error: &io::Error) -> Option<Fault> {
+    error.get_ref()?.downcast_ref::<Fault>().copied()
+}
+
+/// What the first bytes of a file say about its compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Magic {
+    Gzip,
+    Zstd,
+    Plain,
+}
+
+impl Magic {
+    fn of(prefix: &[u8]) -> Magic {
+        match prefix {
+            [0x1f, 0x8b, ..] => Magic::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Magic::Zstd,
+            _ => Magic::Plain,
+        }
+    }
+}
+
+/// The name of a compression or encoding that is not read, by a file's first bytes.
+pub fn unsupported(prefix: &[u8]) -> Option<&'static str> {
+    match prefix {
+        [b'B', b'Z', b'h', ..] => Some("is compressed with bzip2: decompress it first"),
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => Some("is compressed with xz: decompress it first"),
+        [b'P', b'K', 3, 4, ..] => Some("is a zip archive: unpack it first"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{', 0, ..] => {
+            Some("is UTF-16: convert it to UTF-8 first")
+        }
+        _ => None,
+    }
+}
+
+/// Counts the bytes that pass; for progress by the size of the files.
+pub struct Counted<R> {
+    inner: R,
+    count: Arc<AtomicU64>,
+}
+
+impl<R: Read> Counted<R> {
+    /// Adds what is read from `inner` to `count`.
+    pub fn new(inner: R, count: Arc<AtomicU64>) -> Counted<R> {
+        Counted { inner, count }
+    }
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.count.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(length)
+    }
+}
+
+/// Reads `source` decompressed. Blocks until the first bytes are there.
+pub fn open(source: Box<dyn Read + Send>) -> Box<dyn Read + Send> {
+    let mut source = source;
+    for _ in 0..LAYERS_MAX {
+        let prefixed = Prefixed::peek(source, 4);
+        source = match Magic::of(&prefixed.prefix) {
+            Magic::Gzip => Box::new(Gunzip::new(prefixed)),
+            Magic::Zstd => match unzstd(prefixed) {
+                Ok(reader) => reader,
+                Err(error) => return Box::new(Failed(Some(error))),
+            },
+            Magic::Plain => return Box::new(prefixed),
+        };
+    }
+    source
+}
+
+/// A reader whose first bytes were looked at.
+struct Prefixed {
+    prefix: Vec<u8>,
+    at: usize,
+    error: Option<io::Error>,
+    inner: Box<dyn Read + Send>,
+}
+
+impl Prefixed {
+    fn peek(mut inner: Box<dyn Read + Send>, length: u64) -> Prefixed {
+        let mut prefix = Vec::new();
+        let error = inner.by_ref().take(length).read_to_end(&mut prefix).err();
+        Prefixed { prefix, at: 0, error, inner }
+    }
+}
+
+impl Read for Prefixed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at < self.prefix.len() {
+            let length = (&self.prefix[self.at..]).read(buffer)?;
+            self.at += length;
+            return Ok(length);
+        }
+        match self.error.take() {
+            Some(error) => Err(error),
+            None => self.inner.read(buffer),
+        }
+    }
+}
+
+struct Failed(Option<io::Error>);
+
+impl Read for Failed {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        self.0.take().map_or(Ok(0), Err)
+    }
+}
+
+struct Gunzip {
+    source: BufReader<Prefixed>,
+    inflate: Decompress,
+    is_inside: bool,
+    /// The fault to report when everything before it has been read.
+    fault: Option<Fault>,
+    is_over: bool,
+}
+
+impl Gunzip {
+    fn new(source: Prefixed) -> Gunzip {
+        Gunzip {
+            source: BufReader::with_capacity(INPUT_BYTES, source),
+            inflate: Decompress::new_gzip(15),
+            is_inside: true,
+            fault: None,
+            is_over: false,
+        }
+    }
+
+    fn fail(&mut self, fault: Fault) -> io::Error {
+        self.is_over = true;
+        io::Error::other(fault)
+    }
+
+    /// Moves to the next member; false at the end of the file.
+    fn next_member(&mut self) -> io::Result<bool> {
+        loop {
+            let input = self.source.fill_buf()?;
+            match input.first() {
+                None => return Ok(false),
+                Some(0) => {
+                    let padding = input.iter().take_while(|byte| **byte == 0).count();
+                    self.source.consume(padding);
+                }
+                Some(0x1f) => break,
+                Some(_) => return Err(self.fail(Fault::Garbage)),
+            }
+        }
+        self.inflate = Decompress::new_gzip(15);
+        self.is_inside = true;
+        Ok(true)
+    }
+}
+
+impl Read for Gunzip {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(fault) = self.fault.take() {
+                return Err(self.fail(fault));
+            }
+            if self.is_over || buffer.is_empty() || !self.is_inside && !self.next_member()? {
+                return Ok(0);
+            }
+            let input = self.source.fill_buf()?;
+            let is_last = input.is_empty();
+            let before = (self.inflate.total_in(), self.inflate.total_out());
+            let status = self.inflate.decompress(input, buffer, FlushDecompress::None);
+            let used = (self.inflate.total_in() - before.0) as usize;
+            let made = (self.inflate.total_out() - before.1) as usize;
+            self.source.consume(used);
+            match status {
+                Ok(Status::StreamEnd) => self.is_inside = false,
+                Ok(_) if made == 0 && is_last => self.fault = Some(Fault::Truncated),
+                Ok(_) if made == 0 && used == 0 => self.fault = Some(Fault::Corrupt),
+                Ok(_) => {}
+                Err(_) => self.fault = Some(Fault::Corrupt),
+            }
+            if made > 0 {
+                return Ok(made);
+            }
+        }
+    }
+}
+
+fn unzstd(source: Prefixed) -> io::Result<Box<dyn Read + Send>> {
+    let source = BufReader::with_capacity(INPUT_BYTES, source);
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(source)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+    Ok(Box::new(Unzstd { decoder, is_over: false }))
+}
+
+struct Unzstd {
+    decoder: zstd::stream::read::Decoder<'static, BufReader<Prefixed>>,
+    is_over: bool,
+}
+
+impl Read for Unzstd {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.is_over {
+            return Ok(0);
+        }
+        self.decoder.read(buffer).map_err(|error| {
+            self.is_over = true;
+            match error.kind() {
+                io::ErrorKind::UnexpectedEof => io::Error::other(Fault::Truncated),
+                // libzstd's own errors come without a code of the system.
+                io::ErrorKind::Other if error.raw_os_error().is_none() => {
+                    let is_garbage = error.to_string().contains("Unknown frame descriptor");
+                    io::Error::other(if is_garbage { Fault::Garbage } else { Fault::Corrupt })
+                }
+                _ => error,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text).expect("memory takes it");
+        encoder.finish().expect("memory takes it")
+    }
+
+    fn read(bytes: Vec<u8>) -> (Vec<u8>, Option<Fault>) {
+        let mut reader = open(Box::new(io::Cursor::new(bytes)));
+        let mut text = Vec::new();
+        let error = reader.read_to_end(&mut text).err();
+        assert_eq!(reader.read(&mut [0; 10]).expect("an error comes once"), 0);
+        (text, error.map(|error| fault_of(&error).expect("a fault")))
+    }
+
+    #[test]
+    fn reads_what_there_is() {
+        let text: Vec<u8> = (0..300_000u32).flat_map(|n| n.to_string().into_bytes()).collect();
+        let (gz, zst) = (gzip(&text), zstd::encode_all(text.as_slice(), 3).expect("it compresses"));
+        let join = |parts: &[&[u8]]| parts.concat();
+        for (name, bytes, length, fault) in [
+            ("plain", text.clone(), text.len(), None),
+            ("empty", Vec::new(), 0, None),
+            ("gzip", gz.clone(), text.len(), None),
+            ("zstd", zst.clone(), text.len(), None),
+            ("two members", join(&[&gz, &gz]), 2 * text.len(), None),
+            ("two frames", join(&[&zst, &zst]), 2 * text.len(), None),
+            ("padding", join(&[&gz, &[0; 999]]), text.len(), None),
+            ("twice", gzip(&gz), text.len(), None),
+            ("zstd in gzip", gzip(&zst), text.len(), None),
+            ("gzip and garbage", join(&[&gz, b"hello"]), text.len(), Some(Fault::Garbage)),
+            ("zstd and garbage", join(&[&zst, b"hello"]), text.len(), Some(Fault::Garbage)),
+            (
+                "gzip without its trailer",
+                gz[..gz.len() - 3].to_vec(),
+                text.len(),
+                Some(Fault::Truncated),
+            ),
+            ("gzip header", gz[..5].to_vec(), 0, Some(Fault::Truncated)),
+            ("gzip magic", gz[..2].to_vec(), 0, Some(Fault::Truncated)),
+            ("zstd header", zst[..5].to_vec(), 0, Some(Fault::Truncated)),
+        ] {
+            let (found, error) = read(bytes);
+            assert_eq!((found.len(), error), (length, fault), "{name}");
+            assert!(text.repeat(2).starts_with(&found), "{name}");
+        }
+    }
+
+    #[test]
+    fn gives_what_stands_before_a_fault() {
+        let text: Vec<u8> = (0..300_000u32).flat_map(|n| n.to_string().into_bytes()).collect();
+        let mut gz = gzip(&text);
+        let (half, fault) = read(gz[..gz.len() / 2].to_vec());
+        assert_eq!(fault, Some(Fault::Truncated));
+        assert!(half.len() > text.len() / 3 && text.starts_with(&half));
+        let at = gz.len() / 2;
+        gz[at..at + 8].fill(0xff);
+        let (half, fault) = read(gz);
+        assert_eq!(fault, Some(Fault::Corrupt));
+        assert!(half.len() > text.len() / 3);
+    }
+}

@@ -1,0 +1,180 @@
+//! Replay: finite input, as fast as the disk, to alerts in order of event time.
+//!
+//! ```text
+//! files → chunks of whole records → workers: decode, match, describe   (parallel, any order)
+//!       → collector: order of input, missing times filled in           (one at a time)
+//!       → sorter: order of event time, on disk beyond its budget
+//!       → duplicates dropped → stages folded, correlations fed → alerts
+//! ```
+//!
+//! Nothing after the workers depends on their number, so neither do the alerts. Memory is bounded by
+//! the chunks that are out and the sorter's budget, whatever the size of the input.
+
+pub mod sorter;
+pub mod worker;
+pub mod collect;
+pub mod learn;
+
+use std::sync::Arc;
+
+use crate::alert::Alert;
+use crate::alert::observation::Observation;
+use crate::alert::raise::Raiser;
+use crate::alert::time::EventTime;
+use crate::engine::Engine;
+use crate::engine::correlate::Limits;
+use crate::ingest::chunk::Chunk;
+use crate::ingest::discover::LogFile;
+use crate::ingest::replay::{ChunkReader, SharedReader};
+use crate::replay::collect::Collector;
+use crate::replay::sorter::Sorted;
+use crate::replay::worker::Worker;
+use crate::report::progress::Progress;
+use crate::report::summary::Summary;
+
+/// How a replay runs.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Worker threads, at least one.
+    pub threads: usize,
+    /// The cluster's name; where absent, what the envelopes say.
+    pub cluster: Option<String>,
+    /// Only events from this time on are analysed.
+    pub since: Option<Bound>,
+    /// Only events before this time are analysed.
+    pub until: Option<Bound>,
+    /// Bounds of correlation state.
+    pub limits: Limits,
+    /// Secret of this run, for finding duplicates.
+    pub seed: u64,
+}
+
+/// A limit of the time that is analysed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// Microseconds since the epoch.
+    At(i64),
+    /// Microseconds before the newest event.
+    BeforeNewest(i64),
+}
+
+/// What stops a replay; input that cannot be used does not.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The sorter's temporary files cannot be written or read.
+    #[error("cannot use the temporary directory; set TMPDIR to one with space")]
+    Spill(#[source] std::io::Error),
+    /// The caller could not take an alert.
+    #[error("cannot write alerts")]
+    Write(#[source] std::io::Error),
+}
+
+/// Replays files; `raise` takes every alert in the order of event time. The returned summary counts
+/// everything but the alerts, which the caller counts as it filters them.
+///
+/// # Errors
+/// The temporary directory or `raise` failed.
+pub fn run(
+    engine: &Arc<Engine>,
+    files: Vec<LogFile>,
+    options: &Options,
+    raiser: &mut Raiser,
+    progress: &Progress,
+    raise: &mut dyn FnMut(Alert) -> std::io::Result<()>,
+) -> Result<Summary, Error> {
+    let names: Vec<String> = files.iter().map(|file| file.path.display().to_string()).collect();
+    let mut summary = Summary {
+        files: names.len() as u64,
+        rules: engine.rules().rules.len() as u64,
+        ..Summary::default()
+    };
+    let reader = SharedReader::new(ChunkReader::new(files));
+    let collector = Collector::new(names.len(), options.threads);
+    read(engine, &reader, &names, options, &collector, progress);
+    summary.bytes_read = reader.bytes_read();
+    let sorted = collector.finish(&mut summary)?;
+    analyse(sorted, options, raiser, &mut summary, raise)?;
+    summary.matches = raiser.matches();
+    let (correlations, requests) = raiser.evictions();
+    for (name, count) in [("correlation_state", correlations), ("open_requests", requests)] {
+        if count > 0 {
+            summary.evictions.insert(name.to_owned(), count);
+        }
+    }
+    Ok(summary)
+}
+
+/// Reads all input through the workers into the collector.
+fn read(
+    engine: &Arc<Engine>,
+    reader: &SharedReader,
+    names: &[String],
+    options: &Options,
+    collector: &Collector,
+    progress: &Progress,
+) {
+    let work = || {
+        let mut worker = Worker::new(engine, names, options.cluster.as_deref(), options.seed);
+        let mut chunk = Chunk::new();
+        while !collector.has_failed() && reader.next_chunk(&mut chunk) {
+            let outcome = worker.take(&chunk);
+            chunk.release();
+            collector.take(outcome);
+            progress.show(reader.bytes_read(), collector.events());
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..options.threads.max(1) {
+            scope.spawn(work);
+        }
+        work();
+    });
+}
+
+/// Drops duplicates and raises alerts.
+fn analyse(
+    mut sorted: Sorted,
+    options: &Options,
+    raiser: &mut Raiser,
+    summary: &mut Summary,
+    raise: &mut dyn FnMut(Alert) -> std::io::Result<()>,
+) -> Result<(), Error> {
+    let newest = sorted.newest_us();
+    let at = |bound: Option<Bound>| match bound? {
+        Bound::At(time) => Some(time),
+        Bound::BeforeNewest(span) => Some(newest.saturating_sub(span)),
+    };
+    let (since, until) = (at(options.since), at(options.until));
+    let mut failure = None;
+    let mut forward = |alert: Alert| {
+        if failure.is_none() {
+            failure = raise(alert).err();
+        }
+    };
+    let mut same_time: Vec<u64> = Vec::new();
+    let mut time = None;
+    while let Some(entry) = sorted.next().map_err(Error::Spill)? {
+        if time != Some(entry.time_us) {
+            same_time.clear();
+            time = Some(entry.time_us);
+        }
+        if same_time.contains(&entry.fingerprint) {
+            summary.events_duplicate += 1;
+            continue;
+        }
+        same_time.push(entry.fingerprint);
+        summary.events += 1;
+        summary.first_event_at.get_or_insert(EventTime(entry.time_us));
+        summary.last_event_at = Some(EventTime(entry.time_us));
+        let is_wanted = since.is_none_or(|since| entry.time_us >= since)
+            && until.is_none_or(|until| entry.time_us < until);
+        if !is_wanted || entry.payload.is_empty() {
+            continue;
+        }
+        let observation: Observation = rmp_serde::from_slice(entry.payload)
+            .map_err(|error| Error::Spill(std::io::Error::other(error)))?;
+        raiser.observe(observation, &mut forward);
+    }
+    raiser.finish(&mut forward);
+    failure.map_or(Ok(()), |error| Err(Error::Write(error)))
+}

@@ -1,0 +1,179 @@
+//! One worker of a replay: a chunk of records to what the rules make of its events.
+
+use std::sync::Arc;
+
+use crate::alert::observation::{Observation, Place};
+use crate::engine::values::Subject;
+use crate::engine::{Engine, Scratch};
+use crate::event::Event;
+use crate::event::decode::{self, Decoded, EnvelopeContext};
+use crate::event::identity::fingerprint;
+use crate::event::reject::{Reject, RejectReason};
+use crate::ingest::chunk::{Chunk, Record};
+
+/// What a worker made of a chunk.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The chunk's place in the input.
+    pub sequence: u64,
+    /// The chunk's file.
+    pub file: usize,
+    /// Its events in order.
+    pub entries: Vec<Entry>,
+    /// The serialised observations, one behind the other.
+    pub payload: Vec<u8>,
+    /// What could not be used, with its position; the first [`REJECTS_MAX`] of each reason.
+    pub rejects: Vec<(RejectReason, String)>,
+    /// Rejects beyond those.
+    pub more_rejects: Vec<RejectReason>,
+    /// Events that are not all there.
+    pub salvaged: u64,
+}
+
+/// Positions of rejects that a chunk keeps; a summary shows fewer.
+const REJECTS_MAX: usize = 16;
+
+/// An event as the sorter sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Event time; [`NO_TIME`] until the collector fills it in.
+    pub time_us: i64,
+    /// Equal for copies of one event.
+    pub fingerprint: u64,
+    /// Where its observation begins in the payload; equal to `payload_end` when nothing matched.
+    pub payload_start: u32,
+    /// Where it ends.
+    pub payload_end: u32,
+}
+
+/// The time of an event that lost its time.
+pub const NO_TIME: i64 = i64::MIN;
+
+/// A worker's own state, reused from chunk to chunk.
+pub struct Worker<'w> {
+    engine: &'w Arc<Engine>,
+    names: &'w [String],
+    cluster: Option<&'w str>,
+    seed: u64,
+    scratch: Scratch,
+    decoder: decode::Scratch,
+}
+
+impl<'w> Worker<'w> {
+    /// A worker for files of these names.
+    pub fn new(
+        engine: &'w Arc<Engine>,
+        names: &'w [String],
+        cluster: Option<&'w str>,
+        seed: u64,
+    ) -> Worker<'w> {
+        let scratch = engine.scratch();
+        Worker { engine, names, cluster, seed, scratch, decoder: decode::Scratch::default() }
+    }
+
+    /// Decodes and matches a chunk.
+    pub fn take(&mut self, chunk: &Chunk) -> Outcome {
+        let mut outcome =
+            Outcome { sequence: chunk.sequence, file: chunk.file, ..Outcome::default() };
+        outcome.entries.reserve(chunk.len() / 1_500);
+        let name = &self.names[chunk.file];
+        for reject in &chunk.rejects {
+            outcome.reject(&reject.reject, || format!("{name}:{}", reject.line));
+        }
+        let mut matching = Matching {
+            engine: self.engine,
+            cluster: self.cluster,
+            seed: self.seed,
+            scratch: &mut self.scratch,
+            name,
+            outcome: &mut outcome,
+        };
+        let mut last = None;
+        for record in chunk.records() {
+            let mut emit = |decoded: Decoded<'_>| matching.take(&record, &decoded);
+            match record.header {
+                None => decode::decode(record.bytes, &mut self.decoder, &mut emit),
+                Some(header) => {
+                    decode::decode_element(header, record.bytes, &mut self.decoder, &mut emit);
+                }
+            }
+            last = Some(record);
+        }
+        // A chunk never ends inside a joined CRI line, so what is left open now was cut.
+        if let Some(record) = last {
+            decode::finish(&mut self.decoder, &mut |decoded| matching.take(&record, &decoded));
+        }
+        outcome
+    }
+}
+
+struct Matching<'m> {
+    engine: &'m Arc<Engine>,
+    cluster: Option<&'m str>,
+    seed: u64,
+    scratch: &'m mut Scratch,
+    name: &'m str,
+    outcome: &'m mut Outcome,
+}
+
+impl Matching<'_> {
+    fn take(&mut self, record: &Record<'_>, decoded: &Decoded<'_>) {
+        match decoded {
+            Decoded::Event { event, ordinal, context } => {
+                self.event(record, event, *ordinal, context);
+            }
+            Decoded::Reject(reject) => {
+                let name = self.name;
+                self.outcome.reject(reject, || position(name, record, 0));
+            }
+            Decoded::Control => {}
+        }
+    }
+
+    fn event(
+        &mut self,
+        record: &Record<'_>,
+        event: &Event<'_>,
+        ordinal: u32,
+        context: &EnvelopeContext<'_>,
+    ) {
+        let time_us = event.time_us().or(context.time_us).unwrap_or(NO_TIME);
+        self.outcome.salvaged += u64::from(context.partial.is_some() || event.is_partial());
+        let payload_start = self.outcome.payload.len() as u32;
+        let matched = self.engine.evaluate(Subject::Audit(event), self.scratch);
+        if !matched.is_empty() {
+            let matched = matched.to_vec();
+            let position = position(self.name, record, ordinal);
+            let cluster = self.cluster.or(context.cluster).unwrap_or_default();
+            let place = Place { cluster, time_us, position: &position };
+            let observation = Observation::new(self.engine, event, &matched, place, self.scratch);
+            observation.write(&mut self.outcome.payload);
+        }
+        self.outcome.entries.push(Entry {
+            time_us,
+            fingerprint: fingerprint(event.raw(), self.seed),
+            payload_start,
+            payload_end: self.outcome.payload.len() as u32,
+        });
+    }
+}
+
+/// `file:line`, with the item where a line or document holds several events.
+fn position(name: &str, record: &Record<'_>, ordinal: u32) -> String {
+    match (record.item, ordinal) {
+        (Some(item), 0) => format!("{name}:{}#{item}", record.line),
+        (Some(item), ordinal) => format!("{name}:{}#{item}.{ordinal}", record.line),
+        (None, 0) => format!("{name}:{}", record.line),
+        (None, ordinal) => format!("{name}:{}#{ordinal}", record.line),
+    }
+}
+
+impl Outcome {
+    fn reject(&mut self, reject: &Reject, position: impl FnOnce() -> String) {
+        if self.rejects.len() < REJECTS_MAX {
+            self.rejects.push((reject.reason, position()));
+        } else {
+            self.more_rejects.push(reject.reason);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! A value on its way from YAML through its modifiers to tests.
+
+use std::sync::Arc;
+
+use crate::rule::yaml::{Node, Value};
+use crate::rule::{Comparison, Condition, Matcher, Pattern, Place, Test, TimePart};
+
+/// The most memory one compiled regular expression may take, in bytes.
+pub const REGEX_BYTES_MAX: usize = 1 << 20;
+
+/// A regular expression that matches nothing.
+pub const NEVER: &str = r"[^\s\S]";
+
+/// A value between two modifiers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operand {
+    /// A text.
+    Text {
+        /// What it matches.
+        pattern: Pattern,
+        /// Case matters.
+        cased: bool,
+        /// The text before escapes were read, as `re`, `cidr` and `fieldref` want it.
+        written: String,
+    },
+    /// An encoded text that need not be UTF-8.
+    Bytes(Vec<u8>),
+    /// An integer, exact.
+    Integer(String),
+    /// Another number.
+    Float(f64),
+    /// `true` or `false`.
+    Bool(bool),
+    /// `null`.
+    Null,
+    /// A regular expression.
+    Regex {
+        /// The expression.
+        source: String,
+        /// Letters of `ims`.
+        flags: String,
+    },
+    /// A network.
+    Cidr(ipnet::IpNet),
+    /// A comparison with a number.
+    Compare {
+        /// Which.
+        op: Comparison,
+        /// With what.
+        than: f64,
+    },
+    /// A comparison of a part of a timestamp.
+    TimePart {
+        /// Which part.
+        part: TimePart,
+        /// Which comparison.
+        op: Comparison,
+        /// With what.
+        than: i64,
+    },
+    /// A comparison with another field.
+    FieldRef {
+        /// The other field.
+        other: Arc<str>,
+        /// Where its value must stand.
+        place: Place,
+        /// Case matters.
+        cased: bool,
+    },
+    /// Presence.
+    Exists(bool),
+    /// One of these; empty for a placeholder whose list is empty.
+    Group(Vec<Operand>),
+}
+
+impl Operand {
+    /// A text without wildcards.
+    pub fn text(text: &str) -> Operand {
+        Operand::Text { pattern: Pattern::literal(text), cased: false, written: text.to_owned() }
+    }
+
+    /// The operand that a YAML scalar is; an empty list counts as null.
+    ///
+    /// # Errors
+    /// When the node is a map or a list.
+    pub fn from_node(node: &Node) -> Result<Operand, String> {
+        match &node.value {
+            Value::Null => Ok(Operand::Null),
+            Value::Bool(value) => Ok(Operand::Bool(*value)),
+            Value::Integer(text) => Ok(Operand::Integer(text.clone())),
+            Value::Float(number) => Ok(Operand::Float(*number)),
+            Value::Text(text) => Ok(Operand::Text {
+                pattern: Pattern::parse(text),
+                cased: false,
+                written: text.clone(),
+            }),
+            Value::List(items) if items.is_empty() => Ok(Operand::Null),
+            Value::List(_) => Err("a list inside of a list".to_owned()),
+            Value::Map(_) => Err("a map where a value should be; a path is written with dots \
+                                  (`a.b: x`), a block over an array as `a[any]: {…}`"
+                .to_owned()),
+        }
+    }
+
+    /// The word for the operand's type in messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Operand::Text { .. } => "a text",
+            Operand::Bytes(_) => "an encoded text",
+            Operand::Integer(_) | Operand::Float(_) => "a number",
+            Operand::Bool(_) => "a boolean",
+            Operand::Null => "null",
+            Operand::Regex { .. } => "a regular expression",
+            Operand::Cidr(_) => "a network",
+            Operand::Compare { .. } => "a comparison",
+            Operand::TimePart { .. } => "a part of a time",
+            Operand::FieldRef { .. } => "a field reference",
+            Operand::Exists(_) => "a test for presence",
+            Operand::Group(_) => "a group",
+        }
+    }
+
+    /// Turns encoded bytes back into a text, for what can follow an encoding.
+    ///
+    /// # Errors
+    /// When they are no UTF-8.
+    pub fn bytes_as_text(self) -> Result<Operand, String> {
+        match self {
+            Operand::Bytes(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => Ok(Operand::text(&text)),
+                Err(_) => Err("the encoded value is no text; put \"base64\" or \"base64offset\" \
+                               after the encoding"
+                    .to_owned()),
+            },
+            other => Ok(other),
+        }
+    }
+
+    /// Lowers the operand to tests of a field; `None` for a group without members, which never holds.
+    ///
+    /// # Errors
+    /// Why the field (or a keyword, when there is none) cannot be tested this way.
+    pub fn lower(self, field: Option<&Arc<str>>) -> Result<Option<Condition>, String> {
+        if let Operand::Group(members) = self {
+            let mut tests = Vec::with_capacity(members.len());
+            for member in members {
+                tests.extend(member.lower(field)?);
+            }
+            return Ok(Condition::any_of(tests));
+        }
+        let matcher = self.into_matcher(field.is_none())?;
+        Ok(Some(Condition::Test(Test { field: field.cloned(), matcher })))
+    }
+
+    fn into_matcher(self, keyword: bool) -> Result<Matcher, String> {
+        let kind = self.kind();
+        let text = |pattern: Pattern, cased: bool| {
+            let pattern =
+                if keyword { pattern.with_any_before().with_any_after() } else { pattern };
+            Matcher::Text { pattern, cased }
+        };
+        match self.bytes_as_text()? {
+            Operand::Text { pattern, cased, .. } => Ok(text(pattern, cased)),
+            Operand::Integer(number) => Ok(text(Pattern::literal(&number), false)),
+            Operand::Bool(value) => Ok(text(Pattern::literal(&value.to_string()), false)),
+            Operand::Float(number) if keyword => {
+                Ok(text(Pattern::literal(&number.to_string()), false))
+            }
+            Operand::Float(than) if than.is_finite() => {
+                Ok(Matcher::Compare { op: Comparison::Eq, than })
+            }
+            Operand::Float(_) => Err("a number must be finite".to_owned()),
+            Operand::Regex { source, flags } => {
+                Ok(Matcher::Regex { source: checked_regex(&source, &flags)? })
+            }
+            _ if keyword => Err(format!("{kind} is no keyword; it needs a field")),
+            Operand::Null => Ok(Matcher::Null),
+            Operand::Cidr(net) => Ok(Matcher::Cidr(net)),
+            Operand::Compare { op, than } => Ok(Matcher::Compare { op, than }),
+            Operand::TimePart { part, op, than } => Ok(Matcher::TimePart { part, op, than }),
+            Operand::FieldRef { other, place, cased } => {
+                Ok(Matcher::FieldRef { other, place, cased })
+            }
+            Operand::Exists(expected) => Ok(Matcher::Exists(expected)),
+            Operand::Bytes(_) | Operand::Group(_) => Err(format!("{kind} cannot be tested")),
+        }
+    }
+}
+
+/// The expression with its flags inside, once it compiles within [`REGEX_BYTES_MAX`].
+fn checked_regex(source: &str, flags: &str) -> Result<Arc<str>, String> {
+    let source = match flags {
+        "" => source.to_owned(),
+        _ => format!("(?{flags}){source}"),
+    };
+    match regex::RegexBuilder::new(&source).size_limit(REGEX_BYTES_MAX).build() {
+        Ok(_) => Ok(Arc::from(source)),
+        Err(regex::Error::CompiledTooBig(_)) => Err(format!(
+            "the regular expression needs more than {REGEX_BYTES_MAX} bytes; use smaller repetitions"
+        )),
+        Err(error) => {
+            let reason = error.to_string();
+            let last = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            Err(format!("invalid regular expression {source:?}: {last}"))
+        }
+    }
+}
