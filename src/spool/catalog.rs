@@ -141,8 +141,12 @@ impl Catalog {
     /// Remembers a damage for `Spool::damages`.
     pub(crate) fn note(&self, damage: &Damage) {
         let mut log = guard(&self.damages);
+        // Every cursor meets the same damage.
+        if log.kept.contains(damage) {
+            return;
+        }
         log.total += 1;
-        if log.kept.len() < DAMAGES_MAX && !log.kept.contains(damage) {
+        if log.kept.len() < DAMAGES_MAX {
             log.kept.push(damage.clone());
         }
     }

@@ -148,7 +148,8 @@ impl Spool {
     /// before the first record that it must not miss.
     ///
     /// # Errors
-    /// [`Error::SeqBehind`] when records that follow it are gone, [`Error::SeqAhead`] when `seq` is not durable yet, [`Error::SnapshotTooLarge`],
+    /// [`Error::SeqBehind`] when records that follow it are gone, [`Error::SeqAhead`] when `seq` is
+    /// not durable yet, [`Error::SnapshotTooLarge`],
     /// [`Error::Name`], [`Error::Io`]; the old snapshot stands.
     pub async fn write_snapshot(&self, name: &str, snapshot: Snapshot) -> Result<(), Error> {
         let (catalog, name) = (self.catalog.clone(), name.to_owned());

@@ -89,7 +89,7 @@ pub struct Options {
     pub ack_records_max: u64,
     /// A cursor stores its position on the first acknowledgement after this time.
     pub ack_interval: Duration,
-    /// One snapshot.
+    /// One snapshot. At most 1 GiB.
     pub snapshot_bytes_max: u64,
     /// All dead letters together.
     pub dead_letter_bytes_max: u64,
@@ -144,6 +144,12 @@ impl Options {
                 self.waiting_bytes_max,
                 self.waiting_bytes_max >= self.batch_bytes_max,
                 format!("at least batch_bytes_max ({})", self.batch_bytes_max),
+            ),
+            (
+                "snapshot_bytes_max",
+                self.snapshot_bytes_max,
+                self.snapshot_bytes_max <= slot::PAYLOAD_BYTES_MAX,
+                "at most 1 GiB".to_owned(),
             ),
             ("ack_records_max", self.ack_records_max, self.ack_records_max > 0, "above 0".into()),
         ];
@@ -225,7 +231,10 @@ pub struct Recovery {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process has the spool open.
-    #[error("spool {} is in use by process {pid}; stop it or choose another spool.dir", dir.display())]
+    #[error(
+        "spool {} is in use by process {pid}; stop it or choose another spool.dir",
+        dir.display()
+    )]
     Locked {
         /// The spool's directory.
         dir: PathBuf,

@@ -25,6 +25,9 @@ use crate::spool::{Damage, Error, Reason};
 const HEADER_BYTES: usize = 32;
 const VERSION: u8 = 1;
 
+/// A longer file is none of ours, and is not read into memory.
+pub(crate) const PAYLOAD_BYTES_MAX: u64 = 1 << 30;
+
 /// Both generations of one named file.
 pub(crate) struct Slot {
     disk: Disk,
@@ -86,6 +89,9 @@ impl Slot {
             other => other.map_err(|e| Error::io("open", &path, e))?,
         };
         let len = file.len().map_err(|e| Error::io("read", &path, e))?;
+        if len > PAYLOAD_BYTES_MAX + HEADER_BYTES as u64 {
+            return Ok(Side::Damaged(len));
+        }
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
         let count = file.read_full_at(&mut bytes, 0).map_err(|e| Error::io("read", &path, e))?;
         bytes.truncate(count);

@@ -1,7 +1,7 @@
 //! Limits, retention, refusals and poison.
 
 use crate::spool::cursor::{self, Cursor, Start};
-use crate::spool::disk::sim::{Content, Fault, Names, Sim};
+use crate::spool::disk::sim::{Content, Fault, LOSSES, Names, Sim};
 use crate::spool::reader::Limits;
 use crate::spool::tests::{Rig, segment_paths, small};
 use crate::spool::{Batch, Error, Options, guard, snapshot};
@@ -173,6 +173,21 @@ fn no_room_on_the_disk_refuses_and_goes_on() {
 }
 
 #[test]
+fn what_was_refused_for_want_of_room_does_not_come_back() {
+    let mut rig = rig(&small());
+    rig.append(&["before"]).unwrap();
+    rig.sim.fail_in(2, Fault::Errno(ENOSPC));
+    let mut one = Batch::new();
+    one.push(1, b"refused");
+    let answers = rig.writer.commit(&mut [one.clone(), one]);
+    assert!(answers.iter().all(|answer| matches!(answer, Err(Error::DiskFull { .. }))));
+    for (content, names) in LOSSES {
+        let left = rig.sim.after_power_loss(content, names);
+        assert_eq!(Rig::open(&left, &small()).unwrap().all(), rig.all(), "{content:?}");
+    }
+}
+
+#[test]
 fn no_room_for_a_new_segment_refuses_and_goes_on() {
     let mut rig = rig(&small());
     rig.append(&[&"x".repeat(300)]).unwrap();
@@ -218,6 +233,7 @@ fn limits_that_contradict_each_other_are_refused() {
         Options { segment_bytes_max: 3 << 30, ..Options::default() },
         Options { waiting_bytes_max: 10, ..small() },
         Options { ack_records_max: 0, ..small() },
+        Options { snapshot_bytes_max: 2 << 30, ..small() },
     ];
     for options in bad {
         assert!(matches!(options.check(), Err(Error::Options { .. })), "{options:?}");
