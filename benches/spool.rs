@@ -2,7 +2,9 @@
 //! and syncs. A batch is 400 events of 1.6 KB, as a kube-apiserver's webhook backend sends them.
 //!
 //! `spool/append/N` is N tasks that append one batch each at a time: with more than one, batches
-//! share a sync. `floor/N` is the loop with N batches a sync.
+//! share a sync. `floor/N` is the loop with N batches a sync. Since disks of virtual machines slow
+//! down after a burst, the two are also measured in turns, a second each at most, and the medians
+//! are printed first: compare those.
 
 use std::fs::File;
 use std::io::Write;
@@ -92,11 +94,36 @@ async fn read(dir: &Path, batch: &Batch, batches: u64) -> Duration {
     elapsed
 }
 
+/// Measures floor and spool in turns and prints the median time of a batch of each.
+fn in_turns(runtime: &tokio::runtime::Runtime, dir: &Path, batch: &Batch, together: u64) {
+    const ROUNDS: usize = 31;
+    const BATCHES: u64 = 96;
+    let bytes = vec![0x5a; batch.bytes() as usize];
+    let spool = dir.join("spool");
+    let (mut floors, mut appends) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        floors.push(floor(dir, &bytes, BATCHES, together));
+        appends.push(runtime.block_on(append(&spool, batch, BATCHES, together)));
+    }
+    floors.sort();
+    appends.sort();
+    let (floor, append) = (floors[ROUNDS / 2], appends[ROUNDS / 2]);
+    println!(
+        "in turns, {together} together: floor {:?}, append {:?} a batch, append/floor {:.2}",
+        floor / BATCHES as u32,
+        append / BATCHES as u32,
+        append.as_secs_f64() / floor.as_secs_f64()
+    );
+}
+
 fn bench(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory can be created");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
     let batch = batch();
     let bytes = vec![0x5a; batch.bytes() as usize];
+    for together in [1, 8] {
+        in_turns(&runtime, dir.path(), &batch, together);
+    }
     let mut group = criterion.benchmark_group("spool");
     group.throughput(Throughput::Bytes((EVENTS * EVENT_BYTES) as u64));
     group.sample_size(20).measurement_time(Duration::from_secs(8));
