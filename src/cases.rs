@@ -12,8 +12,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::alert::observation::{Observation, Place};
 use crate::alert::raise::Raiser;
+use crate::alert::sighting::{self, Sighting};
 use crate::engine::Engine;
 use crate::engine::correlate::Limits;
 use crate::engine::values::Subject;
@@ -179,10 +179,12 @@ impl Run<'_> {
         }
         self.found.extend(matched.iter().map(|id| self.engine.detection(*id).id.clone()));
         let position = self.events.to_string();
-        let place =
-            Place { cluster: "test", time_us: time_us.unwrap_or_default(), position: &position };
-        let observation = Observation::new(self.engine, event, &matched, place, &mut self.scratch);
+        let mut bytes = Vec::new();
+        let place = ("test", position.as_str());
+        sighting::pack(self.engine, event, &matched, place, &mut self.scratch, &mut bytes);
+        let mut sighting = Sighting::default();
+        sighting.unpack(&bytes, time_us.unwrap_or_default()).expect("what was packed is unpacked");
         let found = &mut self.found;
-        self.raiser.observe(observation, &mut |alert| found.push(alert.rule.id.as_str().into()));
+        self.raiser.observe(&sighting, &mut |alert| found.push(alert.rule.id.as_str().into()));
     }
 }

@@ -11,7 +11,8 @@
 pub mod attack;
 pub mod evidence;
 pub mod id;
-pub mod observation;
+pub mod sighting;
+pub mod context;
 pub mod raise;
 pub mod summary;
 pub mod throttle;

@@ -8,14 +8,17 @@ use std::sync::Arc;
 use rustc_hash::FxHashSet;
 
 use crate::alert::attack;
+use crate::alert::context::Context;
 use crate::alert::evidence::{Evidence, EvidenceList};
-use crate::alert::id::alert_id;
-use crate::alert::observation::{Context, Match, Observation};
+use crate::alert::id::{RequestKey, alert_id};
+use crate::alert::sighting::{Match, Sighting, Stage};
 use crate::alert::summary::{Facts, Window, summarise};
 use crate::alert::time::EventTime;
-use crate::alert::{Alert, AlertKind, AlertRule, RuleSource};
-use crate::engine::Engine;
-use crate::engine::correlate::{Correlator, Fired, Limits};
+use crate::alert::{Alert, AlertKind, AlertRule, Reason, RuleSource};
+use crate::engine::correlate::{Correlator, Feed, Fired, Limits};
+use crate::engine::values::Subject;
+use crate::engine::{Engine, Scratch};
+use crate::event::Event;
 use crate::rule::{Body, Rule};
 
 /// Requests that are remembered because a later stage of them may still come: sessions and watches
@@ -26,11 +29,47 @@ pub const OPEN_REQUESTS_MAX: usize = 1 << 18;
 #[derive(Debug)]
 pub struct Raiser {
     engine: Arc<Engine>,
-    correlator: Correlator<Arc<Context>>,
+    scratch: Scratch,
+    correlator: Correlator<Arc<Trace>>,
     open: FxHashSet<([u8; 16], u32)>,
     order: VecDeque<([u8; 16], u32)>,
     forgotten: u64,
-    matches: u64,
+    /// Matches of each detection, stages of one request counted once.
+    matches: Vec<u64>,
+}
+
+/// What a correlation keeps of an event until it fires.
+#[derive(Debug)]
+pub struct Trace {
+    request_key: RequestKey,
+    time_us: i64,
+    stage: Stage,
+    audit_id: Box<str>,
+    position: Box<str>,
+    /// The whole sighting, where the correlation may fire when another one is at hand.
+    sighting: Option<Box<Sighting>>,
+}
+
+impl Trace {
+    fn new(sighting: &Sighting, is_kept_whole: bool) -> Trace {
+        Trace {
+            request_key: sighting.request_key,
+            time_us: sighting.time_us,
+            stage: sighting.stage,
+            audit_id: sighting.audit_id.as_str().into(),
+            position: sighting.position.as_str().into(),
+            sighting: is_kept_whole.then(|| Box::new(sighting.clone())),
+        }
+    }
+
+    fn evidence(&self) -> Evidence {
+        Evidence {
+            audit_id: self.audit_id.to_string(),
+            stage: self.stage.as_str().to_owned(),
+            time: EventTime(self.time_us),
+            position: self.position.to_string(),
+        }
+    }
 }
 
 impl Raiser {
@@ -38,50 +77,66 @@ impl Raiser {
     pub fn new(engine: Arc<Engine>, limits: Limits) -> Raiser {
         Raiser {
             correlator: Correlator::new(engine.correlations(), limits),
+            scratch: engine.scratch(),
+            matches: vec![0; engine.detections()],
             engine,
             open: FxHashSet::default(),
             order: VecDeque::new(),
             forgotten: 0,
-            matches: 0,
         }
     }
 
-    /// Takes the next observation; calls `raise` for each alert, those of single events first.
-    pub fn observe(&mut self, observation: Observation, raise: &mut dyn FnMut(Alert)) {
-        let context = Arc::new(observation.context);
-        for found in observation.matches {
-            if !self.is_first(&context, found.detection) {
+    /// Takes the next sighting; calls `raise` for each alert, those of single events first.
+    pub fn observe(&mut self, sighting: &Sighting, raise: &mut dyn FnMut(Alert)) {
+        let mut context = None;
+        let mut fired = Vec::new();
+        let mut trace = None;
+        for found in &sighting.matches {
+            if !self.is_first(sighting, found.detection) {
                 continue;
             }
-            self.matches += 1;
+            self.matches[found.detection as usize] += 1;
             let rule = self.engine.detection(found.detection);
             if rule.alerts {
-                raise(match_alert(rule, &context, &found));
+                let proxies = self.engine.proxies();
+                let context = context.get_or_insert_with(|| Context::new(sighting, proxies));
+                raise(match_alert(rule, sighting, context, found));
             }
-            let engine = &self.engine;
+            let is_kept_whole = self.engine.waits(found.detection);
             for feed in &found.feeds {
-                self.correlator.observe(feed, context.time_us, &context, &mut |fired| {
-                    raise_correlation(engine, fired, raise);
-                });
+                let trace =
+                    trace.get_or_insert_with(|| Arc::new(Trace::new(sighting, is_kept_whole)));
+                if is_kept_whole && trace.sighting.is_none() {
+                    *trace = Arc::new(Trace::new(sighting, true));
+                }
+                let fire = &mut |one| fired.push(one);
+                self.correlator.observe(feed, sighting.time_us, trace, fire);
             }
+        }
+        for one in fired {
+            self.raise_fired(one, Some(sighting), raise);
         }
     }
 
     /// Lets time pass without an event.
     pub fn advance(&mut self, time_us: i64, raise: &mut dyn FnMut(Alert)) {
-        let engine = &self.engine;
-        self.correlator.advance(time_us, &mut |fired| raise_correlation(engine, fired, raise));
+        let mut fired = Vec::new();
+        self.correlator.advance(time_us, &mut |one| fired.push(one));
+        fired.into_iter().for_each(|one| self.raise_fired(one, None, raise));
     }
 
     /// The end of all input: correlations that waited for something not to happen are decided.
     pub fn finish(&mut self, raise: &mut dyn FnMut(Alert)) {
-        let engine = &self.engine;
-        self.correlator.finish(&mut |fired| raise_correlation(engine, fired, raise));
+        let mut fired = Vec::new();
+        self.correlator.finish(&mut |one| fired.push(one));
+        fired.into_iter().for_each(|one| self.raise_fired(one, None, raise));
     }
 
-    /// How many matches were taken, stages of one request counted once.
-    pub fn matches(&self) -> u64 {
-        self.matches
+    /// Matches by the id of their rule, stages of one request counted once; rules without any are
+    /// left out.
+    pub fn matches(&self) -> impl Iterator<Item = (&str, u64)> {
+        let counts = self.matches.iter().enumerate().filter(|(_, count)| **count > 0);
+        counts.map(|(position, count)| (&*self.engine.detection(position as u32).id, *count))
     }
 
     /// How much state had to be forgotten to stay within the limits: of correlations, of requests.
@@ -90,18 +145,18 @@ impl Raiser {
     }
 
     /// The state of the correlations.
-    pub fn correlator(&mut self) -> &mut Correlator<Arc<Context>> {
+    pub fn correlator(&mut self) -> &mut Correlator<Arc<Trace>> {
         &mut self.correlator
     }
 
     /// Whether this detection has not matched an earlier stage of the same request. Only stages that
     /// another can follow are remembered.
-    fn is_first(&mut self, context: &Context, detection: u32) -> bool {
-        let key = (context.request_key.0, detection);
-        if self.open.contains(&key) {
+    fn is_first(&mut self, sighting: &Sighting, detection: u32) -> bool {
+        let key = (sighting.request_key.0, detection);
+        if !self.open.is_empty() && self.open.contains(&key) {
             return false;
         }
-        if matches!(context.stage.as_str(), "RequestReceived" | "ResponseStarted") {
+        if sighting.stage.is_open() {
             self.open.insert(key);
             self.order.push_back(key);
             if self.order.len() > OPEN_REQUESTS_MAX
@@ -113,9 +168,49 @@ impl Raiser {
         }
         true
     }
+
+    /// Raises the alert of a correlation. What completed it is the sighting at hand, or, where it
+    /// waited, the last of its evidence.
+    fn raise_fired(
+        &mut self,
+        fired: Fired<Arc<Trace>>,
+        now: Option<&Sighting>,
+        raise: &mut dyn FnMut(Alert),
+    ) {
+        let engine = Arc::clone(&self.engine);
+        let rule = engine.correlation(fired.correlation);
+        let Some(last) = fired.evidence.last() else { return };
+        let whole = last.sighting.as_deref();
+        let sighting = if fired.has_waited { whole } else { now };
+        let (true, Some(sighting)) = (rule.alerts, sighting) else { return };
+        let context = Context::new(sighting, engine.proxies());
+        let group = self.group(&fired, sighting);
+        raise(correlation_alert(rule, sighting, &context, &fired, &group));
+    }
+
+    /// The group-by values of what fired.
+    fn group(&mut self, fired: &Fired<Arc<Trace>>, sighting: &Sighting) -> Vec<(String, String)> {
+        for found in &sighting.matches {
+            let mut feeds: Vec<&Feed> = found.feeds.iter().collect();
+            while let Some(feed) = feeds.pop() {
+                if feed.correlation != fired.correlation {
+                    feeds.extend(&feed.parents);
+                    continue;
+                }
+                if !feed.labels.is_empty() {
+                    return feed.labels.clone();
+                }
+                let Some(event) = Event::salvage(&sighting.event) else { return Vec::new() };
+                let subject = Subject::Audit(&event);
+                let scratch = &mut self.scratch;
+                return self.engine.labels(found.detection, feed.correlation, subject, scratch);
+            }
+        }
+        Vec::new()
+    }
 }
 
-fn match_alert(rule: &Rule, context: &Context, found: &Match) -> Alert {
+fn match_alert(rule: &Rule, sighting: &Sighting, context: &Context, found: &Match) -> Alert {
     let summary = summarise(Facts {
         actor: &context.actor,
         request: &context.request,
@@ -124,22 +219,23 @@ fn match_alert(rule: &Rule, context: &Context, found: &Match) -> Alert {
         window: None,
     });
     Alert {
-        id: alert_id(&rule.id, &[context.request_key], &context.cluster),
+        id: alert_id(&rule.id, &[sighting.request_key], &sighting.cluster),
         kind: AlertKind::Match,
         reason: found.reasons.clone(),
         summary,
-        events: vec![evidence(context)],
+        events: vec![Trace::new(sighting, false).evidence()],
         count: 1,
-        ..alert(rule, context)
+        ..alert(rule, sighting, context)
     }
 }
 
-fn raise_correlation(engine: &Engine, fired: Fired<Arc<Context>>, raise: &mut dyn FnMut(Alert)) {
-    let rule = engine.correlation(fired.correlation);
-    let Some(last) = fired.evidence.last() else { return };
-    if !rule.alerts {
-        return;
-    }
+fn correlation_alert(
+    rule: &Rule,
+    sighting: &Sighting,
+    context: &Context,
+    fired: &Fired<Arc<Trace>>,
+    group: &[(String, String)],
+) -> Alert {
     let timespan_us = match &rule.body {
         Body::Correlation(correlation) => correlation.timespan_us,
         Body::Detection(_) => 0,
@@ -147,51 +243,53 @@ fn raise_correlation(engine: &Engine, fired: Fired<Arc<Context>>, raise: &mut dy
     // One event can match several rules of a correlation; as evidence it counts once.
     let mut requests = Vec::new();
     let mut list = EvidenceList::new();
-    let mut before: Option<&Arc<Context>> = None;
-    for context in &fired.evidence {
-        if before.is_some_and(|before| Arc::ptr_eq(before, context)) {
+    let mut before: Option<&Trace> = None;
+    let is_same = |a: &Trace, b: &Trace| {
+        a.request_key == b.request_key && a.time_us == b.time_us && a.stage == b.stage
+    };
+    for trace in &fired.evidence {
+        if before.is_some_and(|before| is_same(before, trace)) {
             continue;
         }
-        before = Some(context);
-        requests.push(context.request_key);
-        list.push(evidence(context));
+        before = Some(trace);
+        requests.push(trace.request_key);
+        list.push(trace.evidence());
     }
     let (events, count) = list.into_parts();
     let summary = summarise(Facts {
-        actor: &last.actor,
-        request: &last.request,
-        command: last.command.as_deref(),
+        actor: &context.actor,
+        request: &context.request,
+        command: context.command.as_deref(),
         rule_title: &rule.title,
-        window: Some(Window { count, group_by: &fired.group, timespan_us }),
+        window: Some(Window { count, group_by: group, timespan_us }),
     });
-    let reason = fired
-        .group
+    let reason = group
         .iter()
-        .map(|(field, value)| crate::alert::Reason {
+        .map(|(field, value)| Reason {
             field: field.clone(),
-            value: value.clone(),
+            value: crate::event::redact::redact_text(value).into_owned(),
             matched: "group-by".to_owned(),
         })
         .collect();
-    raise(Alert {
-        id: alert_id(&rule.id, &requests, &last.cluster),
+    Alert {
+        id: alert_id(&rule.id, &requests, &sighting.cluster),
         kind: AlertKind::Correlation,
         reason,
         summary,
         events,
         count,
-        ..alert(rule, last)
-    });
+        ..alert(rule, sighting, context)
+    }
 }
 
 /// What every alert of a rule on an event has.
-fn alert(rule: &Rule, context: &Context) -> Alert {
+fn alert(rule: &Rule, sighting: &Sighting, context: &Context) -> Alert {
     let runbook = rule.custom.get("runbook").and_then(|text| text.as_str());
     Alert {
         id: String::new(),
-        time: EventTime(context.time_us),
+        time: EventTime(sighting.time_us),
         kind: AlertKind::Match,
-        cluster: context.cluster.clone(),
+        cluster: sighting.cluster.clone(),
         rule: AlertRule {
             id: rule.id.to_string(),
             title: rule.title.to_string(),
@@ -207,14 +305,5 @@ fn alert(rule: &Rule, context: &Context) -> Alert {
         events: Vec::new(),
         count: 0,
         runbook: runbook.map(str::to_owned),
-    }
-}
-
-fn evidence(context: &Context) -> Evidence {
-    Evidence {
-        audit_id: context.audit_id.clone(),
-        stage: context.stage.clone(),
-        time: EventTime(context.time_us),
-        position: context.position.clone(),
     }
 }

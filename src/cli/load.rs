@@ -11,6 +11,7 @@ use crate::engine::Engine;
 use crate::engine::field::Shape;
 use crate::rule::RuleSet;
 use crate::rule::load::{Options, PLACEHOLDERS_FILE, load_paths};
+use crate::rule::pack::{self, Pack};
 use crate::rule::placeholder::Placeholders;
 use crate::rule::problem::Problem;
 use crate::rule::shipped;
@@ -24,6 +25,9 @@ pub struct RuleArgs {
     /// A Sigma filter, or a directory of them, applied to the rules (repeatable)
     #[arg(long = "filters", value_name = "PATH")]
     pub filters: Vec<PathBuf>,
+    /// How much of the rules: minimal, standard, or paranoid (everything)
+    #[arg(long, value_enum, default_value = "standard")]
+    pub pack: Pack,
     /// A YAML file that replaces lists of placeholders.yml
     #[arg(long, value_name = "FILE")]
     pub placeholders: Option<PathBuf>,
@@ -50,7 +54,8 @@ impl RuleArgs {
         } else {
             load_paths(&self.rules, &self.filters, &options)
         };
-        loaded.map_err(|problems| Error::Input(listed(&problems)))
+        let rules = loaded.map_err(|problems| Error::Input(listed(&problems)))?;
+        Ok(pack::select(rules, self.pack))
     }
 
     /// Loads and compiles the rules for audit events.

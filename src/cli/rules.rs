@@ -15,6 +15,7 @@ use crate::event::decode::{self, Decoded};
 use crate::report::escape::visible;
 use crate::rule::Rule;
 use crate::rule::load::read_path;
+use crate::rule::pack::Pack;
 
 /// What to do with rules.
 #[derive(Debug, Subcommand)]
@@ -78,7 +79,8 @@ fn list(rules: &RuleArgs) -> Result<Done, Error> {
 }
 
 fn test(paths: &[PathBuf], strict: bool) -> Result<Done, Error> {
-    let args = RuleArgs { rules: paths.to_vec(), ..RuleArgs::default() };
+    let pack = Pack::Paranoid;
+    let args = RuleArgs { rules: paths.to_vec(), pack, ..RuleArgs::default() };
     let engine = args.compile(&[])?;
     let mut files = Vec::new();
     for path in paths {

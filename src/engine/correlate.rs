@@ -37,7 +37,7 @@ impl Default for Limits {
 }
 
 /// A match on its way into a correlation.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Feed {
     /// Index of the correlation.
     pub correlation: u32,
@@ -45,8 +45,9 @@ pub struct Feed {
     pub member: u32,
     /// Hash of the group-by values.
     pub key: u64,
-    /// The group-by fields and their values, for people.
-    pub group: Vec<(String, String)>,
+    /// The group-by fields and their values, where they stand in a body: the evidence of an alert has
+    /// no bodies. Empty otherwise.
+    pub labels: Vec<(String, String)>,
     /// Hash of the counted values, or of group and term; 0 when the correlation counts none.
     pub value: u64,
     /// The number to aggregate.
@@ -62,8 +63,9 @@ pub struct Feed {
 pub struct Fired<E> {
     /// Index of the correlation.
     pub correlation: u32,
-    /// The group-by fields and their values, for people.
-    pub group: Vec<(String, String)>,
+    /// Whether it was known only when the window was over; the match that completed it is the last of
+    /// the evidence, not the one observed now.
+    pub has_waited: bool,
     /// Time of the match that completed it.
     pub time_us: i64,
     /// The matches in the window, in order of time.
@@ -171,7 +173,7 @@ impl<E: Clone> Correlator<E> {
         self.evictions += baseline.evict(self.limits.terms_max);
         is_alert.then(|| Fired {
             correlation: feed.correlation,
-            group: feed.group.clone(),
+            has_waited: false,
             time_us,
             evidence: vec![evidence.clone()],
         })
@@ -189,9 +191,6 @@ impl<E: Clone> Correlator<E> {
         let marks_max = self.limits.marks_max.max(verdict::marks_needed(rule));
         let windows = &mut self.windows[feed.correlation as usize];
         let window = windows.entry(feed.key).or_default();
-        if window.group.is_empty() {
-            window.group.clone_from(&feed.group);
-        }
         let mark = Mark {
             time_us,
             member: feed.member,
@@ -201,12 +200,16 @@ impl<E: Clone> Correlator<E> {
         };
         let keep = span.saturating_add(self.limits.lateness_us);
         self.evictions += window.add(mark, keep, is_distinct, marks_max);
-        let ends = window.ends(time_us, span);
+        let is_possible = !verdict::needs_all(rule) || window.has_all(rule.rules.len());
+        let ends = if is_possible { window.ends(time_us, span) } else { Vec::new() };
         self.evictions += evict_oldest(windows, self.limits.keys_max, Window::newest_us);
         if waits {
             self.pending.insert((time_us.saturating_add(span), feed.correlation, feed.key));
             let is_full = self.pending.len() > self.limits.terms_max;
             self.evictions += u64::from(is_full && self.pending.pop_first().is_some());
+            return None;
+        }
+        if !is_possible {
             return None;
         }
         ends.into_iter().find_map(|end| self.check(feed.correlation, feed.key, end))
@@ -227,6 +230,6 @@ impl<E: Clone> Correlator<E> {
             return None;
         }
         window.quiet_until_us = end_us.saturating_add(rule.timespan_us);
-        Some(Fired { correlation, group: window.group.clone(), time_us: end_us, evidence })
+        Some(Fired { correlation, has_waited: verdict::waits(rule), time_us: end_us, evidence })
     }
 }

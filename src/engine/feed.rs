@@ -11,6 +11,7 @@ use crate::engine::field::FieldId;
 use crate::engine::predicate::number;
 use crate::engine::program::{Builder, Program, State};
 use crate::engine::values::Subject;
+use crate::engine::verdict;
 use crate::rule::{Body, Correlation, CorrelationKind, Rule, RuleSet};
 
 /// How a match of one rule becomes a [`Feed`] of one correlation.
@@ -23,6 +24,9 @@ pub struct FeedPlan {
     value: Vec<FieldId>,
     is_number: bool,
     is_term: bool,
+    waits: bool,
+    /// Some group-by field stands in a body.
+    has_body_keys: bool,
     parents: Vec<FeedPlan>,
 }
 
@@ -94,8 +98,10 @@ impl Planner<'_> {
             .map(|(correlation, member, body, own_id)| FeedPlan {
                 correlation,
                 member,
+                has_body_keys: body.group_by.iter().any(|name| is_in_body(name)),
                 group: self.group(&body, id, base),
                 value: self.value(&body),
+                waits: verdict::waits(&body),
                 is_number: matches!(body.kind, CorrelationKind::Aggregate { .. }),
                 is_term: matches!(body.kind, CorrelationKind::NewTerms(_)),
                 parents: self.plans(&own_id, base),
@@ -136,6 +142,21 @@ impl Planner<'_> {
 }
 
 impl FeedPlan {
+    /// The correlation that is fed.
+    pub fn correlation(&self) -> u32 {
+        self.correlation
+    }
+
+    /// What the correlation, once it fires, is itself fed into.
+    pub fn parents(&self) -> &[FeedPlan] {
+        &self.parents
+    }
+
+    /// Whether the correlation's answer is known only when its window is over.
+    pub fn waits(&self) -> bool {
+        self.waits || self.parents.iter().any(FeedPlan::waits)
+    }
+
     /// The feed for an event of a cluster; state of different clusters never mixes.
     pub fn feed(
         &self,
@@ -145,31 +166,33 @@ impl FeedPlan {
         cluster: &str,
     ) -> Feed {
         let mut key = SipHasher13::new();
-        let mut group = Vec::with_capacity(self.group.len());
-        hash(&mut key, Some(cluster));
-        for (name, field) in &self.group {
-            let text = program.text(*field, state, subject);
-            hash(&mut key, text.as_deref());
-            let shown = text.unwrap_or_else(|| "(none)".to_owned());
-            group.push((name.to_string(), shown));
+        hash(&mut key, Some(cluster.as_bytes()));
+        for (_, field) in &self.group {
+            program.with_text(*field, state, subject, &mut |text| hash(&mut key, text));
         }
         // A term belongs to its group, a counted value stands for itself.
         let mut value = if self.is_term { key } else { SipHasher13::new() };
         let mut is_valueless = true;
         let mut aggregated = None;
         for field in &self.value {
-            let text = program.text(*field, state, subject);
-            is_valueless &= text.is_none();
-            hash(&mut value, text.as_deref());
-            if self.is_number {
-                aggregated = text.as_deref().and_then(number);
-            }
+            program.with_text(*field, state, subject, &mut |text| {
+                is_valueless &= text.is_none();
+                hash(&mut value, text);
+                if self.is_number {
+                    let text = text.and_then(|text| std::str::from_utf8(text).ok());
+                    aggregated = text.and_then(number);
+                }
+            });
         }
         Feed {
             correlation: self.correlation,
             member: self.member,
             key: key.finish(),
-            group,
+            labels: if self.has_body_keys {
+                self.labels(program, state, subject)
+            } else {
+                Vec::new()
+            },
             value: if self.value.is_empty() { 0 } else { value.finish() },
             number: aggregated,
             is_valueless,
@@ -180,17 +203,53 @@ impl FeedPlan {
                 .collect(),
         }
     }
+
+    /// The group-by fields with their values, for people.
+    pub fn labels(
+        &self,
+        program: &Program,
+        state: &mut State,
+        subject: Subject<'_>,
+    ) -> Vec<(String, String)> {
+        self.group
+            .iter()
+            .map(|(name, field)| {
+                let text = program.text(*field, state, subject);
+                (name.to_string(), text.unwrap_or_else(|| "(none)".to_owned()))
+            })
+            .collect()
+    }
+}
+
+/// Whether a field's values stand in requestObject or responseObject; of an alias nobody knows.
+fn is_in_body(name: &str) -> bool {
+    const META: [&str; 14] = [
+        "level",
+        "auditID",
+        "stage",
+        "requestURI",
+        "verb",
+        "user",
+        "impersonatedUser",
+        "sourceIPs",
+        "userAgent",
+        "objectRef",
+        "responseStatus",
+        "annotations",
+        "actor",
+        "request",
+    ];
+    !META.contains(&name.split('.').next().unwrap_or(name))
 }
 
 /// Hashes a value so that no two lists of values run together. SipHash, because an attacker chooses
 /// the values and must not be able to make two of them collide.
-fn hash(hasher: &mut SipHasher13, text: Option<&str>) {
+fn hash(hasher: &mut SipHasher13, text: Option<&[u8]>) {
     match text {
         None => hasher.write_u8(0),
         Some(text) => {
-            hasher.write_u8(1);
-            hasher.write_u64(text.len() as u64);
-            hasher.write(text.as_bytes());
+            hasher.write_u64(text.len() as u64 + 1);
+            hasher.write(text);
         }
     }
 }

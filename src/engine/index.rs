@@ -11,7 +11,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::engine::cost;
-use crate::engine::field::{FieldId, Shape};
+use crate::engine::field::{FieldId, Shape, Source};
 use crate::engine::matcher::FieldMatcher;
 use crate::engine::predicate::{Check, PredicateId};
 use crate::engine::program::{Expression, Program, State};
@@ -119,19 +119,23 @@ impl Index {
             postings: FxHashMap::default(),
             always: Vec::new(),
         };
-        let clauses: Vec<_> = program.expressions().iter().map(|e| clauses(e)).collect();
-        let mut users: FxHashMap<FieldId, f64> = FxHashMap::default();
+        let clauses: Vec<_> = program.expressions().iter().map(|e| clauses(program, e)).collect();
+        let mut users: FxHashMap<Reading, f64> = FxHashMap::default();
         for clauses in &clauses {
-            let mut fields: Vec<_> =
-                clauses.iter().flatten().map(|id| program.predicate(*id).field).collect();
-            fields.sort();
-            fields.dedup();
-            fields.into_iter().for_each(|field| *users.entry(field).or_default() += 1.0);
+            let mut read: Vec<_> =
+                clauses.iter().flatten().map(|id| Reading::of(program, *id)).collect();
+            read.sort();
+            read.dedup();
+            read.into_iter().for_each(|reading| *users.entry(reading).or_default() += 1.0);
         }
         for (position, clauses) in clauses.iter().enumerate() {
-            let gate_share = f64::from(index.gates[position].count_ones()) / 64.0;
+            let fields = program.fields();
+            let mut asked = Vec::new();
+            sources(program, &program.expressions()[position], &mut asked);
+            let candidate_ns =
+                gate_share(index.gates[position]) * cost::candidate_ns(fields, asked.into_iter());
             let best = clauses.iter().min_by(|left, right| {
-                let price = |clause: &[PredicateId]| price(program, clause, gate_share, &users);
+                let price = |clause: &[PredicateId]| price(program, clause, candidate_ns, &users);
                 price(left).total_cmp(&price(right))
             });
             index.hang(program, position as RuleIndex, best.map(Vec::as_slice));
@@ -199,42 +203,93 @@ impl Index {
     }
 }
 
-/// Expected nanoseconds an event for hanging a rule on this clause.
+/// Expected nanoseconds an event for hanging a rule on this clause, where refusing the rule as a
+/// candidate costs `candidate_ns`.
 fn price(
     program: &Program,
     clause: &[PredicateId],
-    gate_share: f64,
-    users: &FxHashMap<FieldId, f64>,
+    candidate_ns: f64,
+    users: &FxHashMap<Reading, f64>,
 ) -> f64 {
-    /// What evaluating one candidate costs, roughly.
-    const CANDIDATE_NS: f64 = 40.0;
     let fields = program.fields();
-    clause
-        .iter()
-        .map(|id| {
-            let predicate = program.predicate(*id);
-            let readers = users.get(&predicate.field).copied().unwrap_or(1.0);
-            cost::share(fields, predicate) * gate_share * CANDIDATE_NS
-                + cost::field_ns(fields, predicate) / readers
-                + cost::check_ns(&predicate.check)
+    let mut read = Vec::new();
+    let mut price = 0.0;
+    for id in clause {
+        let predicate = program.predicate(*id);
+        price += cost::share(fields, predicate) * candidate_ns + cost::check_ns(&predicate.check);
+        let reading = Reading::of(program, *id);
+        if !read.contains(&reading) {
+            read.push(reading);
+            let is_in_body = cost::is_in_body(fields, predicate);
+            let readers = users.get(&reading).copied().filter(|_| !is_in_body).unwrap_or(1.0);
+            price += cost::field_ns(fields, predicate) / readers;
+        }
+    }
+    price
+}
+
+/// What is read once for all rules that ask for it: a field, or the subtree that holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Reading {
+    Field(FieldId),
+    Groups(u32),
+}
+
+impl Reading {
+    fn of(program: &Program, id: PredicateId) -> Reading {
+        let field = program.predicate(id).field;
+        match program.fields().source(field) {
+            Source::Walk(groups) => Reading::Groups(groups),
+            _ => Reading::Field(field),
+        }
+    }
+}
+
+/// Where the fields of an expression are found.
+fn sources(program: &Program, expression: &Expression, found: &mut Vec<Source>) {
+    match expression {
+        Expression::And(parts) | Expression::Or(parts) => {
+            parts.iter().for_each(|part| sources(program, part, found));
+        }
+        Expression::Not(part) | Expression::Named(_, part) => sources(program, part, found),
+        Expression::Predicate(id) => {
+            found.push(program.fields().source(program.predicate(*id).field));
+        }
+    }
+}
+
+/// The share of events that pass a gate.
+fn gate_share(gate: u64) -> f64 {
+    let shares = cost::GATE_SHARES.iter().enumerate();
+    shares
+        .map(|(field, shares)| {
+            let offset = gate_offset(field);
+            let passing = shares.iter().enumerate();
+            passing
+                .filter(|(bit, _)| gate & (1 << (offset + bit)) != 0)
+                .map(|(_, s)| s)
+                .sum::<f64>()
         })
-        .sum()
+        .product()
 }
 
 /// Necessary clauses of an expression: each is a set of predicates of which one holds whenever the
 /// expression does.
-fn clauses(expression: &Expression) -> Vec<Vec<PredicateId>> {
+fn clauses(program: &Program, expression: &Expression) -> Vec<Vec<PredicateId>> {
     /// Clauses longer than this are no help and make the index large.
     const CLAUSE_MAX: usize = 4_096;
     match expression {
-        Expression::Predicate(id) => vec![vec![*id]],
-        Expression::Named(_, part) => clauses(part),
-        Expression::And(parts) => parts.iter().flat_map(clauses).collect(),
+        Expression::Predicate(id) => vec![vec![program.necessary(*id).unwrap_or(*id)]],
+        Expression::Named(_, part) => clauses(program, part),
+        Expression::And(parts) => parts.iter().flat_map(|part| clauses(program, part)).collect(),
         Expression::Or(parts) => {
             let mut union = Vec::new();
             for part in parts {
-                // Of each branch the shortest clause: the union is what must be watched.
-                match clauses(part).into_iter().min_by_key(Vec::len) {
+                // Of each branch the best clause: the union is what must be watched.
+                let best = clauses(program, part).into_iter().min_by(|left, right| {
+                    rough_price(program, left).total_cmp(&rough_price(program, right))
+                });
+                match best {
                     Some(clause) => union.extend(clause),
                     None => return Vec::new(),
                 }
@@ -245,6 +300,21 @@ fn clauses(expression: &Expression) -> Vec<Vec<PredicateId>> {
         }
         Expression::Not(_) => Vec::new(),
     }
+}
+
+/// The price of a clause before it is known how many rules share its fields.
+fn rough_price(program: &Program, clause: &[PredicateId]) -> f64 {
+    const CANDIDATE_NS: f64 = 150.0;
+    const READERS: f64 = 20.0;
+    let fields = program.fields();
+    let price = |id: &PredicateId| {
+        let predicate = program.predicate(*id);
+        let readers = if cost::is_in_body(fields, predicate) { 1.0 } else { READERS };
+        cost::share(fields, predicate) * CANDIDATE_NS
+            + cost::field_ns(fields, predicate) / readers
+            + cost::check_ns(&predicate.check)
+    };
+    clause.iter().map(price).sum()
 }
 
 /// Whether an expression can hold, and whether it can fail.
@@ -353,6 +423,9 @@ mod tests {
         ] {
             assert_eq!(KINDS[kind as usize], word);
             assert_eq!(kind.as_str(), word);
+        }
+        for (field, shares) in GATE.iter().zip(cost::GATE_SHARES) {
+            assert_eq!(shares.len(), field.values.len() + 2, "{}", field.name);
         }
         for outcome in [Outcome::Success, Outcome::Denied, Outcome::Failed, Outcome::Unknown] {
             assert_eq!(OUTCOMES[outcome as usize], outcome.as_str());

@@ -126,6 +126,11 @@ impl Engine {
         &self.rules.rules[self.detections[position as usize] as usize]
     }
 
+    /// How many detections there are.
+    pub fn detections(&self) -> usize {
+        self.detections.len()
+    }
+
     /// The position of the detection with this rule id.
     pub fn position(&self, id: &str) -> Option<u32> {
         let found = self.detections.iter().position(|n| &*self.rules.rules[*n as usize].id == id);
@@ -212,9 +217,29 @@ impl Engine {
             .collect()
     }
 
-    /// Whether matches of this detection feed a correlation.
-    pub fn is_feeding(&self, position: u32) -> bool {
-        !self.plans[position as usize].is_empty()
+    /// The group-by values with which an event that this detection matches feeds a correlation,
+    /// directly or by chained ones.
+    pub fn labels(
+        &self,
+        position: u32,
+        correlation: u32,
+        subject: Subject<'_>,
+        scratch: &mut Scratch,
+    ) -> Vec<(String, String)> {
+        let mut plans: Vec<&FeedPlan> = self.plans[position as usize].iter().collect();
+        while let Some(plan) = plans.pop() {
+            if plan.correlation() == correlation {
+                scratch.state.clear();
+                return plan.labels(&self.program, &mut scratch.state, subject);
+            }
+            plans.extend(plan.parents());
+        }
+        Vec::new()
+    }
+
+    /// Whether a match of this detection feeds a correlation that waits for its window to be over.
+    pub fn waits(&self, position: u32) -> bool {
+        self.plans[position as usize].iter().any(FeedPlan::waits)
     }
 
     /// Why a detection matched, for the event evaluated last with this scratch.

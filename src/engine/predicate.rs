@@ -71,6 +71,9 @@ pub enum Check {
 /// Lowercases as both sides of a case-insensitive comparison are: character by character (so that
 /// the result does not depend on what stands around), final sigma folded to sigma.
 pub fn lowercase(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     text.chars()
         .flat_map(char::to_lowercase)
         .map(|character| if character == 'ς' { 'σ' } else { character })

@@ -13,7 +13,7 @@ use crate::engine::field::{FieldId, FieldTable, Shape};
 use crate::engine::matcher::FieldMatcher;
 use crate::engine::predicate::{Check, Predicate, PredicateId};
 use crate::engine::values::{Item, Subject, Values};
-use crate::rule::{Condition, Matcher, Test};
+use crate::rule::{Condition, Matcher, Place, Test};
 
 /// The compiled size that one regular expression may have, in bytes; the `regex` crate's own default
 /// is ten times as much. Matching is linear in the text whatever the expression.
@@ -40,6 +40,8 @@ pub struct Program {
     fields: FieldTable,
     predicates: Vec<Predicate>,
     labels: Vec<Box<str>>,
+    /// Per predicate, a cheaper one that holds whenever it does.
+    necessary: Vec<Option<PredicateId>>,
     shared: Vec<FieldMatcher>,
     expressions: Vec<Expression>,
 }
@@ -94,6 +96,7 @@ pub struct Builder {
     fields: FieldTable,
     predicates: Vec<Predicate>,
     labels: Vec<Box<str>>,
+    necessary: Vec<Option<PredicateId>>,
     known: FxHashMap<(FieldId, Box<str>), PredicateId>,
     expressions: Vec<Expression>,
 }
@@ -105,6 +108,7 @@ impl Builder {
             fields: FieldTable::new(shape),
             predicates: Vec::new(),
             labels: Vec::new(),
+            necessary: Vec::new(),
             known: FxHashMap::default(),
             expressions: Vec::new(),
         }
@@ -169,11 +173,44 @@ impl Builder {
             return Ok(id);
         }
         let check = self.check(&test.matcher, test.field.is_none())?;
-        let id = PredicateId(self.predicates.len() as u32);
-        self.predicates.push(Predicate { field, check });
-        self.labels.push(label);
+        let necessary = self.literal_of(field, &check);
+        let id = self.push(Predicate { field, check }, label, necessary);
         self.known.insert(key, id);
         Ok(id)
+    }
+
+    fn push(
+        &mut self,
+        predicate: Predicate,
+        label: Box<str>,
+        necessary: Option<PredicateId>,
+    ) -> PredicateId {
+        let id = PredicateId(self.predicates.len() as u32);
+        self.predicates.push(predicate);
+        self.labels.push(label);
+        self.necessary.push(necessary);
+        id
+    }
+
+    /// For a pattern with wildcards, the predicate that its longest literal is somewhere in the text:
+    /// decided together with all others, and nearly always enough to say no.
+    fn literal_of(&mut self, field: FieldId, check: &Check) -> Option<PredicateId> {
+        /// Shorter literals are in too many texts to be worth it.
+        const LITERAL_MIN: usize = 3;
+        let Check::Wildcard { literal, cased, .. } = check else { return None };
+        if literal.len() < LITERAL_MIN {
+            return None;
+        }
+        let cased_label = if *cased { "cased " } else { "" };
+        let label: Box<str> = format!("\u{0}{cased_label}{literal}").into();
+        let key = (field, label.clone());
+        if let Some(&id) = self.known.get(&key) {
+            return Some(id);
+        }
+        let check = Check::Text { text: literal.clone(), place: Place::Inside, cased: *cased };
+        let id = self.push(Predicate { field, check }, label, None);
+        self.known.insert(key, id);
+        Some(id)
     }
 
     fn check(&mut self, matcher: &Matcher, is_keyword: bool) -> Result<Check, Error> {
@@ -223,6 +260,7 @@ impl Builder {
             fields: self.fields,
             predicates: self.predicates,
             labels: self.labels,
+            necessary: self.necessary,
             shared,
             expressions: self.expressions,
         })
@@ -255,6 +293,11 @@ impl Program {
     /// How many predicates there are.
     pub fn predicates(&self) -> usize {
         self.predicates.len()
+    }
+
+    /// A cheaper predicate that holds whenever this one does, where there is one.
+    pub fn necessary(&self, id: PredicateId) -> Option<PredicateId> {
+        self.necessary[id.0 as usize]
     }
 
     /// What a predicate asks, for people: `endswith ":default"`.
@@ -293,6 +336,12 @@ impl Program {
         if FieldMatcher::decides(check) {
             self.share(*field, state, subject);
             return state.truth[id.0 as usize] == Truth::Holds;
+        }
+        if let Some(necessary) = self.necessary[id.0 as usize]
+            && !self.test(necessary, state, subject)
+        {
+            state.set(id, false);
+            return false;
         }
         state.values.find(&self.fields, subject, *field);
         if let Check::FieldRef(other, ..) = check {
@@ -339,6 +388,27 @@ impl Program {
         let mut state = self.state(&[]);
         let subject = Subject::Json(raw);
         self.expressions.iter().all(|expression| self.holds(expression, &mut state, subject))
+    }
+
+    /// Hands over the values of a field as [`Program::text`] would give them, without allocating
+    /// where there is one value and nothing in it is escaped.
+    pub fn with_text(
+        &self,
+        field: FieldId,
+        state: &mut State,
+        subject: Subject<'_>,
+        take: &mut dyn FnMut(Option<&[u8]>),
+    ) {
+        state.values.find(&self.fields, subject, field);
+        let mut items = state.values.items(field, subject.raw());
+        if let (Some(first), None) = (items.next(), items.next()) {
+            if let Some(plain) = first.plain().filter(|plain| plain.is_ascii()) {
+                return take(Some(plain));
+            }
+        }
+        drop(items);
+        let text = self.text(field, state, subject);
+        take(text.as_deref().map(str::as_bytes));
     }
 
     /// The values of a field as one text: a single value as it is, several joined by `,`; `None`

@@ -254,6 +254,11 @@ impl Values {
                 _ => skip_blank(raw, 0),
             };
             let mut walk = Walk { values: self, table, raw };
+            if matches!(subject, Subject::Json(_)) && is_scalar(raw, start) {
+                // An element of an array: a number or a word ends with the bytes.
+                walk.leaves(start, raw.len(), false, table.root(index));
+                continue;
+            }
             // A body that was not whole ends the walk early; what was found before stays.
             if group.slot == Some(Slot::RequestObject) && raw.get(start) == Some(&b'[') {
                 walk.json_patch(start, table.root(index));
@@ -261,6 +266,11 @@ impl Values {
             let _ = walk.value(start, table.root(index), 0);
         }
     }
+}
+
+/// Whether what starts here is a number, `true`, `false` or `null`.
+fn is_scalar(raw: &[u8], at: usize) -> bool {
+    !matches!(raw.get(at), None | Some(b'{' | b'[' | b'"'))
 }
 
 /// Where a part stands in the whole it was cut from.

@@ -2,8 +2,7 @@
 
 use crate::engine::window::Mark;
 use crate::rule::{
-    Aggregate, Comparison, Correlation, CorrelationKind, RuleExpression, TemporalCondition,
-    Threshold,
+    Aggregate, Correlation, CorrelationKind, RuleExpression, TemporalCondition, Threshold,
 };
 
 /// Whether the answer is known only when the window is over: something must not have happened.
@@ -15,6 +14,16 @@ pub fn waits(rule: &Correlation) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether every referenced rule must have matched: a window without one of them need not be looked
+/// at.
+pub fn needs_all(rule: &Correlation) -> bool {
+    matches!(
+        rule.kind,
+        CorrelationKind::Temporal(TemporalCondition::All)
+            | CorrelationKind::TemporalOrdered(TemporalCondition::All)
+    )
 }
 
 fn has_not(expression: &RuleExpression) -> bool {
@@ -144,13 +153,4 @@ fn aggregate<E>(function: Aggregate, marks: &[&Mark<E>]) -> Option<f64> {
             Some(*value)
         }
     }
-}
-
-/// Whether the thresholds can only be met by few matches (`lt`, `lte`, `eq: 0`): a rule that fires on
-/// silence, which a stream cannot see; lint says so.
-pub fn asks_for_few(thresholds: &[Threshold]) -> bool {
-    thresholds.iter().all(|threshold| {
-        matches!(threshold.op, Comparison::Lt | Comparison::Lte)
-            || (threshold.op == Comparison::Eq && threshold.than == 0.0)
-    })
 }

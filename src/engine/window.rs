@@ -21,15 +21,15 @@ pub struct Mark<E> {
 #[derive(Clone, Debug)]
 pub struct Window<E> {
     marks: VecDeque<Mark<E>>,
+    /// How many matches of each rule there are.
+    members: Vec<u32>,
     /// No alert before this time: the last one speaks for it.
     pub quiet_until_us: i64,
-    /// The group-by fields and their values, for people.
-    pub group: Vec<(String, String)>,
 }
 
 impl<E> Default for Window<E> {
     fn default() -> Window<E> {
-        Window { marks: VecDeque::new(), quiet_until_us: i64::MIN, group: Vec::new() }
+        Window { marks: VecDeque::new(), members: Vec::new(), quiet_until_us: i64::MIN }
     }
 }
 
@@ -41,21 +41,32 @@ impl<E> Window<E> {
         if is_distinct {
             match self.marks.iter().position(|known| known.value == mark.value) {
                 Some(known) if self.marks[known].time_us <= mark.time_us => {
-                    self.marks.remove(known);
+                    self.remove(known);
                 }
                 Some(_) => return 0,
                 None => {}
             }
         }
         let place = self.marks.partition_point(|known| known.time_us <= mark.time_us);
+        let member = mark.member as usize;
+        if self.members.len() <= member {
+            self.members.resize(member + 1, 0);
+        }
+        self.members[member] += 1;
         self.marks.insert(place, mark);
         let newest = self.newest_us();
         while self.marks.front().is_some_and(|oldest| newest - oldest.time_us > keep_us) {
-            self.marks.pop_front();
+            self.remove(0);
         }
         let surplus = self.marks.len().saturating_sub(marks_max);
-        self.marks.drain(..surplus);
+        (0..surplus).for_each(|_| self.remove(0));
         surplus as u64
+    }
+
+    fn remove(&mut self, index: usize) {
+        if let Some(mark) = self.marks.remove(index) {
+            self.members[mark.member as usize] -= 1;
+        }
     }
 
     /// Time of the newest match; the beginning of time when there is none.
@@ -68,6 +79,12 @@ impl<E> Window<E> {
         let start = self.marks.partition_point(|mark| mark.time_us < end_us - span_us);
         let end = self.marks.partition_point(|mark| mark.time_us <= end_us);
         self.marks.range(start..end.max(start))
+    }
+
+    /// Whether each of the first `members` rules has a match here.
+    pub fn has_all(&self, members: usize) -> bool {
+        let known = self.members.iter().take(members).filter(|count| **count > 0).count();
+        known == members
     }
 
     /// The ends of all windows of `span_us` that a match at `time_us` can be in: its own time, and

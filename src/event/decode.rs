@@ -1,24 +1,25 @@
 //! Bytes to events: one record in, its events and rejects out, whatever it is wrapped in.
 //!
 //! A record tells by itself what it is: an event line, an EventList, a CRI-framed or time-stamped
-//! line, an envelope of a managed cloud ([`crate::event::envelope`]), or several of these glued
-//! together by a torn write. The common case, a bare event line, costs one prefix comparison and one
-//! look for bytes beyond ASCII more than [`Event::parse`], and allocates nothing; everything else
-//! takes the road through [`Walk`].
+//! line, an envelope of a managed cloud (`envelope.rs`), or several of these glued
+//! together by a torn write. The common case, a bare event line, costs one prefix comparison and
+//! one look for bytes beyond ASCII more than [`Event::parse`], and allocates nothing; everything
+//! else takes the road through `Walk`.
 //!
-//! What can be saved is saved and marked partial; what cannot is a [`Reject`]. Nothing here panics or
-//! recurses deeper than [`ENVELOPE_DEPTH_MAX`], and memory is bounded by a few copies of the record.
+//! What can be saved is saved and marked partial; what cannot is a [`Reject`]. Nothing here panics
+//! or recurses deeper than [`ENVELOPE_DEPTH_MAX`], and memory is bounded by a few copies of the
+//! record.
 
 mod wrapped;
 
 use crate::event::envelope::{self, Document, Shape};
 use crate::event::line::{self, CriLine, CriParts, Joined};
 use crate::event::reject::{PartialReason, Reject, RejectReason};
-use crate::event::{Event, Malformed, MalformedKind, json, salvage, split};
+use crate::event::{Event, Malformed, MalformedKind, Slot, json, salvage, split};
 use std::borrow::Cow;
 
-/// Envelopes inside envelopes beyond this are refused; Firehose of CloudWatch documents of events, the
-/// deepest known, needs four.
+/// Envelopes inside envelopes beyond this are refused; Firehose of CloudWatch documents of events,
+/// the deepest known, needs four.
 pub const ENVELOPE_DEPTH_MAX: u8 = 8;
 
 /// The most that the payload of one envelope may decompress to.
@@ -77,7 +78,7 @@ pub fn decode(record: &[u8], scratch: &mut Scratch, emit: &mut dyn FnMut(Decoded
         emit(Decoded::Event { event, ordinal: 0, context: EnvelopeContext::default() });
         return;
     }
-    let mut walk = Walk { cri: &mut scratch.cri, emit, ordinal: 0 };
+    let mut walk = Walk { cri: &mut scratch.cri, emit, ordinal: 0, given: 0 };
     walk.record(record);
 }
 
@@ -98,7 +99,7 @@ pub fn decode_element(
         emit(Decoded::Control);
         return;
     }
-    let mut walk = Walk { cri: &mut scratch.cri, emit, ordinal: 0 };
+    let mut walk = Walk { cri: &mut scratch.cri, emit, ordinal: 0, given: 0 };
     let at = At { cluster: scratch.document.cluster.as_deref(), ..At::default() };
     walk.pieces(element, at);
 }
@@ -107,7 +108,7 @@ pub fn decode_element(
 pub fn finish(scratch: &mut Scratch, emit: &mut dyn FnMut(Decoded<'_>)) {
     let rest: Vec<_> = scratch.cri.finish().collect();
     for (bytes, time_us) in rest {
-        let mut walk = Walk { cri: &mut scratch.cri, emit, ordinal: 0 };
+        let mut walk = Walk { cri: &mut scratch.cri, emit, ordinal: 0, given: 0 };
         let at = At { time_us: Some(time_us), ..At::default() }.copy(bytes.len());
         walk.salvage(&bytes, at);
     }
@@ -151,6 +152,8 @@ struct Walk<'w> {
     cri: &'w mut CriParts,
     emit: &'w mut dyn FnMut(Decoded<'_>),
     ordinal: u32,
+    /// How many things the record has come to so far.
+    given: usize,
 }
 
 impl Walk<'_> {
@@ -205,12 +208,18 @@ impl Walk<'_> {
         }
         let end = split::value_end(bytes, 0);
         let object = &bytes[..end.unwrap_or(bytes.len())];
+        let given = self.given;
         match shape {
             Shape::Event | Shape::Unknown => {}
             Shape::List(open) => self.list(object, open, at),
             Shape::Holds(range, form) => self.held(object, range, form, at),
             Shape::Aks => self.aks(object, at),
             Shape::Gke => self.gke(object, at),
+        }
+        match end {
+            _ if self.given > given => {}
+            Some(_) => self.give(Decoded::Control),
+            None => self.reject(at, object.len(), RejectReason::Truncated, "cut envelope"),
         }
         object.len()
     }
@@ -236,7 +245,7 @@ impl Walk<'_> {
 
     /// Exactly one well-formed event.
     fn whole(&mut self, bytes: &[u8], at: At<'_>) {
-        match String::from_utf8_lossy(bytes) {
+        match envelope::lossy(bytes) {
             Cow::Borrowed(_) => self.parsed(bytes, at),
             Cow::Owned(text) => {
                 self.parsed(text.as_bytes(), at.partial(PartialReason::InvalidUtf8))
@@ -256,10 +265,15 @@ impl Walk<'_> {
         }
     }
 
+    fn give(&mut self, decoded: Decoded<'_>) {
+        self.given += 1;
+        (self.emit)(decoded);
+    }
+
     fn emit_event(&mut self, event: Event<'_>, at: At<'_>) {
         let context =
             EnvelopeContext { cluster: at.cluster, time_us: at.time_us, partial: at.partial };
-        (self.emit)(Decoded::Event { event, ordinal: self.ordinal, context });
+        self.give(Decoded::Event { event, ordinal: self.ordinal, context });
         self.ordinal += 1;
     }
 
@@ -306,8 +320,12 @@ impl Walk<'_> {
     }
 
     fn salvage_silently(&mut self, bytes: &[u8], at: At<'_>) -> bool {
-        let text = String::from_utf8_lossy(bytes);
+        let text = envelope::lossy(bytes);
         let Some(mut event) = Event::salvage(text.as_bytes()) else { return false };
+        // An audit id alone may stand in anything that speaks of audit events.
+        if event.slot(Slot::Level).or(event.slot(Slot::Kind)).is_none() {
+            return false;
+        }
         event.set_partial();
         self.emit_event(event, at);
         true
@@ -361,7 +379,7 @@ impl Walk<'_> {
             let at = At { time_us: Some(time_us), ..at.skip(offset).deeper() };
             match rest.trim_ascii_start().first() {
                 Some(b'{' | b'[') => self.pieces(rest, at),
-                _ => (self.emit)(Decoded::Control),
+                _ => self.give(Decoded::Control),
             }
         } else if serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok() {
             self.reject(at, end, RejectReason::NotAuditEvent, "");
@@ -391,7 +409,7 @@ impl Walk<'_> {
     fn reject(&mut self, at: At<'_>, length: usize, reason: RejectReason, detail: &'static str) {
         let length = at.copied.unwrap_or(length) as u64;
         let offset = at.offset as u64;
-        (self.emit)(Decoded::Reject(Reject { reason, offset, length, detail }));
+        self.give(Decoded::Reject(Reject { reason, offset, length, detail }));
     }
 }
 

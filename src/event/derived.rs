@@ -136,6 +136,10 @@ fn actor_name<'a>(event: &Event<'a>) -> Option<Cow<'a, str>> {
 /// The last source address that is no trusted proxy: kube-apiserver appends the true peer to what
 /// the client claims in X-Forwarded-For, so everything before the last untrusted hop may be forged.
 pub fn source_ip<'a>(event: &Event<'a>, proxies: &[IpNet]) -> Option<Cow<'a, str>> {
+    let mut elements = event.slot(Slot::SourceIps)?.elements();
+    if let (Some(only), None) = (elements.next(), elements.next()) {
+        return only.text();
+    }
     let addresses: Vec<_> =
         event.slot(Slot::SourceIps)?.elements().filter_map(|value| value.text()).collect();
     let is_proxy = |text: &str| {

@@ -1,5 +1,6 @@
 //! Told by its keys: what a JSON object is that stands where an audit event may stand.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::event::json::{skip_blank, skip_string, skip_value};
@@ -119,7 +120,8 @@ pub(crate) fn shape(bytes: &[u8]) -> Shape {
     Shape::Unknown
 }
 
-/// Log shippers put a `level` of their own (`info`) beside the message; only the API server's counts.
+/// Log shippers put a `level` of their own (`info`) beside the message; only the API server's
+/// counts.
 fn has_severity_only(bytes: &[u8], field: &Field<'_>) -> bool {
     const LEVELS: [&[u8]; 4] =
         [b"\"None\"", b"\"Metadata\"", b"\"Request\"", b"\"RequestResponse\""];
@@ -137,7 +139,29 @@ pub(crate) fn held_text(bytes: &[u8], range: Range<usize>) -> String {
     let quoted = &bytes[range];
     let inner = quoted.get(1..).unwrap_or_default();
     let is_whole = skip_string(quoted, 0).is_ok();
-    unescape(&inner[..inner.len() - usize::from(is_whole)])
+    unescape(lossy(&inner[..inner.len() - usize::from(is_whole)]).as_bytes())
+}
+
+/// Beyond this, a byte that is no UTF-8 is replaced by a question mark and not by U+FFFD, which takes
+/// three bytes: a copy is never much larger than what it copies.
+const LOSSY_BYTES_MAX: usize = 1 << 20;
+
+/// The bytes as text; each sequence that is no UTF-8 is replaced.
+pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    if bytes.len() <= LOSSY_BYTES_MAX {
+        return String::from_utf8_lossy(bytes);
+    }
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            text.push('?');
+        }
+    }
+    Cow::Owned(text)
 }
 
 /// What a CloudWatch Logs document says about all of its events.

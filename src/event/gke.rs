@@ -1,8 +1,9 @@
 //! Google Cloud's LogEntry of a Kubernetes request, written anew in the shape of an audit event.
 //!
-//! GKE logs no `audit.k8s.io` events but `google.cloud.audit.AuditLog`: the method and resource name
-//! carry what `verb`, `objectRef` and `requestURI` hold, `status` is gRPC's, groups are missing. Of
-//! the groups only those are added that Kubernetes gives by the kind of user, without exception.
+//! GKE logs no `audit.k8s.io` events but `google.cloud.audit.AuditLog`: the method and resource
+//! name carry what `verb`, `objectRef` and `requestURI` hold, `status` is gRPC's, groups are
+//! missing. Of the groups only those are added that Kubernetes gives by the kind of user, without
+//! exception.
 
 use std::fmt::Write;
 

@@ -12,7 +12,8 @@ pub struct CriLine<'a> {
     pub time_us: i64,
     /// Whether it comes from standard error.
     pub is_stderr: bool,
-    /// Whether the next line of the same stream continues it (flag `P`; the runtime cuts at 16 KiB).
+    /// Whether the next line of the same stream continues it (flag `P`; the runtime cuts at 16
+    /// KiB).
     pub is_partial: bool,
     /// What the container wrote.
     pub content: &'a [u8],

@@ -223,6 +223,13 @@ impl<'a> Event<'a> {
         Some(Value::new(&self.raw[start..end], span.length & ESCAPED != 0))
     }
 
+    /// Where a slot's value stands in the raw bytes: its start and its end.
+    pub fn range(&self, slot: Slot) -> Option<(usize, usize)> {
+        let span = self.spans[slot as usize];
+        let start = span.start as usize;
+        (span.length != 0).then(|| (start, start + (span.length & !ESCAPED) as usize))
+    }
+
     /// The text of a string, number or boolean in a slot.
     pub fn text(&self, slot: Slot) -> Option<Cow<'a, str>> {
         self.slot(slot)?.text()

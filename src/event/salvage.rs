@@ -1,5 +1,5 @@
-//! What can be saved of bytes that are no whole event: where exactly they break, where the next event
-//! starts behind a torn write, and an event without the body that nests too deep.
+//! What can be saved of bytes that are no whole event: where exactly they break, where the next
+//! event starts behind a torn write, and an event without the body that nests too deep.
 
 use memchr::memmem;
 
@@ -14,9 +14,9 @@ pub(crate) const LIST_START: &[u8] = b"{\"kind\":\"EventList\",\"apiVersion\":\"
 
 /// Where the next event or list starts inside torn bytes; `None` when there is none.
 ///
-/// A torn write breaks the JSON at the very byte where the next event starts. An event start further
-/// inside is believed only outside request and response bodies: bodies are the client's, and a cut
-/// event must not be a way to smuggle a forged one in.
+/// A torn write breaks the JSON at the very byte where the next event starts. An event start
+/// further inside is believed only outside request and response bodies: bodies are the client's,
+/// and a cut event must not be a way to smuggle a forged one in.
 pub(crate) fn next_start(bytes: &[u8]) -> Option<usize> {
     let rest = bytes.get(1..)?;
     let mut candidates = memmem::find_iter(rest, b"{\"kind\":\"Event")
@@ -180,8 +180,8 @@ fn closing(bracket: u8) -> u8 {
     if bracket == b'{' { b'}' } else { b']' }
 }
 
-/// The event with `null` in place of each top-level value that nests too deep, and where the first of
-/// them stands; `None` when the event is cut as well.
+/// The event with `null` in place of each top-level value that nests too deep, and where the first
+/// of them stands; `None` when the event is cut as well.
 pub(crate) fn flatten(bytes: &[u8]) -> Option<(Vec<u8>, std::ops::Range<usize>)> {
     let mut flat = Vec::with_capacity(4096);
     let (mut copied, mut first) = (0, None);

@@ -1,8 +1,8 @@
 //! Where the values of a JSON stream end, found a buffer at a time.
 //!
-//! [`Scanner`] finds the end of one value of any size and depth; it may be handed the value's bytes in
-//! as many pieces as the caller likes, never recurses, and looks at each block of 64 bytes once. It
-//! also notices a torn write: a raw line break inside a string, or a document that starts at the
+//! [`Scanner`] finds the end of one value of any size and depth; it may be handed the value's bytes
+//! in as many pieces as the caller likes, never recurses, and looks at each block of 64 bytes once.
+//! It also notices a torn write: a raw line break inside a string, or a document that starts at the
 //! beginning of a line while another one is still open, is where an unfinished value stops.
 
 use wide::u8x16;

@@ -102,8 +102,9 @@ impl Chunk {
         }
     }
 
-    /// Empties the chunk and gives a large buffer back to the system and its permit to others. Workers
-    /// that share a reader behind their own lock must call this before they wait for the lock.
+    /// Empties the chunk and gives a large buffer back to the system and its permit to others.
+    /// Workers that share a reader behind their own lock must call this before they wait for the
+    /// lock.
     pub fn release(&mut self) {
         self.filled = 0;
         self.rejects.clear();

@@ -1,9 +1,9 @@
 //! Plain bytes out of plain, gzip and zstd files, told apart by their first bytes and not by name.
 //!
-//! Readers here never lose what could be read before a fault: the fault comes as an error of the read
-//! after the last good byte, and [`fault_of`] says which it was. Gzip may have many members, and zero
-//! padding behind them. Compression inside compression (Firehose compresses what CloudWatch Logs has
-//! compressed) is undone up to [`LAYERS_MAX`] times.
+//! Readers here never lose what could be read before a fault: the fault comes as an error of the
+//! read after the last good byte, and [`fault_of`] says which it was. Gzip may have many members,
+//! and zero padding behind them. Compression inside compression (Firehose compresses what
+//! CloudWatch Logs has compressed) is undone up to [`LAYERS_MAX`] times.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -33,7 +33,8 @@ pub enum Fault {
     Garbage,
 }
 
-/// The fault of compressed data in an error of a reader from [`open`]; `None` when the system failed.
+/// The fault of compressed data in an error of a reader from [`open`]; `None` when the system
+/// failed.
 pub fn fault_of(error: &io::Error) -> Option<Fault> {
     error.get_ref()?.downcast_ref::<Fault>().copied()
 }

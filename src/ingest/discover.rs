@@ -1,10 +1,11 @@
 //! Which files a command line names: files, directories, patterns, standard input.
 //!
-//! A directory is scanned with all below it, links followed. There a file counts when its head shows
-//! audit events; everything else is skipped and counted. A file named by itself must be an audit log.
-//! Of `x.log` and `x.log.gz` (or `.zst`) only the plain one is read, as long as it can be: the log
-//! backend compresses in place and removes the plain file when the compressed one is complete, so
-//! while both exist the plain one is the whole one. When it holds nothing, its twin is read.
+//! A directory is scanned with all below it, links followed. There a file counts when its head
+//! shows audit events; everything else is skipped and counted. A file named by itself must be an
+//! audit log. Of `x.log` and `x.log.gz` (or `.zst`) only the plain one is read, as long as it can
+//! be: the log backend compresses in place and removes the plain file when the compressed one is
+//! complete, so while both exist the plain one is the whole one. When it holds nothing, its twin is
+//! read.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File};
@@ -17,7 +18,8 @@ use crate::ingest::compress::{self, Counted};
 use crate::ingest::marker::{self, Form, HEAD_BYTES};
 use crate::ingest::{Error, InputFormat};
 
-/// How far the head of a file named by itself is searched: its first events may stand behind garbage.
+/// How far the head of a file named by itself is searched: its first events may stand behind
+/// garbage.
 pub const NAMED_HEAD_BYTES_MAX: usize = 256 << 20;
 
 /// How much of a stream that cannot be read twice is kept to look at.
@@ -72,8 +74,8 @@ pub struct Discovery {
 /// Finds the files to read. `stdin` is what `-` stands for.
 ///
 /// # Errors
-/// A path that does not exist, a file named by itself that is no audit log, or nothing to read at all:
-/// each names what is wrong and what to do.
+/// A path that does not exist, a file named by itself that is no audit log, or nothing to read at
+/// all: each names what is wrong and what to do.
 pub fn discover(
     paths: &[PathBuf],
     format: InputFormat,

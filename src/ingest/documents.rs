@@ -79,8 +79,8 @@ impl Splitter {
         self.at -= length;
     }
 
-    /// Gives the unfinished record up: a part of it becomes a record, the rest is passed over. Returns
-    /// up to where the window of `length` bytes is used.
+    /// Gives the unfinished record up: a part of it becomes a record, the rest is passed over.
+    /// Returns up to where the window of `length` bytes is used.
     pub(crate) fn give_up(&mut self, length: usize, cut: &mut Cut) -> usize {
         self.push(cut, self.start, length.min(self.start + LINE_KEPT_BYTES));
         self.skipped = Some(0);
@@ -237,7 +237,8 @@ impl Splitter {
         let header = &window[self.start..open + 1];
         let is_event = memchr::memmem::find(header, b"\"auditID\"").is_some();
         if is_event || header.len() > HEADER_BYTES_MAX {
-            // An event with a list of its own, or no document of ours: one record, whatever is in it.
+            // An event with a list of its own, or no document of ours: one record, whatever is in
+            // it.
             self.at = self.start;
             self.state = State::Document(Scanner::value());
             return;

@@ -17,9 +17,9 @@ pub enum Form {
 
 /// Whether the head of a file shows audit events.
 ///
-/// A mere mention is no marker: an audit policy names the same `apiVersion`, a table of verdicts the
-/// same `auditID`. Keys must stand as JSON writes them (escaped where an envelope holds the event in a
-/// string), with the values that events have.
+/// A mere mention is no marker: an audit policy names the same `apiVersion`, a table of verdicts
+/// the same `auditID`. Keys must stand as JSON writes them (escaped where an envelope holds the
+/// event in a string), with the values that events have.
 pub fn is_audit(head: &[u8]) -> bool {
     let has = |key: &str| members(head, key).next().is_some();
     is_versioned(head)
@@ -57,7 +57,8 @@ fn is_cloud_audit(value: &[u8]) -> bool {
     memchr::memmem::find(name, b"cloudaudit.googleapis.com").is_some()
 }
 
-/// What stands behind each `"key":` in the head, without the opening quote; escaped quotes count too.
+/// What stands behind each `"key":` in the head, without the opening quote; escaped quotes count
+/// too.
 fn members<'h>(head: &'h [u8], key: &str) -> impl Iterator<Item = &'h [u8]> {
     let length = key.len();
     let found: Vec<usize> = memchr::memmem::find_iter(head, key).collect();
@@ -77,8 +78,8 @@ fn quote(bytes: &[u8]) -> Option<&[u8]> {
     bytes[escapes..].strip_prefix(b"\"")
 }
 
-/// The form of a file with this head. Lines are the common case and split fastest; documents are read
-/// as a stream because one may be larger than memory.
+/// The form of a file with this head. Lines are the common case and split fastest; documents are
+/// read as a stream because one may be larger than memory.
 pub fn form(head: &[u8]) -> Form {
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     match head.first() {
@@ -109,8 +110,8 @@ fn object_form(head: &[u8]) -> Form {
     }
 }
 
-/// Whether bytes that start a very long line start a document with a list, whose elements can be read
-/// one by one.
+/// Whether bytes that start a very long line start a document with a list, whose elements can be
+/// read one by one.
 pub fn is_list(head: &[u8]) -> bool {
     let head = head.trim_ascii_start();
     match head.first() {

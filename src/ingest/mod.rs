@@ -1,4 +1,5 @@
-//! Where audit bytes come from. Sources hand over bytes and positions; what an event is, `event` knows.
+//! Where audit bytes come from. Sources hand over bytes and positions; what an event is, `event`
+//! knows.
 
 pub mod compress;
 pub mod marker;

@@ -1,12 +1,13 @@
 //! The finite source: files one after the other, cut into chunks of whole records.
 //!
-//! One reader serves all workers: [`SharedReader`] hands each of them the next chunk to decode on its
-//! own. Memory does not depend on the size of the input: a chunk is about [`CHUNK_BYTES`], larger only
-//! when one record is, and only one such chunk exists at a time.
+//! One reader serves all workers: [`SharedReader`] hands each of them the next chunk to decode on
+//! its own. Memory does not depend on the size of the input: a chunk is about [`CHUNK_BYTES`],
+//! larger only when one record is, and only one such chunk exists at a time.
 //!
-//! A chunk never spans two files and ends where no record is open: behind a line end, behind the last
-//! part of a CRI line, behind an element of a list. A run of NUL bytes (the hole that copytruncate
-//! leaves; it may be gigabytes long) ends a record too and is passed over without being kept.
+//! A chunk never spans two files and ends where no record is open: behind a line end, behind the
+//! last part of a CRI line, behind an element of a list. A run of NUL bytes (the hole that
+//! copytruncate leaves; it may be gigabytes long) ends a record too and is passed over without
+//! being kept.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -252,7 +253,8 @@ impl OpenFile {
         self.commit(chunk, chunk.filled);
     }
 
-    /// A line that turns out to be a document with a long list; the rest of the file is read as such.
+    /// A line that turns out to be a document with a long list; the rest of the file is read as
+    /// such.
     fn turn_to_documents(&mut self, chunk: &mut Chunk, chunk_bytes: usize, permits: &Arc<Permits>) {
         self.unread(chunk, 0);
         chunk.release();
@@ -337,7 +339,9 @@ impl OpenFile {
         permits: &Arc<Permits>,
     ) {
         chunk.form = Form::Documents;
-        let mut cut = Cut::default();
+        let (items, headers) =
+            (std::mem::take(&mut chunk.items), std::mem::take(&mut chunk.headers));
+        let mut cut = Cut { items, headers, refused: Vec::new() };
         let mut length = chunk_bytes;
         let used = loop {
             self.read(chunk, length, permits);
@@ -369,8 +373,8 @@ impl OpenFile {
     }
 }
 
-/// Where a chunk of lines may end: behind the last line, but not between the parts of a CRI line, for
-/// the worker that gets the first part must get the last. `None` when no line ends here.
+/// Where a chunk of lines may end: behind the last line, but not between the parts of a CRI line,
+/// for the worker that gets the first part must get the last. `None` when no line ends here.
 fn unframed_end(bytes: &[u8]) -> Option<usize> {
     let mut end = bytes.len();
     'shorter: loop {

@@ -138,26 +138,9 @@ impl State {
         for entry in &mut outcome.entries {
             if entry.time_us == NO_TIME {
                 entry.time_us = if *last == NO_TIME { 0 } else { *last };
-                outcome.payload = with_time(entry, std::mem::take(&mut outcome.payload));
             }
             *last = entry.time_us;
         }
         self.sorter.add(&outcome)
     }
-}
-
-/// Writes the filled-in time into the observation of an event that lost its own.
-fn with_time(entry: &mut crate::replay::worker::Entry, mut payload: Vec<u8>) -> Vec<u8> {
-    let range = entry.payload_start as usize..entry.payload_end as usize;
-    if range.is_empty() {
-        return payload;
-    }
-    let observation = rmp_serde::from_slice(&payload[range]);
-    if let Ok(mut observation @ crate::alert::observation::Observation { .. }) = observation {
-        observation.context.time_us = entry.time_us;
-        let start = payload.len() as u32;
-        observation.write(&mut payload);
-        (entry.payload_start, entry.payload_end) = (start, payload.len() as u32);
-    }
-    payload
 }

@@ -18,8 +18,8 @@ pub mod learn;
 use std::sync::Arc;
 
 use crate::alert::Alert;
-use crate::alert::observation::Observation;
 use crate::alert::raise::Raiser;
+use crate::alert::sighting::Sighting;
 use crate::alert::time::EventTime;
 use crate::engine::Engine;
 use crate::engine::correlate::Limits;
@@ -94,7 +94,10 @@ pub fn run(
     summary.bytes_read = reader.bytes_read();
     let sorted = collector.finish(&mut summary)?;
     analyse(sorted, options, raiser, &mut summary, raise)?;
-    summary.matches = raiser.matches();
+    for (rule, count) in raiser.matches() {
+        summary.matches += count;
+        summary.matches_by_rule.insert(rule.to_owned(), count);
+    }
     let (correlations, requests) = raiser.evictions();
     for (name, count) in [("correlation_state", correlations), ("open_requests", requests)] {
         if count > 0 {
@@ -153,6 +156,7 @@ fn analyse(
     };
     let mut same_time: Vec<u64> = Vec::new();
     let mut time = None;
+    let mut sighting = Sighting::default();
     while let Some(entry) = sorted.next().map_err(Error::Spill)? {
         if time != Some(entry.time_us) {
             same_time.clear();
@@ -171,9 +175,10 @@ fn analyse(
         if !is_wanted || entry.payload.is_empty() {
             continue;
         }
-        let observation: Observation = rmp_serde::from_slice(entry.payload)
-            .map_err(|error| Error::Spill(std::io::Error::other(error)))?;
-        raiser.observe(observation, &mut forward);
+        sighting
+            .unpack(entry.payload, entry.time_us)
+            .ok_or_else(|| Error::Spill(std::io::Error::other("a temporary file was altered")))?;
+        raiser.observe(&sighting, &mut forward);
     }
     raiser.finish(&mut forward);
     failure.map_or(Ok(()), |error| Err(Error::Write(error)))

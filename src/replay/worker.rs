@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::alert::observation::{Observation, Place};
+use crate::alert::sighting;
 use crate::engine::values::Subject;
 use crate::engine::{Engine, Scratch};
 use crate::event::Event;
@@ -20,7 +20,7 @@ pub struct Outcome {
     pub file: usize,
     /// Its events in order.
     pub entries: Vec<Entry>,
-    /// The serialised observations, one behind the other.
+    /// The packed sightings, one behind the other.
     pub payload: Vec<u8>,
     /// What could not be used, with its position; the first [`REJECTS_MAX`] of each reason.
     pub rejects: Vec<(RejectReason, String)>,
@@ -40,7 +40,7 @@ pub struct Entry {
     pub time_us: i64,
     /// Equal for copies of one event.
     pub fingerprint: u64,
-    /// Where its observation begins in the payload; equal to `payload_end` when nothing matched.
+    /// Where its sighting begins in the payload; equal to `payload_end` when nothing matched.
     pub payload_start: u32,
     /// Where it ends.
     pub payload_end: u32,
@@ -145,9 +145,9 @@ impl Matching<'_> {
             let matched = matched.to_vec();
             let position = position(self.name, record, ordinal);
             let cluster = self.cluster.or(context.cluster).unwrap_or_default();
-            let place = Place { cluster, time_us, position: &position };
-            let observation = Observation::new(self.engine, event, &matched, place, self.scratch);
-            observation.write(&mut self.outcome.payload);
+            let place = (cluster, position.as_str());
+            let payload = &mut self.outcome.payload;
+            sighting::pack(self.engine, event, &matched, place, self.scratch, payload);
         }
         self.outcome.entries.push(Entry {
             time_us,

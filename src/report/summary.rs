@@ -42,6 +42,8 @@ pub struct Summary {
     pub rules: u64,
     /// Rule matches, those that only feed correlations included.
     pub matches: u64,
+    /// Matches by the id of their rule, also of rules that only feed correlations.
+    pub matches_by_rule: BTreeMap<String, u64>,
     /// Alerts raised.
     pub alerts: u64,
     /// Alerts by level.

@@ -10,14 +10,24 @@
 
 use std::sync::Arc;
 
-use crate::rule::detection::Selection;
 use crate::rule::problem::did_you_mean;
-use crate::rule::{Condition, Matcher, Piece, Test};
+use crate::rule::{Condition, Matcher, Test};
 
 /// How deep a condition may nest.
 pub const DEPTH_MAX: usize = 64;
 /// The most nodes a condition may have once its identifiers are put in.
 pub const NODES_MAX: usize = 200_000;
+
+/// A search identifier with what it means.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Selection {
+    /// Its name.
+    pub name: Arc<str>,
+    /// 1-based line of the name.
+    pub line: usize,
+    /// What it looks for, not yet wrapped in [`Condition::Named`].
+    pub condition: Condition,
+}
 
 /// A condition as written, before the identifiers mean anything.
 #[derive(Clone, Debug, PartialEq)]
@@ -307,17 +317,10 @@ impl Test {
     fn matcher_size(&self) -> usize {
         let bytes = match &self.matcher {
             Matcher::Elements { inner, .. } => return inner.size(),
-            Matcher::Text { pattern, .. } => pattern.pieces.iter().map(piece_bytes).sum(),
+            Matcher::Text { pattern, .. } => pattern.size(),
             Matcher::Regex { source } => source.len(),
             _ => 0,
         };
         bytes / 64
-    }
-}
-
-fn piece_bytes(piece: &Piece) -> usize {
-    match piece {
-        Piece::Literal(text) => text.len(),
-        Piece::AnyRun | Piece::AnyOne => 1,
     }
 }

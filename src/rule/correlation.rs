@@ -1,12 +1,12 @@
 //! Correlation rules: what `correlation:` says, and the resolution of its references.
 //!
-//! Beside the specification's types there is `new_terms`. `generate` may stand at the root, where the
-//! schema has it, or inside `correlation:`, where the reference implementation reads it.
+//! Beside the specification's types there is `new_terms`. `generate` may stand at the root, where
+//! the schema has it, or inside `correlation:`, where the reference implementation reads it.
 
 use std::sync::Arc;
 
 use crate::rule::condition::{self, Expression};
-use crate::rule::parse::{text, texts};
+use crate::rule::keys::{line_of, normal_id, text, texts};
 use crate::rule::problem::{Fault, did_you_mean};
 use crate::rule::yaml::{Entry, Node, Value};
 use crate::rule::{
@@ -51,9 +51,12 @@ pub struct Draft {
     line: usize,
     kind: Kind,
     group_by: Vec<Arc<str>>,
-    aliases: Vec<(Arc<str>, Vec<Entry>)>,
+    aliases: Vec<DraftAlias>,
     timespan_us: i64,
 }
+
+/// An alias with its fields by rule, as written.
+type DraftAlias = (Arc<str>, Vec<Entry>);
 
 /// The kind before the names in an expression are resolved.
 #[derive(Clone, Debug)]
@@ -73,8 +76,7 @@ pub struct Referent {
 
 impl Referent {
     fn is_called(&self, reference: &str) -> bool {
-        *self.id == *crate::rule::parse::normal_id(reference)
-            || self.name.as_deref() == Some(reference)
+        *self.id == *normal_id(reference) || self.name.as_deref() == Some(reference)
     }
 }
 
@@ -119,7 +121,8 @@ impl Draft {
     /// Resolves every reference.
     ///
     /// # Errors
-    /// A reference that `find` does not know, or an alias or condition for a rule that is not listed.
+    /// A reference that `find` does not know, or an alias or condition for a rule that is not
+    /// listed.
     pub fn resolve<'a>(
         self,
         find: impl Fn(&str) -> Option<&'a Referent>,
@@ -371,7 +374,7 @@ fn new_terms(node: &Node) -> Result<NewTerms, Fault> {
     })
 }
 
-fn aliases(body: &Node) -> Result<Vec<(Arc<str>, Vec<Entry>)>, Fault> {
+fn aliases(body: &Node) -> Result<Vec<DraftAlias>, Fault> {
     let Some(node) = body.get("aliases").filter(|node| node.value != Value::Null) else {
         return Ok(Vec::new());
     };
@@ -423,8 +426,4 @@ fn known_keys(entries: &[Entry], known: &[&str], place: &str) -> Result<(), Faul
             Err(Fault::new(entry.line, message))
         }
     }
-}
-
-fn line_of(node: &Node, key: &str) -> usize {
-    node.get(key).map_or(node.line, |value| value.line)
 }

@@ -1,29 +1,18 @@
 //! The search identifiers of `detection:` (and of `filter:`), lowered to conditions.
 //!
-//! A map is an AND of its items, a list of maps an OR, a list of scalars an OR of keywords. A list of
-//! values is an OR unless `all` makes it an AND; `neq` negates the item. `field[any]: {…}` asks that
-//! one and the same element of an array holds the whole block.
+//! A map is an AND of its items, a list of maps an OR, a list of scalars an OR of keywords. A list
+//! of values is an OR unless `all` makes it an AND; `neq` negates the item. `field[any]: {…}` asks
+//! that one and the same element of an array holds the whole block.
 
 use std::sync::Arc;
 
-use crate::rule::condition::NODES_MAX;
+use crate::rule::condition::{NODES_MAX, Selection};
 use crate::rule::modifier::Modifier;
 use crate::rule::operand::{NEVER, Operand};
 use crate::rule::placeholder::Placeholders;
 use crate::rule::problem::Fault;
 use crate::rule::yaml::{Entry, Node, Value};
 use crate::rule::{Condition, Matcher, Quantifier, Test};
-
-/// A search identifier with what it means.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Selection {
-    /// Its name.
-    pub name: Arc<str>,
-    /// 1-based line of the name.
-    pub line: usize,
-    /// What it looks for, not yet wrapped in [`Condition::Named`].
-    pub condition: Condition,
-}
 
 /// Lowers the entries, each a search identifier with its value.
 ///
@@ -33,10 +22,11 @@ pub fn selections<'a>(
     entries: impl IntoIterator<Item = &'a Entry>,
     placeholders: &Placeholders,
 ) -> Result<Vec<Selection>, Vec<Fault>> {
+    let context = Context { placeholders, in_block: false };
     let mut found = Vec::new();
     let mut faults = Vec::new();
     for entry in entries {
-        match selection(entry, placeholders) {
+        match selection(entry, context) {
             Ok(condition) => {
                 let name = Arc::from(entry.key.as_str());
                 found.push(Selection { name, line: entry.line, condition });
@@ -47,46 +37,50 @@ pub fn selections<'a>(
     if faults.is_empty() { Ok(found) } else { Err(faults) }
 }
 
-fn selection(entry: &Entry, placeholders: &Placeholders) -> Result<Condition, Fault> {
+/// What holds for everything below a selection.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    placeholders: &'a Placeholders,
+    /// Inside of an element block, where fields are relative and keywords have no meaning.
+    in_block: bool,
+}
+
+fn selection(entry: &Entry, context: Context<'_>) -> Result<Condition, Fault> {
     let name = &entry.key;
     match &entry.value.value {
-        Value::Map(entries) => map(entries, &entry.value, placeholders),
-        Value::List(items) => alternatives(items, &entry.value, placeholders),
+        Value::Map(entries) => map(entries, &entry.value, context),
+        Value::List(items) => alternatives(items, &entry.value, context),
         Value::Null => {
             Err(Fault::new(entry.line, format!("{name:?} is empty; name a field and a value")))
         }
-        _ => keywords(std::slice::from_ref(&entry.value), &[], entry.value.line, placeholders),
+        _ => keywords(std::slice::from_ref(&entry.value), &[], entry.value.line, context),
     }
 }
 
 /// A list: maps are alternatives, scalars are keywords.
-fn alternatives(
-    items: &[Node],
-    node: &Node,
-    placeholders: &Placeholders,
-) -> Result<Condition, Fault> {
+fn alternatives(items: &[Node], node: &Node, context: Context<'_>) -> Result<Condition, Fault> {
     let mut parts = Vec::with_capacity(items.len());
     for item in items {
         parts.push(match &item.value {
-            Value::Map(entries) => map(entries, item, placeholders)?,
-            _ => keywords(std::slice::from_ref(item), &[], item.line, placeholders)?,
+            Value::Map(entries) => map(entries, item, context)?,
+            _ => keywords(std::slice::from_ref(item), &[], item.line, context)?,
         });
     }
     Condition::any_of(parts)
         .ok_or_else(|| Fault::new(node.line, "an empty list; name a field and a value"))
 }
 
-fn map(entries: &[Entry], node: &Node, placeholders: &Placeholders) -> Result<Condition, Fault> {
+fn map(entries: &[Entry], node: &Node, context: Context<'_>) -> Result<Condition, Fault> {
     let mut parts = Vec::with_capacity(entries.len());
     for entry in entries {
-        parts.push(item(entry, placeholders)?);
+        parts.push(item(entry, context)?);
     }
     Condition::all_of(parts)
         .ok_or_else(|| Fault::new(node.line, "an empty map; name a field and a value"))
 }
 
 /// One `field|modifier: value` of a map.
-fn item(entry: &Entry, placeholders: &Placeholders) -> Result<Condition, Fault> {
+fn item(entry: &Entry, context: Context<'_>) -> Result<Condition, Fault> {
     let mut parts = entry.key.split('|');
     let field = parts.next().unwrap_or_default();
     let modifiers = parts
@@ -101,22 +95,17 @@ fn item(entry: &Entry, placeholders: &Placeholders) -> Result<Condition, Fault> 
                 let message = format!("{}: a block takes no modifiers", entry.key);
                 return Err(Fault::new(entry.line, message));
             }
+            let context = Context { in_block: true, ..context };
             match &entry.value.value {
-                Value::Map(entries) => map(entries, &entry.value, placeholders)?,
-                Value::List(items) => alternatives(items, &entry.value, placeholders)?,
+                Value::Map(entries) => map(entries, &entry.value, context)?,
+                Value::List(items) => alternatives(items, &entry.value, context)?,
                 _ => return Err(Fault::new(entry.line, "a block is a map or a list of maps")),
             }
         }
         Value::List(items) if !items.is_empty() => {
-            values(path.leaf(), items, &modifiers, entry, placeholders)?
+            values(path.leaf(), items, &modifiers, entry, context)?
         }
-        _ => values(
-            path.leaf(),
-            std::slice::from_ref(&entry.value),
-            &modifiers,
-            entry,
-            placeholders,
-        )?,
+        _ => values(path.leaf(), std::slice::from_ref(&entry.value), &modifiers, entry, context)?,
     };
     Ok(path.wrap(inner))
 }
@@ -125,9 +114,9 @@ fn keywords(
     nodes: &[Node],
     modifiers: &[Modifier],
     line: usize,
-    placeholders: &Placeholders,
+    context: Context<'_>,
 ) -> Result<Condition, Fault> {
-    lower(None, nodes, modifiers, placeholders)
+    lower(None, nodes, modifiers, context)
         .map_err(|fault| Fault::new(line, format!("keyword: {}", fault.message)))
 }
 
@@ -136,9 +125,9 @@ fn values(
     nodes: &[Node],
     modifiers: &[Modifier],
     entry: &Entry,
-    placeholders: &Placeholders,
+    context: Context<'_>,
 ) -> Result<Condition, Fault> {
-    lower(field, nodes, modifiers, placeholders)
+    lower(field, nodes, modifiers, context)
         .map_err(|fault| Fault::new(fault.line, format!("{}: {}", entry.key, fault.message)))
 }
 
@@ -147,9 +136,13 @@ fn lower(
     field: Option<&Arc<str>>,
     nodes: &[Node],
     modifiers: &[Modifier],
-    placeholders: &Placeholders,
+    context: Context<'_>,
 ) -> Result<Condition, Fault> {
     let line = nodes.first().map_or(1, |node| node.line);
+    if field.is_none() && context.in_block {
+        let message = "a keyword has no meaning inside of a block; write `.|contains`";
+        return Err(Fault::new(line, message));
+    }
     let all = modifiers.contains(&Modifier::All);
     let neq = modifiers.contains(&Modifier::Neq);
     check_item(field, nodes, modifiers).map_err(|message| Fault::new(line, message))?;
@@ -164,7 +157,7 @@ fn lower(
         }
         let mut operand = Operand::from_node(node).map_err(fault)?;
         for (position, modifier) in modifiers.iter().enumerate() {
-            operand = modifier.apply(operand, position, placeholders).map_err(fault)?;
+            operand = modifier.apply(operand, position, context.placeholders).map_err(fault)?;
         }
         match operand.lower(field).map_err(fault)? {
             Some(test) => {

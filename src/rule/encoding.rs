@@ -8,6 +8,9 @@ use crate::rule::{Pattern, Piece};
 /// The most texts one value may become through `windash` (or placeholders): 5 to the power of 5.
 pub const VARIANTS_MAX: usize = 3_125;
 
+/// The most bytes of text one test may compare with; fields that rules test are far shorter.
+pub const TEXT_BYTES_MAX: usize = 8 << 10;
+
 /// What Windows programs take for the dash before a parameter.
 const DASHES: [char; 5] = ['-', '/', '\u{2013}', '\u{2014}', '\u{2015}'];
 
@@ -16,8 +19,8 @@ pub fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// The base64 texts that stand for the bytes inside a longer encoded text, one for each of the three
-/// alignments, without the characters that depend on the neighbours.
+/// The base64 texts that stand for the bytes inside a longer encoded text, one for each of the
+/// three alignments, without the characters that depend on the neighbours.
 ///
 /// Returns nothing when the bytes are too few to leave a stable character at every alignment.
 pub fn base64_offsets(bytes: &[u8]) -> Option<[String; 3]> {
@@ -64,8 +67,11 @@ pub fn utf16(text: &str, form: Utf16) -> Vec<u8> {
 /// `windash`: every combination of dashes for every dash that leads a parameter, as the expression
 /// `\B[-/]\b` finds them.
 ///
-/// Returns nothing when there would be more than [`VARIANTS_MAX`].
+/// Returns nothing when there would be more than [`VARIANTS_MAX`], or too long ones.
 pub fn windash(pattern: &Pattern) -> Option<Vec<Pattern>> {
+    if pattern.size() > TEXT_BYTES_MAX {
+        return None;
+    }
     let mut variants = vec![Pattern { pieces: Vec::new() }];
     for piece in &pattern.pieces {
         let Piece::Literal(text) = piece else {

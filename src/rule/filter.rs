@@ -2,13 +2,14 @@
 //!
 //! The rule and the filter's condition must both hold, as in the reference implementation: an
 //! exclusion is written `condition: not selection`. (The specification's own example writes
-//! `condition: selection`; lint names filters of that form.) Selections, `them` and patterns mean the
-//! filter's own. A filter applies to a rule that it names (or to `any`) when its logsource contains
-//! the rule's, and never to a correlation, which inherits through its base rules.
+//! `condition: selection`; lint names filters of that form.) Selections, `them` and patterns mean
+//! the filter's own. A filter applies to a rule that it names (or to `any`) when its logsource
+//! contains the rule's, and never to a correlation, which inherits through its base rules.
 
 use std::sync::Arc;
 
-use crate::rule::parse::{self, Parts};
+use crate::rule::keys;
+use crate::rule::parts::Parts;
 use crate::rule::placeholder::Placeholders;
 use crate::rule::problem::Fault;
 use crate::rule::yaml::{Node, Value};
@@ -52,7 +53,7 @@ impl Filter {
     ) -> Result<Filter, Vec<Fault>> {
         let targets = targets(body).map_err(|fault| vec![fault])?;
         let parts = Parts::read(body, &["condition", "rules"], placeholders)?;
-        let condition = parts.condition(body, &format!("{title}: "))?;
+        let condition = parts.condition(body, &format!("{title}/"))?;
         Ok(Filter { title: Arc::from(title), logsource, targets, condition, origin })
     }
 
@@ -81,7 +82,7 @@ impl Filter {
 
 /// Whether a reference by id or name means the rule.
 pub fn is_named(rule: &Rule, reference: &str) -> bool {
-    *rule.id == *parse::normal_id(reference) || rule.name.as_deref() == Some(reference)
+    *rule.id == *keys::normal_id(reference) || rule.name.as_deref() == Some(reference)
 }
 
 impl Logsource {
@@ -101,7 +102,7 @@ fn targets(body: &Node) -> Result<Targets, Fault> {
     match &rules.value {
         Value::Text(word) if word == "any" => Ok(Targets::Any),
         Value::List(items) if items.is_empty() => Ok(Targets::Any),
-        Value::List(_) | Value::Text(_) => Ok(Targets::Rules(parse::texts(body, "rules")?)),
+        Value::List(_) | Value::Text(_) => Ok(Targets::Rules(keys::texts(body, "rules")?)),
         _ => Err(Fault::new(rules.line, "rules is a list of ids or names, or the word any")),
     }
 }

@@ -1,7 +1,8 @@
 //! Files and texts to a [`RuleSet`]: everything that needs more than one document.
 //!
-//! References are resolved, filters folded in, field names mapped when asked, and rules sorted by id,
-//! so that nothing depends on the order of files. All problems are reported, not only the first.
+//! References are resolved, filters folded in, field names mapped when asked, and rules sorted by
+//! id, so that nothing depends on the order of files. All problems are reported, not only the
+//! first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -9,10 +10,18 @@ use std::sync::Arc;
 
 use crate::rule::correlation::{Draft, Referent};
 use crate::rule::filter::Filter;
+use crate::rule::keys;
 use crate::rule::parse::{self, Document};
 use crate::rule::placeholder::Placeholders;
 use crate::rule::problem::{Problem, did_you_mean};
+use crate::rule::taxonomy;
 use crate::rule::{Body, Rule, RuleSet};
+
+/// The most correlations that may stand on one another.
+pub const CHAIN_MAX: usize = 16;
+
+/// How deep directories of rules may nest; a loop of symbolic links ends here.
+pub const DIRECTORY_DEPTH_MAX: usize = 16;
 
 /// How documents are read.
 #[derive(Clone, Debug, Default)]
@@ -42,8 +51,8 @@ pub fn load_texts(texts: &[(PathBuf, String)], options: &Options) -> Result<Rule
 }
 
 /// Loads rules from files and, recursively, from the `*.yml` and `*.yaml` files of directories, and
-/// filters from `filters`. In a directory, [`PLACEHOLDERS_FILE`] and [`FILTERS_DIRECTORY`] are passed
-/// over unless they are named themselves.
+/// filters from `filters`. In a directory, [`PLACEHOLDERS_FILE`] and [`FILTERS_DIRECTORY`] are
+/// passed over unless they are named themselves.
 ///
 /// # Errors
 /// Every problem, by file and line; a file that cannot be read is one.
@@ -79,7 +88,7 @@ pub fn load_paths(
 /// The file that cannot be read, and why.
 pub fn read_path(path: &Path) -> Result<Vec<(PathBuf, String)>, Problem> {
     let mut files = Vec::new();
-    collect(path, true, &mut files)?;
+    collect(path, 0, &mut files)?;
     files.sort();
     let read = |path: PathBuf| match std::fs::read_to_string(&path) {
         Ok(text) => Ok((path, text)),
@@ -88,7 +97,12 @@ pub fn read_path(path: &Path) -> Result<Vec<(PathBuf, String)>, Problem> {
     files.into_iter().map(read).collect()
 }
 
-fn collect(path: &Path, is_named: bool, files: &mut Vec<PathBuf>) -> Result<(), Problem> {
+fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Problem> {
+    let is_named = depth == 0;
+    if depth > DIRECTORY_DEPTH_MAX {
+        let message = format!("directories nest deeper than {DIRECTORY_DEPTH_MAX}");
+        return Err(Problem { path: path.to_owned(), line: 1, message });
+    }
     let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if metadata.is_dir() {
@@ -97,7 +111,7 @@ fn collect(path: &Path, is_named: bool, files: &mut Vec<PathBuf>) -> Result<(), 
         }
         for entry in std::fs::read_dir(path).map_err(|error| unreadable(path, &error))? {
             let entry = entry.map_err(|error| unreadable(path, &error))?;
-            collect(&entry.path(), false, files)?;
+            collect(&entry.path(), depth + 1, files)?;
         }
         return Ok(());
     }
@@ -154,7 +168,9 @@ impl Loading {
         }
         self.resolve();
         self.check_cycles();
-        let _ = options;
+        if options.taxonomy {
+            self.rules.iter_mut().for_each(taxonomy::apply);
+        }
         if !self.problems.is_empty() {
             self.problems.sort();
             return Err(self.problems);
@@ -199,7 +215,7 @@ impl Loading {
             }
         }
         let find = |reference: &str| {
-            referents.get(reference).or_else(|| referents.get(&parse::normal_id(reference)))
+            referents.get(reference).or_else(|| referents.get(&keys::normal_id(reference)))
         };
         let known = |reference: &str| did_you_mean(reference, referents.keys().map(String::as_str));
         for (mut rule, draft) in drafts {
@@ -221,16 +237,13 @@ impl Loading {
                 references.insert(Arc::clone(&rule.id), &correlation.rules);
             }
         }
-        // Take away what depends on nothing that is left, until nothing changes; a cycle remains.
-        loop {
+        // Take away what depends on nothing that is left; a cycle, or too long a chain, remains.
+        for _ in 0..CHAIN_MAX {
             let free: Vec<Arc<str>> = references
                 .iter()
                 .filter(|(_, rules)| rules.iter().all(|rule| !references.contains_key(rule)))
                 .map(|(id, _)| Arc::clone(id))
                 .collect();
-            if free.is_empty() {
-                break;
-            }
             for id in free {
                 references.remove(&id);
             }
@@ -239,7 +252,10 @@ impl Loading {
         let problem = |rule: &Rule| Problem {
             path: rule.origin.path.to_path_buf(),
             line: rule.origin.line,
-            message: "the correlation refers to itself, directly or through others".to_owned(),
+            message: format!(
+                "the correlation refers to itself through others, or stands on a chain of more \
+                 than {CHAIN_MAX} correlations"
+            ),
         };
         let found: Vec<Problem> =
             self.rules.iter().filter(|rule| stuck.contains(&rule.id)).map(problem).collect();
@@ -259,5 +275,45 @@ fn set_alerts(rules: &mut [Rule]) {
     }
     for rule in rules {
         rule.alerts = is_base.get(&rule.id).copied().unwrap_or(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(id: &str) -> String {
+        let detection = "detection: {s: {a: 1}, condition: s}";
+        format!("title: {id}\nid: {id}\nlogsource: {{product: p}}\n{detection}")
+    }
+
+    #[test]
+    fn directories_are_read_without_placeholders_filters_and_hidden_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("b/two.yaml", &rule("two"));
+        write("a/one.yml", &rule("one"));
+        write("a/one.events.jsonl", "{}");
+        write("placeholders.yml", "list: []");
+        write("filters/site.yml", "title: f");
+        write(".hidden/three.yml", "title: t");
+        let paths = [directory.path().to_owned()];
+        let rules = load_paths(&paths, &[], &Options::default()).unwrap();
+        let ids: Vec<&str> = rules.rules.iter().map(|rule| &*rule.id).collect();
+        assert_eq!(ids, ["one", "two"]);
+        let filters = [directory.path().join("filters")];
+        let problems = load_paths(&paths, &filters, &Options::default()).unwrap_err();
+        assert_eq!(problems.len(), 1, "a filter that is named is read: {problems:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_a_problem() {
+        let paths = [PathBuf::from("no/such/rule.yml")];
+        let problems = load_paths(&paths, &[], &Options::default()).unwrap_err();
+        assert!(problems[0].to_string().starts_with("no/such/rule.yml:1: cannot be read"));
     }
 }

@@ -11,15 +11,23 @@ pub mod yaml;
 pub mod pattern;
 pub mod encoding;
 pub mod placeholder;
+pub mod dialect;
 pub mod operand;
 pub mod modifier;
-pub mod detection;
 pub mod condition;
+pub mod detection;
+pub mod keys;
+pub mod parts;
 pub mod correlation;
 pub mod filter;
+pub mod taxonomy;
 pub mod parse;
 pub mod load;
+pub mod convert;
+pub mod reach;
+pub mod lint;
 pub mod shipped;
+pub mod pack;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -323,12 +331,15 @@ pub struct Correlation {
     /// Fields whose values together are the key; an alias name stands for itself here.
     pub group_by: Vec<Arc<str>>,
     /// Alias name → per rule id, the field that plays the part.
-    pub aliases: Vec<(Arc<str>, Vec<(Arc<str>, Arc<str>)>)>,
+    pub aliases: Vec<Alias>,
     /// The window, in microseconds.
     pub timespan_us: i64,
     /// Whether the referenced rules still alert by themselves.
     pub generate: bool,
 }
+
+/// The name of an alias, and for each rule id the field that plays its part.
+pub type Alias = (Arc<str>, Vec<(Arc<str>, Arc<str>)>);
 
 /// What a correlation counts or orders.
 #[derive(Clone, Debug, PartialEq)]

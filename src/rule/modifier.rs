@@ -117,10 +117,6 @@ impl Modifier {
             let each = |member| self.apply(member, position, placeholders);
             return Ok(Operand::Group(members.into_iter().map(each).collect::<Result<_, _>>()?));
         }
-        let only_first = |what: &str| match position {
-            0 => Ok(()),
-            _ => Err(format!("{what} must be the first modifier; it takes values as written")),
-        };
         match self {
             Modifier::All | Modifier::Neq => Ok(operand),
             Modifier::At(place) => at(operand, place),
@@ -130,7 +126,11 @@ impl Modifier {
                 _ => Err("\"exists\" needs true or false".to_owned()),
             },
             Modifier::Re => {
-                only_first("\"re\"")?;
+                if position > 0 {
+                    return Err(
+                        "\"re\" must be the first modifier; it takes values as written".to_owned()
+                    );
+                }
                 match operand {
                     Operand::Text { written, .. } => {
                         Ok(Operand::Regex { source: written, flags: String::new() })
@@ -147,13 +147,15 @@ impl Modifier {
                 }
                 _ => Err(format!("{:?} can only follow \"re\"", self.name())),
             },
-            Modifier::Cidr => {
-                only_first("\"cidr\"")?;
-                match operand {
-                    Operand::Text { written, .. } => network(&written).map(Operand::Cidr),
-                    other => Err(mismatch(self, &other)),
-                }
-            }
+            Modifier::Cidr => match operand {
+                Operand::Text { pattern, .. } => match pattern.as_literal() {
+                    Some(text) => network(text).map(Operand::Cidr),
+                    None => Err("\"cidr\" takes a network as it is written; no modifier but \
+                                 \"expand\" can stand before it"
+                        .to_owned()),
+                },
+                other => Err(mismatch(self, &other)),
+            },
             Modifier::Base64 => Ok(Operand::text(&encoding::base64(&bytes(self, operand)?))),
             Modifier::Base64Offset => {
                 let texts = encoding::base64_offsets(&bytes(self, operand)?).ok_or_else(|| {
@@ -246,7 +248,10 @@ fn windash(operand: Operand) -> Result<Operand, String> {
         return Err(mismatch(Modifier::Windash, &operand));
     };
     let variants = encoding::windash(&pattern).ok_or_else(|| {
-        format!("\"windash\" would make more than {VARIANTS_MAX} values; use fewer dashes")
+        format!(
+            "\"windash\" would make more than {VARIANTS_MAX} values; \
+             use fewer dashes or shorter texts"
+        )
     })?;
     let member = |pattern| Operand::Text { pattern, cased, written: written.clone() };
     Ok(Operand::Group(variants.into_iter().map(member).collect()))

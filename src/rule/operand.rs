@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::rule::dialect;
+use crate::rule::encoding::TEXT_BYTES_MAX;
 use crate::rule::yaml::{Node, Value};
 use crate::rule::{Comparison, Condition, Matcher, Pattern, Place, Test, TimePart};
 
@@ -136,7 +138,8 @@ impl Operand {
         }
     }
 
-    /// Lowers the operand to tests of a field; `None` for a group without members, which never holds.
+    /// Lowers the operand to tests of a field; `None` for a group without members, which never
+    /// holds.
     ///
     /// # Errors
     /// Why the field (or a keyword, when there is none) cannot be tested this way.
@@ -149,6 +152,12 @@ impl Operand {
             return Ok(Condition::any_of(tests));
         }
         let matcher = self.into_matcher(field.is_none())?;
+        if let Matcher::Text { pattern, .. } = &matcher
+            && pattern.size() > TEXT_BYTES_MAX
+        {
+            let size = pattern.size();
+            return Err(format!("a text of {size} bytes is longer than {TEXT_BYTES_MAX}"));
+        }
         Ok(Some(Condition::Test(Test { field: field.cloned(), matcher })))
     }
 
@@ -189,14 +198,15 @@ impl Operand {
 
 /// The expression with its flags inside, once it compiles within [`REGEX_BYTES_MAX`].
 fn checked_regex(source: &str, flags: &str) -> Result<Arc<str>, String> {
+    let portable = dialect::portable(source);
     let source = match flags {
-        "" => source.to_owned(),
-        _ => format!("(?{flags}){source}"),
+        "" => portable,
+        _ => format!("(?{flags}){portable}"),
     };
     match regex::RegexBuilder::new(&source).size_limit(REGEX_BYTES_MAX).build() {
         Ok(_) => Ok(Arc::from(source)),
         Err(regex::Error::CompiledTooBig(_)) => Err(format!(
-            "the regular expression needs more than {REGEX_BYTES_MAX} bytes; use smaller repetitions"
+            "the expression needs more than {REGEX_BYTES_MAX} bytes; use smaller repetitions"
         )),
         Err(error) => {
             let reason = error.to_string();

@@ -1,8 +1,8 @@
 //! Sigma documents to rules: the keys at the root of a document, and its kind.
 //!
-//! A document with `correlation:` is a correlation rule, one with `filter:` a filter, every other one
-//! a detection rule. The older `action: global`, `reset` and `repeat` are honoured within one file.
-//! A rule without `id` is known by its `name`, and without either by
+//! A document with `correlation:` is a correlation rule, one with `filter:` a filter, every other
+//! one a detection rule. The older `action: global`, `reset` and `repeat` are honoured within one
+//! file. A rule without `id` is known by its `name`, and without either by
 //! `title-` and the first 16 hexadecimal digits of the SHA-256 of its title.
 
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::rule::condition::{self, Expression};
 use crate::rule::correlation::Draft;
-use crate::rule::detection::{self, Selection};
 use crate::rule::filter::Filter;
+use crate::rule::keys::{line_of, normal_id, text, texts};
+use crate::rule::parts::Parts;
 use crate::rule::placeholder::Placeholders;
 use crate::rule::problem::{Fault, did_you_mean, nearest};
 use crate::rule::yaml::{self, Entry, Node, Value};
@@ -50,15 +50,6 @@ pub enum Document {
     Correlation(Rule, Draft),
     /// A filter.
     Filter(Filter),
-}
-
-/// A rule's parts that the model folds away, for lint and explanations.
-#[derive(Clone, Debug)]
-pub struct Parts {
-    /// The selections, in the order written.
-    pub selections: Vec<Selection>,
-    /// The conditions; several are alternatives.
-    pub conditions: Vec<Expression>,
 }
 
 /// Reads every document of a text.
@@ -136,7 +127,11 @@ fn overlay(under: Option<&Node>, over: Node) -> Node {
     Node { line, value: Value::Map(joined) }
 }
 
-fn document(
+/// Reads one document.
+///
+/// # Errors
+/// All faults that were found in it.
+pub fn document(
     path: &Arc<PathBuf>,
     node: &Node,
     placeholders: &Placeholders,
@@ -176,76 +171,6 @@ fn detection_of(node: &Node) -> Result<&Node, Fault> {
     })
 }
 
-impl Parts {
-    /// Reads a map of selections with its `condition`; `reserved` keys are no selections.
-    ///
-    /// # Errors
-    /// All faults in it.
-    pub fn read(
-        body: &Node,
-        reserved: &[&str],
-        placeholders: &Placeholders,
-    ) -> Result<Parts, Vec<Fault>> {
-        let Value::Map(entries) = &body.value else {
-            let message = format!("selections and a condition are a map, not {}", body.kind());
-            return Err(vec![Fault::new(body.line, message)]);
-        };
-        let own = entries.iter().filter(|entry| !reserved.contains(&entry.key.as_str()));
-        let mut faults = Vec::new();
-        let selections = detection::selections(own, placeholders).unwrap_or_else(|more| {
-            faults.extend(more);
-            Vec::new()
-        });
-        let conditions = conditions(body).unwrap_or_else(|fault| {
-            faults.push(fault);
-            Vec::new()
-        });
-        if faults.is_empty() && selections.is_empty() {
-            faults.push(Fault::new(body.line, "no search identifier; add a selection"));
-        }
-        if faults.is_empty() { Ok(Parts { selections, conditions }) } else { Err(faults) }
-    }
-
-    /// The whole condition, with `prefix` before the names of the selections. `body` is the node
-    /// that the parts were read from.
-    ///
-    /// # Errors
-    /// An undefined identifier, or nothing left to test.
-    pub fn condition(&self, body: &Node, prefix: &str) -> Result<Condition, Vec<Fault>> {
-        let line = line_of(body, "condition");
-        let fault = |message: String| vec![Fault::new(line, format!("condition: {message}"))];
-        let mut alternatives = Vec::new();
-        for expression in &self.conditions {
-            let resolved = expression.resolve(&self.selections, prefix).map_err(fault)?;
-            alternatives.extend(resolved);
-        }
-        Condition::any_of(alternatives)
-            .ok_or_else(|| fault("its patterns select nothing, so nothing is tested".to_owned()))
-    }
-}
-
-fn conditions(body: &Node) -> Result<Vec<Expression>, Fault> {
-    let Some(node) = body.get("condition") else {
-        return Err(Fault::new(body.line, "no condition; name the selection that must hold"));
-    };
-    let items = match &node.value {
-        Value::List(items) => items.as_slice(),
-        _ => std::slice::from_ref(node),
-    };
-    if items.is_empty() {
-        return Err(Fault::new(node.line, "an empty list of conditions"));
-    }
-    let read = |item: &Node| {
-        let Some(text) = item.scalar_text() else {
-            let message = format!("a condition is a text, not {}", item.kind());
-            return Err(Fault::new(item.line, message));
-        };
-        condition::parse(&text)
-            .map_err(|message| Fault::new(item.line, format!("condition: {message}")))
-    };
-    items.iter().map(read).collect()
-}
-
 /// Everything that all kinds of rules have.
 fn header(node: &Node, origin: Origin) -> Result<Rule, Fault> {
     let title = title(node)?;
@@ -279,16 +204,6 @@ fn header(node: &Node, origin: Origin) -> Result<Rule, Fault> {
         origin,
         body: Body::Detection(Condition::And(Vec::new())),
     })
-}
-
-/// A UUID is the same in upper and lower case; other ids stay as they are.
-pub fn normal_id(id: &str) -> String {
-    let is_uuid = id.len() == 36
-        && id.bytes().enumerate().all(|(position, byte)| match position {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        });
-    if is_uuid { id.to_ascii_lowercase() } else { id.to_owned() }
 }
 
 fn hashed_title(title: &str) -> String {
@@ -337,35 +252,4 @@ fn logsource(node: &Node) -> Result<Logsource, Fault> {
         return Err(Fault::new(body.line, message));
     }
     Ok(logsource)
-}
-
-fn line_of(node: &Node, key: &str) -> usize {
-    node.get(key).map_or(node.line, |value| value.line)
-}
-
-/// A text at a key; absent and null alike are `None`.
-pub(crate) fn text(node: &Node, key: &str) -> Result<Option<String>, Fault> {
-    match node.get(key) {
-        None | Some(Node { value: Value::Null, .. }) => Ok(None),
-        Some(value) => match value.scalar_text() {
-            Some(text) => Ok(Some(text)),
-            None => Err(Fault::new(value.line, format!("{key} is a text, not {}", value.kind()))),
-        },
-    }
-}
-
-/// A list of texts at a key; one text counts as a list, absent as an empty one.
-pub(crate) fn texts(node: &Node, key: &str) -> Result<Vec<String>, Fault> {
-    let Some(value) = node.get(key) else { return Ok(Vec::new()) };
-    let items = match &value.value {
-        Value::Null => return Ok(Vec::new()),
-        Value::List(items) => items.as_slice(),
-        _ => std::slice::from_ref(value),
-    };
-    let read = |item: &Node| {
-        item.scalar_text().ok_or_else(|| {
-            Fault::new(item.line, format!("{key} is a list of texts, not of {}", item.kind()))
-        })
-    };
-    items.iter().map(read).collect()
 }

@@ -73,6 +73,15 @@ impl Pattern {
         self.pieces.iter().any(|piece| !matches!(piece, Piece::Literal(_)))
     }
 
+    /// The bytes of its literals, and one for each wildcard.
+    pub fn size(&self) -> usize {
+        let bytes = |piece: &Piece| match piece {
+            Piece::Literal(text) => text.len(),
+            Piece::AnyRun | Piece::AnyOne => 1,
+        };
+        self.pieces.iter().map(bytes).sum()
+    }
+
     /// Returns the text when there is no wildcard.
     pub fn as_literal(&self) -> Option<&str> {
         match self.pieces.as_slice() {

@@ -1,7 +1,7 @@
 //! Placeholders: the `%name%` of the `expand` modifier, and the lists that fill them.
 //!
-//! A list is a YAML list of texts, which may hold wildcards. A name that no list has is an error. An
-//! empty list makes the whole item never match, `neq` included: a list that nobody filled says
+//! A list is a YAML list of texts, which may hold wildcards. A name that no list has is an error.
+//! An empty list makes the whole item never match, `neq` included: a list that nobody filled says
 //! nothing about an event.
 
 use std::collections::BTreeMap;

@@ -39,7 +39,7 @@ impl std::error::Error for Problem {}
 
 /// Returns the candidate that the word was probably meant to be, if one is close.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = 1 + word.chars().count() / 4;
+    let limit = 1 + word.chars().count() / 6;
     candidates
         .into_iter()
         .map(|candidate| (distance(word, candidate), candidate))
@@ -53,24 +53,28 @@ pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str
     nearest(word, candidates).map(|hint| format!(" (did you mean {hint:?}?)")).unwrap_or_default()
 }
 
-/// The number of single-character edits between two words, case ignored; words are cut at 64
-/// characters, so that a hostile name costs nothing.
+/// The number of edits between two words: characters added, left out, replaced, or two neighbours
+/// exchanged. Case is ignored; words are cut at 64 characters, so that a hostile name costs
+/// nothing.
 fn distance(left: &str, right: &str) -> usize {
     let fold = |word: &str| -> Vec<char> {
         word.chars().take(64).map(|c| c.to_ascii_lowercase()).collect()
     };
     let (left, right) = (fold(left), fold(right));
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, l) in left.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, r) in right.iter().enumerate() {
-            let substituted = diagonal + usize::from(l != r);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(row[j + 1] + 1);
+    let mut rows: Vec<Vec<usize>> = vec![(0..=right.len()).collect()];
+    for i in 1..=left.len() {
+        let mut row = vec![i];
+        for j in 1..=right.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(left[i - 1] != right[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
         }
+        rows.push(row);
     }
-    row[right.len()]
+    rows[left.len()][right.len()]
 }
 
 #[cfg(test)]
@@ -82,6 +86,7 @@ mod tests {
         let words = ["contains", "startswith", "endswith"];
         assert_eq!(nearest("contain", words), Some("contains"));
         assert_eq!(nearest("startwith", words), Some("startswith"));
+        assert_eq!(nearest("cnotains", words), Some("contains"));
         assert_eq!(nearest("cidr", words), None);
         assert_eq!(did_you_mean("endwith", words), " (did you mean \"endswith\"?)");
     }

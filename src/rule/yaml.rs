@@ -1,9 +1,9 @@
 //! YAML with positions: every node knows its line, so that every error does.
 //!
-//! Scalars follow the YAML 1.2 core schema: `yes`, `on` and dates are text, quoted scalars are always
-//! text, integers are exact whatever their size. A duplicate key is an error. Merge keys (`<<`) are
-//! honoured, because older collections use them. Input is bounded in bytes, depth and in the nodes
-//! that aliases may copy.
+//! Scalars follow the YAML 1.2 core schema: `yes`, `on` and dates are text, quoted scalars are
+//! always text, integers are exact whatever their size. A duplicate key is an error. Merge keys
+//! (`<<`) are honoured, because older collections use them. Input is bounded in bytes, depth and
+//! in the nodes that aliases may copy.
 
 use std::collections::{HashMap, HashSet};
 

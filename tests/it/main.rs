@@ -1,8 +1,18 @@
 //! The integration tests: one binary, one module a subject.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+/// Files in every form: tests/corpus/ingest.
+mod ingest;
 /// A slow evaluator of conditions, straight from the specification.
 mod reference;
+/// The recorded sample through the built binary: what is found, and the exit codes.
+mod sample;
 /// Sigma's detections: every case of tests/cases/sigma.
 mod sigma;
 /// The spool in a process that is killed again and again.
 mod spool_kill;
+/// The engine against the reference, on generated rules and events.
+mod equivalence;
+/// Documents of Sigma: what they become, and why they are refused.
+mod rules;

@@ -1,7 +1,7 @@
 //! A slow, obvious evaluator: what a condition means, written down straight from the specification.
 //!
-//! It parses the event anew into its own tree (numbers keep their text), and looks at every value for
-//! every test. The engine must agree with it.
+//! It parses the event anew into its own tree (numbers keep their text), and looks at every value
+//! for every test. The engine must agree with it.
 
 use std::net::IpAddr;
 
@@ -162,8 +162,8 @@ fn value_holds(value: &Json, matcher: &Matcher) -> bool {
     }
 }
 
-/// Every value at a path. A key may hold dots, so every way to cut the path is tried; an array on the
-/// way stands for each of its elements. `.` is the value itself.
+/// Every value at a path. A key may hold dots, so every way to cut the path is tried; an array on
+/// the way stands for each of its elements. `.` is the value itself.
 fn found(value: &Json, path: &str) -> Vec<Json> {
     if path == "." {
         return vec![value.clone()];

@@ -1,11 +1,15 @@
-//! Every case of tests/cases/sigma: a detection, events that it matches or not, or why it is refused.
+//! Every case of tests/cases/sigma: a detection, events that it matches or not, or why it is
+//! refused.
 
 use std::path::PathBuf;
 
+use kubewitness::engine::Engine;
+use kubewitness::engine::field::Shape;
+use kubewitness::engine::values::Subject;
 use kubewitness::rule::load::{Options, load_texts};
 use kubewitness::rule::placeholder::Placeholders;
 use kubewitness::rule::yaml::{self, Node, Value};
-use kubewitness::rule::{Body, Condition};
+use kubewitness::rule::{Body, RuleSet};
 
 use crate::reference;
 
@@ -17,17 +21,12 @@ fn items(node: Option<&Node>) -> &[Node] {
     }
 }
 
-fn load(detection: &str, options: &Options) -> Result<Condition, String> {
+fn load(detection: &str, options: &Options) -> Result<RuleSet, String> {
     let body: String = detection.lines().map(|line| format!("  {line}\n")).collect();
     let text = format!("title: case\nlogsource: {{product: any}}\ndetection:\n{body}");
-    let texts = [(PathBuf::from("case.yml"), text)];
-    let rules = load_texts(&texts, options).map_err(|problems| {
+    load_texts(&[(PathBuf::from("case.yml"), text)], options).map_err(|problems| {
         problems.iter().map(|problem| format!("{problem}\n")).collect::<String>()
-    })?;
-    match &rules.rules[0].body {
-        Body::Detection(condition) => Ok(condition.clone()),
-        Body::Correlation(_) => panic!("a detection"),
-    }
+    })
 }
 
 fn check(file: &str, case: &Node, placeholders: &Placeholders) {
@@ -40,23 +39,30 @@ fn check(file: &str, case: &Node, placeholders: &Placeholders) {
         assert!(problem.contains(reason), "{place}: {problem}");
         return;
     }
-    let condition = loaded.unwrap_or_else(|problem| panic!("{place}: {problem}"));
+    let rules = loaded.unwrap_or_else(|problem| panic!("{place}: {problem}"));
+    let Body::Detection(condition) = &rules.rules[0].body else { panic!("{place}: no detection") };
+    let engine = Engine::compile(rules.clone(), Shape::Json, &[]).expect(&place);
+    let mut scratch = engine.scratch();
     for (key, expected) in [("match", true), ("no_match", false)] {
         for event in items(case.get(key)) {
             let event = event.as_text().expect("an event is JSON in quotes");
-            assert_eq!(reference::holds(&condition, event), expected, "{place}{key}: {event}");
+            let place = format!("{place}{key}: {event}");
+            assert_eq!(reference::holds(condition, event), expected, "reference, {place}");
+            let subject = Subject::Json(event.as_bytes());
+            let matched = engine.evaluate(subject, &mut scratch);
+            assert_eq!(!matched.is_empty(), expected, "engine, {place}");
         }
     }
 }
 
 #[test]
-fn the_reference_agrees_with_every_case() {
+fn reference_and_engine_agree_with_every_case() {
     let mut files: Vec<PathBuf> = glob::glob("tests/cases/sigma/*.yml")
         .expect("a glob")
         .map(|path| path.expect("readable"))
         .collect();
     files.sort();
-    assert!(!files.is_empty());
+    assert!(files.len() > 5);
     for file in files {
         let text = std::fs::read_to_string(&file).expect("readable");
         let mut documents = yaml::read(&text).expect("YAML").into_iter();

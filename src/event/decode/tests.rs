@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 use super::*;
-use crate::event::{Slot, time};
+use crate::event::time;
 
 const A: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a","stage":"ResponseComplete","requestURI":"/version","verb":"get","user":{"username":"alice"},"responseStatus":{"code":200},"stageTimestamp":"2026-11-22T00:20:47.866160Z"}"#;
 const B: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1beta1","level":"Request","auditID":"b","stage":"ResponseComplete","requestURI":"/api","verb":"create","user":{"username":"bob"},"requestObject":{"kind":"Pod"},"stageTimestamp":"2026-11-22T00:20:48.866160Z"}"#;
@@ -233,7 +233,7 @@ fn aks() {
 
 #[test]
 fn gke_and_others() {
-    let entry = include_str!("../../../tests/corpus/gke/log-entry.json");
+    let entry = include_str!("../../../tests/corpus/ingest/gke/log-entry.json");
     check(entry, &["create@1b2c prod-1"]);
     let mut scratch = Scratch::default();
     let mut shown = String::new();
@@ -242,7 +242,10 @@ fn gke_and_others() {
             shown = String::from_utf8_lossy(event.raw()).into_owned();
         }
     });
-    assert_eq!(shown, include_str!("../../../tests/corpus/gke/log-entry.audit.json").trim_end());
+    assert_eq!(
+        shown,
+        include_str!("../../../tests/corpus/ingest/gke/log-entry.audit.json").trim_end()
+    );
     check(r#"{"insertId":"x","textPayload":"hello"}"#, &["control"]);
     let data = base64::engine::general_purpose::STANDARD.encode(entry);
     let push = format!(
@@ -267,7 +270,7 @@ fn every_cut_of_every_form_ends_in_something() {
     let list =
         format!(r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[{}]}}"#, item(A));
     let wrapped = format!(r#"{{"id":"1","timestamp":1,"message":{}}}"#, quoted(A));
-    let gke = include_str!("../../../tests/corpus/gke/log-entry.json").trim_end();
+    let gke = include_str!("../../../tests/corpus/ingest/gke/log-entry.json").trim_end();
     for text in [A, B, &list, &wrapped, gke] {
         for cut in 1..text.len() {
             let found = decoded(&[&text.as_bytes()[..cut]]);
@@ -297,7 +300,7 @@ proptest! {
 
     #[test]
     fn survives_mangled_records(at in 0usize..250, patch in "[\\x00-\\x7f]{0,12}", cut in 0usize..20) {
-        for text in [A, B, include_str!("../../../tests/corpus/gke/log-entry.json")] {
+        for text in [A, B, include_str!("../../../tests/corpus/ingest/gke/log-entry.json")] {
             let mut bytes = text.as_bytes().to_vec();
             let at = at.min(bytes.len());
             let end = (at + cut).min(bytes.len());

@@ -25,7 +25,7 @@ impl Walk<'_> {
         let document = Document::read(&object[..open]);
         let is_empty = object[open + 1..].trim_ascii_start().starts_with(b"]");
         if document.is_control || is_empty {
-            (self.emit)(Decoded::Control);
+            self.give(Decoded::Control);
             return;
         }
         let at = At { cluster: document.cluster.as_deref().or(at.cluster), ..at };
@@ -66,7 +66,7 @@ impl Walk<'_> {
             }
             _ => match CriLine::parse(text.as_bytes()) {
                 Some(line) => self.cri(&line, at),
-                None => (self.emit)(Decoded::Control),
+                None => self.give(Decoded::Control),
             },
         }
     }
@@ -99,7 +99,7 @@ impl Walk<'_> {
         let category = envelope::text(object, "category").unwrap_or_default();
         let properties = Fields::of(object).find(|field| field.key == b"properties");
         let (true, Some(field)) = (category.starts_with("kube-audit"), properties) else {
-            (self.emit)(Decoded::Control);
+            self.give(Decoded::Control);
             return;
         };
         let cluster =
@@ -134,7 +134,7 @@ impl Walk<'_> {
                 let at = At { cluster: cluster.as_deref().or(at.cluster), ..at };
                 self.whole(&json, at.copy(object.len()));
             }
-            gke::Mapped::Other => (self.emit)(Decoded::Control),
+            gke::Mapped::Other => self.give(Decoded::Control),
             gke::Mapped::Malformed => {
                 self.reject(at, object.len(), RejectReason::MalformedJson, "cut LogEntry");
             }

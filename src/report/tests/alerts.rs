@@ -3,9 +3,8 @@
 use crate::alert::evidence::Evidence;
 use crate::alert::summary::{Facts, Window, summarise};
 use crate::alert::time::EventTime;
-use crate::alert::{
-    Actor, ActorKind, Alert, AlertKind, AlertRule, Reason, Request, RuleSource, attack,
-};
+use crate::alert::{Actor, Alert, AlertKind, AlertRule, Reason, Request, RuleSource, attack};
+use crate::event::actor::ActorKind;
 use crate::rule::Level;
 
 /// Everything that could act on a terminal, a browser, a spreadsheet or a log.

@@ -1,0 +1,90 @@
+//! What an alert says of an event: who did it, what was asked, where it stands. Redacted.
+
+use crate::alert::id::{RequestKey, RequestParts};
+use crate::alert::sighting::Sighting;
+use crate::alert::{Actor, Request};
+use crate::event::actor::ActorKind;
+use crate::event::derived::{Derived, source_ip};
+use crate::event::redact::redact_text;
+use crate::event::value::Value;
+use crate::event::{Event, Slot};
+use ipnet::IpNet;
+
+/// What all alerts on one event share.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Context {
+    /// Who did it.
+    pub actor: Actor,
+    /// What was asked.
+    pub request: Request,
+    /// The command of an exec, redacted.
+    pub command: Option<String>,
+}
+
+impl Context {
+    /// Spells out a sighting. `proxies` are the networks whose X-Forwarded-For entries are believed.
+    pub fn new(sighting: &Sighting, proxies: &[IpNet]) -> Context {
+        let Some(event) = Event::salvage(&sighting.event) else { return Context::default() };
+        Context {
+            actor: actor(&event, proxies),
+            request: request(&event),
+            command: Derived::Command
+                .value(&event, &[])
+                .map(|command| redact_text(&command).into_owned()),
+        }
+    }
+}
+
+/// The key of the request that an event is a stage of.
+pub fn request_key(event: &Event<'_>, cluster: &str) -> RequestKey {
+    let text = |slot| event.text(slot).unwrap_or_default();
+    RequestKey::new(RequestParts {
+        cluster,
+        audit_id: &text(Slot::AuditId),
+        username: &text(Slot::Username),
+        verb: &text(Slot::Verb),
+        uri: &text(Slot::RequestUri),
+        received_at: &text(Slot::RequestReceivedTimestamp),
+    })
+}
+
+fn actor(event: &Event<'_>, proxies: &[IpNet]) -> Actor {
+    let username = event.text(Slot::Username).map(std::borrow::Cow::into_owned);
+    Actor {
+        kind: Some(ActorKind::of(username.as_deref().unwrap_or_default())),
+        username,
+        groups: texts(event.slot(Slot::UserGroups)),
+        impersonated: event
+            .slot(Slot::ImpersonatedUser)
+            .and_then(|user| user.member("username"))
+            .and_then(|name| name.text())
+            .map(std::borrow::Cow::into_owned),
+        source_ips: texts(event.slot(Slot::SourceIps)),
+        source_ip: source_ip(event, proxies).map(std::borrow::Cow::into_owned),
+        user_agent: event.text(Slot::UserAgent).map(|agent| redact_text(&agent).into_owned()),
+        credential_id: Derived::CredentialId.value(event, &[]).map(std::borrow::Cow::into_owned),
+    }
+}
+
+/// The texts of an array; at most a hundred, no alert needs more groups or addresses.
+fn texts(array: Option<Value<'_>>) -> Vec<String> {
+    let elements = array.into_iter().flat_map(|array| array.elements());
+    elements.filter_map(|value| value.text()).take(100).map(|text| text.into_owned()).collect()
+}
+
+fn request(event: &Event<'_>) -> Request {
+    let text = |slot| event.text(slot).map(std::borrow::Cow::into_owned);
+    Request {
+        verb: text(Slot::Verb),
+        uri: event.text(Slot::RequestUri).map(|uri| redact_text(&uri).into_owned()),
+        resource: text(Slot::Resource),
+        subresource: text(Slot::Subresource),
+        api_group: text(Slot::ApiGroup),
+        namespace: text(Slot::Namespace),
+        name: text(Slot::Name),
+        decision: event
+            .annotation("authorization.k8s.io/decision")
+            .map(std::borrow::Cow::into_owned),
+        code: event.code().map(i32::from),
+    }
+}

@@ -1,0 +1,274 @@
+//! One event that some rule matched, packed: everything that an alert or a correlation needs of it.
+//!
+//! Most matched events only feed correlations and never become an alert, so nothing is spelled out
+//! before it is asked for: a sighting carries the event's bytes without its bodies, and the
+//! [`Context`] of an alert is made from them when there is one to raise.
+//!
+//! ```text
+//! u8 stage │ [u8;16] request key │ str audit id │ str cluster │ str position │ bytes event
+//! u16 matches { u32 detection │ u8 reasons { str field │ str value │ str matched } │ u8 feeds { feed } }
+//! feed: u32 correlation │ u32 member │ u64 key │ u64 value │ u8 flags │ f64 number
+//!       u8 labels { str field │ str value } │ u8 parents { feed }
+//! ```
+//! Integers are little-endian, `str` and `bytes` are a u32 length and the bytes. It is read back by
+//! the run that wrote it and kept nowhere longer.
+
+use crate::alert::Reason;
+use crate::alert::context::request_key;
+use crate::alert::id::RequestKey;
+use crate::engine::correlate::Feed;
+use crate::engine::values::Subject;
+use crate::engine::{Engine, Scratch};
+use crate::event::redact::redact_field;
+use crate::event::{Event, Slot};
+
+/// A packed event with its matches, spelled out again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sighting {
+    /// Event time in microseconds since the epoch.
+    pub time_us: i64,
+    /// The audit stage.
+    pub stage: Stage,
+    /// The request that the event is a stage of.
+    pub request_key: RequestKey,
+    /// `auditID`, cut to [`AUDIT_ID_CHARS_MAX`] characters: clients choose it, at any length.
+    pub audit_id: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Where the event was read.
+    pub position: String,
+    /// The event without its bodies.
+    pub event: Vec<u8>,
+    /// The detections that matched, ascending.
+    pub matches: Vec<Match>,
+}
+
+/// One detection that matched.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Match {
+    /// The detection's position in the engine.
+    pub detection: u32,
+    /// Why it matched, redacted; empty where the rule raises no alerts itself.
+    pub reasons: Vec<Reason>,
+    /// The correlations it feeds.
+    pub feeds: Vec<Feed>,
+}
+
+/// An audit stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// The event was cut before its stage, or names another one.
+    #[default]
+    Unknown,
+    /// Before the request is handled.
+    RequestReceived,
+    /// Headers are sent: sessions, watches, refused authentications.
+    ResponseStarted,
+    /// The answer is complete.
+    ResponseComplete,
+    /// The API server panicked.
+    Panic,
+}
+
+/// Every stage with its name, in the order of the enum.
+const STAGES: [(Stage, &str); 5] = [
+    (Stage::Unknown, ""),
+    (Stage::RequestReceived, "RequestReceived"),
+    (Stage::ResponseStarted, "ResponseStarted"),
+    (Stage::ResponseComplete, "ResponseComplete"),
+    (Stage::Panic, "Panic"),
+];
+
+impl Stage {
+    /// Kubernetes' name of the stage; empty for [`Stage::Unknown`].
+    pub fn as_str(self) -> &'static str {
+        STAGES[self as usize].1
+    }
+
+    /// Whether another stage of the same request can follow.
+    pub fn is_open(self) -> bool {
+        matches!(self, Stage::RequestReceived | Stage::ResponseStarted)
+    }
+
+    fn of(event: &Event<'_>) -> Stage {
+        let name = event.plain(Slot::Stage).unwrap_or_default();
+        STAGES.iter().find(|(_, known)| known.as_bytes() == name).map_or(Stage::Unknown, |s| s.0)
+    }
+}
+
+/// Longer audit ids are cut in alerts; the request key has the whole.
+pub const AUDIT_ID_CHARS_MAX: usize = 4_096;
+
+/// Packs an event with the detections that `Engine::evaluate` just found with this scratch, behind
+/// what `bytes` holds.
+pub fn pack(
+    engine: &Engine,
+    event: &Event<'_>,
+    matched: &[u32],
+    (cluster, position): (&str, &str),
+    scratch: &mut Scratch,
+    bytes: &mut Vec<u8>,
+) {
+    bytes.push(Stage::of(event) as u8);
+    bytes.extend_from_slice(&request_key(event, cluster).0);
+    let audit_id = event.text(Slot::AuditId).unwrap_or_default();
+    let cut = audit_id.char_indices().nth(AUDIT_ID_CHARS_MAX).map_or(audit_id.len(), |(at, _)| at);
+    put(bytes, &audit_id.as_bytes()[..cut]);
+    put(bytes, cluster.as_bytes());
+    put(bytes, position.as_bytes());
+    put_event(bytes, event);
+    bytes.extend_from_slice(&(matched.len() as u16).to_le_bytes());
+    let subject = Subject::Audit(event);
+    for &detection in matched.iter().take(usize::from(u16::MAX)) {
+        bytes.extend_from_slice(&detection.to_le_bytes());
+        let reasons = if engine.detection(detection).alerts {
+            engine.reasons(detection, subject, scratch)
+        } else {
+            Vec::new()
+        };
+        bytes.push(reasons.len() as u8);
+        let resource = event.text(Slot::Resource).unwrap_or_default();
+        for reason in reasons {
+            put(bytes, reason.field.as_bytes());
+            put(bytes, redact_field(&reason.field, &resource, &reason.value).as_bytes());
+            put(bytes, reason.matched.as_bytes());
+        }
+        put_feeds(bytes, &engine.feeds(detection, subject, cluster, scratch));
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, part: &[u8]) {
+    bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(part);
+}
+
+/// The event's bytes with `null` in place of the bodies.
+fn put_event(bytes: &mut Vec<u8>, event: &Event<'_>) {
+    let raw = event.raw();
+    let mut bodies: Vec<(usize, usize)> = [Slot::RequestObject, Slot::ResponseObject]
+        .into_iter()
+        .filter_map(|slot| event.range(slot))
+        .collect();
+    bodies.sort_unstable();
+    let length_at = bytes.len();
+    bytes.extend_from_slice(&[0; 4]);
+    let mut at = 0;
+    for (start, end) in bodies {
+        bytes.extend_from_slice(&raw[at..start]);
+        bytes.extend_from_slice(b"null");
+        at = end;
+    }
+    bytes.extend_from_slice(&raw[at..]);
+    let length = (bytes.len() - length_at - 4) as u32;
+    bytes[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+fn put_feeds(bytes: &mut Vec<u8>, feeds: &[Feed]) {
+    bytes.push(feeds.len() as u8);
+    for feed in feeds.iter().take(usize::from(u8::MAX)) {
+        bytes.extend_from_slice(&feed.correlation.to_le_bytes());
+        bytes.extend_from_slice(&feed.member.to_le_bytes());
+        bytes.extend_from_slice(&feed.key.to_le_bytes());
+        bytes.extend_from_slice(&feed.value.to_le_bytes());
+        bytes.push(u8::from(feed.number.is_some()) | u8::from(feed.is_valueless) << 1);
+        bytes.extend_from_slice(&feed.number.unwrap_or_default().to_le_bytes());
+        bytes.push(feed.labels.len() as u8);
+        for (field, value) in &feed.labels {
+            put(bytes, field.as_bytes());
+            put(bytes, value.as_bytes());
+        }
+        put_feeds(bytes, &feed.parents);
+    }
+}
+
+impl Sighting {
+    /// Unpacks what [`pack`] wrote, into the buffers of an earlier sighting; `None` when the bytes
+    /// are none.
+    pub fn unpack(&mut self, bytes: &[u8], time_us: i64) -> Option<()> {
+        let mut reader = Reader { bytes };
+        self.time_us = time_us;
+        self.stage = STAGES.get(usize::from(reader.byte()?))?.0;
+        self.request_key = RequestKey(reader.array()?);
+        reader.text_into(&mut self.audit_id)?;
+        reader.text_into(&mut self.cluster)?;
+        reader.text_into(&mut self.position)?;
+        self.event.clear();
+        self.event.extend_from_slice(reader.part()?);
+        let matches = usize::from(u16::from_le_bytes(reader.array()?));
+        self.matches.clear();
+        for _ in 0..matches {
+            self.matches.push(reader.found()?);
+        }
+        Some(())
+    }
+}
+
+struct Reader<'r> {
+    bytes: &'r [u8],
+}
+
+impl<'r> Reader<'r> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.bytes.split_first_chunk()?;
+        self.bytes = rest;
+        Some(*array)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn part(&mut self) -> Option<&'r [u8]> {
+        let length = u32::from_le_bytes(self.array()?) as usize;
+        let (part, rest) = self.bytes.split_at_checked(length)?;
+        self.bytes = rest;
+        Some(part)
+    }
+
+    fn text_into(&mut self, text: &mut String) -> Option<()> {
+        text.clear();
+        text.push_str(std::str::from_utf8(self.part()?).ok()?);
+        Some(())
+    }
+
+    fn text(&mut self) -> Option<String> {
+        Some(std::str::from_utf8(self.part()?).ok()?.to_owned())
+    }
+
+    fn found(&mut self) -> Option<Match> {
+        let detection = u32::from_le_bytes(self.array()?);
+        let mut reasons = Vec::new();
+        for _ in 0..self.byte()? {
+            let (field, value, matched) = (self.text()?, self.text()?, self.text()?);
+            reasons.push(Reason { field, value, matched });
+        }
+        Some(Match { detection, reasons, feeds: self.feeds()? })
+    }
+
+    fn feeds(&mut self) -> Option<Vec<Feed>> {
+        let mut feeds = Vec::new();
+        for _ in 0..self.byte()? {
+            let correlation = u32::from_le_bytes(self.array()?);
+            let member = u32::from_le_bytes(self.array()?);
+            let key = u64::from_le_bytes(self.array()?);
+            let value = u64::from_le_bytes(self.array()?);
+            let flags = self.byte()?;
+            let number = f64::from_le_bytes(self.array()?);
+            let mut labels = Vec::new();
+            for _ in 0..self.byte()? {
+                labels.push((self.text()?, self.text()?));
+            }
+            feeds.push(Feed {
+                correlation,
+                member,
+                key,
+                value,
+                number: (flags & 1 != 0).then_some(number),
+                is_valueless: flags & 2 != 0,
+                labels,
+                parents: self.feeds()?,
+            });
+        }
+        Some(feeds)
+    }
+}

@@ -1,0 +1,132 @@
+//! Regular expressions as Sigma authors write them (Python's and PCRE's common ground) in the
+//! syntax of the `regex` crate.
+//!
+//! The two differ in a few literals: `{` that begins no repetition, `[` and `&&` inside of a class,
+//! `\<`, `\>` and `\Z`. Look-around and back-references have no linear-time equivalent; the `regex`
+//! crate refuses them, and so do we.
+
+use std::iter::Peekable;
+use std::str::Chars;
+
+/// Rewrites an expression; what needs no rewriting stays as it is, and what is wrong stays wrong.
+pub fn portable(source: &str) -> String {
+    let mut text = String::with_capacity(source.len() + 8);
+    let mut chars = source.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => escape(&mut chars, false, &mut text),
+            '[' => {
+                text.push('[');
+                class(&mut chars, &mut text);
+            }
+            '{' => repetition(&mut chars, &mut text),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+/// What follows a backslash.
+fn escape(chars: &mut Peekable<Chars<'_>>, in_class: bool, text: &mut String) {
+    match (chars.next(), in_class) {
+        (Some(c @ ('<' | '>')), _) => text.push(c),
+        (Some('Z'), false) => text.push_str("\\z"),
+        (Some('b'), true) => text.push_str("\\x08"),
+        (Some(c), _) => {
+            text.push('\\');
+            text.push(c);
+        }
+        (None, _) => text.push('\\'),
+    }
+}
+
+/// What follows a `[`, up to its `]`.
+fn class(chars: &mut Peekable<Chars<'_>>, text: &mut String) {
+    if chars.next_if_eq(&'^').is_some() {
+        text.push('^');
+    }
+    if chars.next_if_eq(&']').is_some() {
+        text.push_str("\\]");
+    }
+    while let Some(c) = chars.next() {
+        match c {
+            ']' => {
+                text.push(']');
+                return;
+            }
+            '\\' => escape(chars, true, text),
+            '[' if is_posix(chars) => {
+                text.push('[');
+                for c in chars.by_ref() {
+                    text.push(c);
+                    if c == ']' {
+                        break;
+                    }
+                }
+            }
+            '[' => text.push_str("\\["),
+            '&' | '~' => {
+                text.push('\\');
+                text.push(c);
+            }
+            c => text.push(c),
+        }
+    }
+}
+
+/// Whether `[:alpha:]` or its like follows the `[`.
+fn is_posix(chars: &Peekable<Chars<'_>>) -> bool {
+    let rest: String = chars.clone().take(12).collect();
+    rest.strip_prefix(':').and_then(|rest| rest.split_once(":]")).is_some_and(|(name, _)| {
+        name.strip_prefix('^').unwrap_or(name).bytes().all(|byte| byte.is_ascii_lowercase())
+    })
+}
+
+/// What follows a `{`: a repetition, or a literal.
+fn repetition(chars: &mut Peekable<Chars<'_>>, text: &mut String) {
+    let inside: String = chars.clone().take_while(|c| *c != '}').take(16).collect();
+    let is_closed = chars.clone().nth(inside.chars().count()) == Some('}');
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_repetition = is_closed
+        && match inside.split_once(',') {
+            Some((least, most)) => {
+                digits(least) && digits(most) && !(least.is_empty() && most.is_empty())
+            }
+            None => !inside.is_empty() && digits(&inside),
+        };
+    match (is_repetition, inside.starts_with(',')) {
+        (true, true) => text.push_str("{0"),
+        (true, false) => text.push('{'),
+        (false, _) => text.push_str("\\{"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_of_other_dialects_stay_literals() {
+        let cases = [
+            (r"^a\.b{2}c{1,}d{2,3}$", r"^a\.b{2}c{1,}d{2,3}$"),
+            (r"a{,3}", r"a{0,3}"),
+            (r"\${jndi:", r"\$\{jndi:"),
+            (r"{a}", r"\{a}"),
+            (r"[[]x", r"[\[]x"),
+            (r"[^]]", r"[^\]]"),
+            (r"[[:alpha:]_]", r"[[:alpha:]_]"),
+            (r"[a&&b]", r"[a\&\&b]"),
+            (r"\<script\>", r"<script>"),
+            (r"end\Z", r"end\z"),
+            (r"[\b]", r"[\x08]"),
+            (r"\[a", r"\[a"),
+            (r"trailing\", r"trailing\"),
+        ];
+        for (source, expected) in cases {
+            assert_eq!(portable(source), expected, "{source}");
+            if !source.ends_with('\\') {
+                regex::Regex::new(expected).unwrap();
+            }
+        }
+    }
+}
