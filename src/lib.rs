@@ -8,6 +8,7 @@ pub mod engine;
 pub mod alert;
 pub mod spool;
 pub mod cases;
+pub mod coverage;
 pub mod report;
 pub mod replay;
 pub mod cli;

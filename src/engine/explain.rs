@@ -101,7 +101,8 @@ fn shorten(text: &str) -> String {
     }
 }
 
-/// The whole condition, one part a line, indented, `+` before what holds and `-` before what does not.
+/// The whole condition, one part a line, indented, `+` before what holds and `-` before what does
+/// not.
 pub fn explain(
     program: &Program,
     expression: &Expression,

@@ -1,8 +1,8 @@
 //! The gate: a few fields with few values that nearly every rule asks for, as one bit mask.
 //!
-//! For verb, stage, kind of actor, outcome and subresource, a rule's mask says under which values its
-//! condition can hold at all, found by evaluating the condition in three-valued logic with everything
-//! else unknown. An event has one bit a field.
+//! For verb, stage, kind of actor, outcome and subresource, a rule's mask says under which values
+//! its condition can hold at all, found by evaluating the condition in three-valued logic with
+//! everything else unknown. An event has one bit a field.
 
 use crate::engine::field::FieldId;
 use crate::engine::predicate::Check;

@@ -1,10 +1,11 @@
 //! Which rules can still match an event: the filter before any condition is evaluated.
 //!
 //! Events fall into **classes**: equal verb, stage, kind of actor, outcome, subresource
-//! ([`gate`](crate::engine::gate)), resource, and the parts that are there (bodies, extras, …). Of a class everything that depends on these alone is
-//! known, so a rule belongs to it only when three-valued logic says that its condition can still hold,
-//! and there it hangs on one necessary **clause** of what is left to know: a set of predicates of which
-//! one holds whenever the rule does. An event meets the rules of its class whose clause holds.
+//! ([`gate`](crate::engine::gate)), resource, and the parts that are there (bodies, extras, …). Of
+//! a class everything that depends on these alone is known, so a rule belongs to it only when
+//! three-valued logic says that its condition can still hold, and there it hangs on one necessary
+//! **clause** of what is left to know: a set of predicates of which one holds whenever the rule
+//! does. An event meets the rules of its class whose clause holds.
 //!
 //! Classes are made when their first event comes, one set a thread; a cluster has a few hundred.
 
@@ -39,8 +40,8 @@ pub struct Index {
     /// The gate's fields as far as rules name them.
     gate_fields: Vec<(FieldId, &'static str)>,
     resource_field: Option<FieldId>,
-    /// Per field, the parts of an event (bits of [`PRESENCE`]) without which it has no value; 0 where
-    /// that cannot be said.
+    /// Per field, the parts of an event (bits of [`PRESENCE`]) without which it has no value; 0
+    /// where that cannot be said.
     roots: Vec<u8>,
     /// Resources that rules name, with their number; 0 is absent.
     resources: FxHashMap<Box<str>, u32>,
@@ -292,8 +293,8 @@ fn roots(program: &Program, field: FieldId) -> u8 {
     }
 }
 
-/// The clauses that say something beyond what is known: those with a predicate that holds anyway are
-/// satisfied, predicates that cannot hold are left out.
+/// The clauses that say something beyond what is known: those with a predicate that holds anyway
+/// are satisfied, predicates that cannot hold are left out.
 fn open_clauses<'k>(
     program: &Program,
     clauses: &[Vec<PredicateId>],

@@ -206,7 +206,8 @@ mod tests {
             value in "[abAB\u{e4}\u{c4}Σς]{0,12}",
         ) {
             let checks = checks(&words);
-            let predicates = checks.iter().enumerate().map(|(n, check)| (PredicateId(n as u32), check));
+            let numbered = checks.iter().enumerate();
+            let predicates = numbered.map(|(n, check)| (PredicateId(n as u32), check));
             let matcher = FieldMatcher::new(predicates).expect("small automata build");
             let mut hits = vec![false; checks.len()];
             let item = Item::Made(&value);

@@ -1,8 +1,8 @@
 //! Remembers what was decided for a value: user agents, users, namespaces and reasons repeat from
 //! event to event, and looking one up is cheaper than deciding it again.
 //!
-//! Keys are compared whole, so nobody can make one value pass for another. A memo whose values do not
-//! repeat turns itself off.
+//! Keys are compared whole, so nobody can make one value pass for another. A memo whose values do
+//! not repeat turns itself off.
 
 use rustc_hash::FxHashMap;
 

@@ -2,8 +2,8 @@
 //!
 //! Pure: no I/O, no clock, no async. An event meets three filters before a condition is evaluated:
 //! its class (the rules that can hold at all for its verb, resource, outcome, …), the index (a
-//! predicate that must hold), and the order of a condition's parts (cheap ones first). The cost grows with the event, not with the
-//! number of rules.
+//! predicate that must hold), and the order of a condition's parts (cheap ones first). The cost
+//! grows with the event, not with the number of rules.
 
 pub mod field;
 pub mod values;

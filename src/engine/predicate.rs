@@ -116,8 +116,8 @@ impl Check {
         }
     }
 
-    /// Whether the field's values satisfy it; they must have been found. Blocks are evaluated by their
-    /// program, which has the state for it.
+    /// Whether the field's values satisfy it; they must have been found. Blocks are evaluated by
+    /// their program, which has the state for it.
     pub fn holds(&self, field: FieldId, values: &Values, subject: Subject<'_>) -> bool {
         let mut items = values.items(field, subject.raw());
         match self {

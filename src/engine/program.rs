@@ -16,9 +16,12 @@ use crate::engine::predicate::{Check, Predicate, PredicateId};
 use crate::engine::values::{Item, Subject, Values};
 use crate::rule::{Condition, Matcher, Place, Test};
 
-/// The compiled size that one regular expression may have, in bytes; the `regex` crate's own default
-/// is ten times as much. Matching is linear in the text whatever the expression.
+/// The compiled size that one regular expression may have, in bytes; the `regex` crate's own
+/// default is ten times as much. Matching is linear in the text whatever the expression.
 pub const REGEX_BYTES_MAX: usize = 1 << 20;
+
+/// Scratch space beyond this is given back after the event that needed it.
+pub const BUFFER_KEPT_BYTES: usize = 1 << 20;
 
 /// A boolean expression over predicates.
 #[derive(Clone, Debug)]
@@ -78,6 +81,9 @@ impl State {
     #[inline]
     pub fn clear(&mut self) {
         self.values.clear();
+        if self.buffer.capacity() > BUFFER_KEPT_BYTES {
+            self.buffer = Vec::new();
+        }
         for id in self.decided.drain(..) {
             self.truth[id.0 as usize] = Truth::Unknown;
         }
@@ -145,8 +151,8 @@ impl Builder {
         })
     }
 
-    /// The parts of a conjunction or disjunction, cheapest first: what is decided by a slot spares a
-    /// walk through a body.
+    /// The parts of a conjunction or disjunction, cheapest first: what is decided by a slot spares
+    /// a walk through a body.
     fn parts(&mut self, parts: &[Condition]) -> Result<Box<[Expression]>, Error> {
         let mut parts: Vec<_> =
             parts.iter().map(|part| self.expression(part)).collect::<Result<_, _>>()?;
@@ -199,8 +205,8 @@ impl Builder {
         id
     }
 
-    /// For a pattern with wildcards, the predicate that its longest literal is somewhere in the text:
-    /// decided together with all others, and nearly always enough to say no.
+    /// For a pattern with wildcards, the predicate that its longest literal is somewhere in the
+    /// text: decided together with all others, and nearly always enough to say no.
     fn literal_of(&mut self, field: FieldId, check: &Check) -> Option<PredicateId> {
         /// Shorter literals are in too many texts to be worth it.
         const LITERAL_MIN: usize = 3;
@@ -425,8 +431,8 @@ impl Program {
         }
     }
 
-    /// Whether the program's only expression holds on an element of an array, or on a value that was
-    /// computed (`pod.image[any]`), which has no inside but itself.
+    /// Whether the program's only expression holds on an element of an array, or on a value that
+    /// was computed (`pod.image[any]`), which has no inside but itself.
     pub fn holds_on_element(&self, item: &Item<'_>, state: &mut State) -> bool {
         let made;
         let raw = match item {

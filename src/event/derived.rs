@@ -1,8 +1,8 @@
 //! Fields that are computed from an event rather than written in it: the request's path without its
 //! query, the command of an exec, the source address that can be trusted.
 //!
-//! Each is a function of the event alone (and of the configured proxies), so rules that use them mean
-//! the same live, in replay and in tests.
+//! Each is a function of the event alone (and of the configured proxies), so rules that use them
+//! mean the same live, in replay and in tests.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -267,7 +267,11 @@ fn command<'a>(event: &Event<'a>) -> Option<Cow<'a, str>> {
         .filter(|(key, _)| *key == "command")
         .map(|(_, value)| percent_decode(value, true))
         .collect();
-    (!words.is_empty()).then(|| Cow::Owned(words.join(" ")))
+    if words.is_empty() {
+        // GKE leaves the query out and names the command in a label of its own.
+        return event.annotation("command.gke.io/command");
+    }
+    Some(Cow::Owned(words.join(" ")))
 }
 
 /// Whether the request asks for `dryRun=All`, in its query or (deletes) in its DeleteOptions.

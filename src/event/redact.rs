@@ -1,8 +1,8 @@
 //! Keeps secrets out of what leaves memory: which fields hold them, and what they look like.
 //!
-//! Matching reads the original bytes; whatever is shown (reasons, URIs, summaries) passes here first.
-//! Paths come from the table of places where Kubernetes puts secret material, patterns from the
-//! formats of the credentials themselves.
+//! Matching reads the original bytes; whatever is shown (reasons, URIs, summaries) passes here
+//! first. Paths come from the table of places where Kubernetes puts secret material, patterns from
+//! the formats of the credentials themselves.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -62,6 +62,7 @@ pub fn holds_secret(field: &str, resource: &str) -> bool {
     let Some(path) = ["requestObject", "responseObject", "object"]
         .iter()
         .find_map(|root| field.strip_prefix(root))
+        .filter(|rest| rest.is_empty() || rest.starts_with('.'))
     else {
         return field == "keywords" || field.starts_with("user.extra.") && !is_public_extra(field);
     };
@@ -129,6 +130,8 @@ mod tests {
             ("user.extra.oidc-claim", "pods", true),
             ("keywords", "pods", true),
             ("verb", "secrets", false),
+            ("objectRef.resource", "secrets", false),
+            ("objectRef.namespace", "configmaps", false),
         ] {
             assert_eq!(holds_secret(field, resource), is_secret, "{field} of {resource}");
         }

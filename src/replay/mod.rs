@@ -7,8 +7,8 @@
 //!       → duplicates dropped → stages folded, correlations fed → alerts
 //! ```
 //!
-//! Nothing after the workers depends on their number, so neither do the alerts. Memory is bounded by
-//! the chunks that are out and the sorter's budget, whatever the size of the input.
+//! Nothing after the workers depends on their number, so neither do the alerts. Memory is bounded
+//! by the chunks that are out and the sorter's budget, whatever the size of the input.
 
 pub mod sorter;
 pub mod worker;

@@ -1,3 +1,5 @@
+//! The compiled engine finds what trying every shipped rule finds.
+
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
