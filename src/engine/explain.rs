@@ -80,7 +80,7 @@ fn witness(
     state.values.find(program.fields(), subject, predicate.field);
     let holds = |item: &crate::engine::values::Item<'_>| match &predicate.check {
         Check::Elements(Quantifier::None, _) => false,
-        Check::Elements(_, block) => block.holds_on_element(item),
+        Check::Elements(_, block) => block.holds_on_element(item, &mut block.state(&[])),
         Check::Null | Check::Exists(_) | Check::FieldRef(..) => true,
         check => check.holds_on(item),
     };

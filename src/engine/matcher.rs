@@ -3,7 +3,7 @@
 //!
 //! The cost is that of the value, whatever the number of predicates.
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 use rustc_hash::FxHashMap;
 
 use crate::engine::predicate::{Check, PredicateId, lowercase};
@@ -35,6 +35,10 @@ struct Part {
     suffix: Vec<PredicateId>,
     inside: Vec<PredicateId>,
 }
+
+/// Up to so many bytes of literals the automaton is a full DFA: one table look-up a byte. Its table
+/// then stays below some ten megabytes.
+const DFA_BYTES_MAX: usize = 16 << 10;
 
 impl FieldMatcher {
     /// A matcher for those of the predicates that are about text at a place; the others are left to
@@ -108,8 +112,16 @@ impl TextMatcher {
         self.parts.sort_by(|left, right| left.text.cmp(&right.text));
         if !self.parts.is_empty() {
             let literals = self.parts.iter().map(|part| part.text.as_bytes());
+            let bytes: usize = self.parts.iter().map(|part| part.text.len()).sum();
+            let kind = if bytes <= DFA_BYTES_MAX {
+                AhoCorasickKind::DFA
+            } else {
+                AhoCorasickKind::ContiguousNFA
+            };
+            // A prefilter looks ahead for rare bytes; in texts this short it costs more than it saves.
             let mut builder = AhoCorasickBuilder::new();
-            self.automaton = Some(builder.match_kind(MatchKind::Standard).build(literals)?);
+            builder.match_kind(MatchKind::Standard).kind(Some(kind)).prefilter(false);
+            self.automaton = Some(builder.build(literals)?);
         }
         Ok(())
     }

@@ -64,6 +64,8 @@ pub struct State {
     is_shared: Vec<bool>,
     shared: Vec<FieldId>,
     buffer: Vec<u8>,
+    /// The states of the blocks that were evaluated, kept for the next event.
+    blocks: FxHashMap<PredicateId, Box<State>>,
 }
 
 impl State {
@@ -277,6 +279,7 @@ impl Program {
             is_shared: vec![false; self.fields.len()],
             shared: Vec::new(),
             buffer: Vec::new(),
+            blocks: FxHashMap::default(),
         }
     }
 
@@ -347,7 +350,18 @@ impl Program {
         if let Check::FieldRef(other, ..) = check {
             state.values.find(&self.fields, subject, *other);
         }
-        let holds = check.holds(*field, &state.values, subject);
+        let holds = match check {
+            Check::Elements(quantifier, block) => {
+                let mut inner =
+                    state.blocks.remove(&id).unwrap_or_else(|| Box::new(block.state(&[])));
+                let items = state.values.items(*field, subject.raw());
+                let holds =
+                    quantifier.holds(items, &mut |item| block.holds_on_element(&item, &mut inner));
+                state.blocks.insert(id, inner);
+                holds
+            }
+            check => check.holds(*field, &state.values, subject),
+        };
         state.set(id, holds);
         holds
     }
@@ -376,7 +390,7 @@ impl Program {
 
     /// Whether the program's only expression holds on an element of an array, or on a value that was
     /// computed (`pod.image[any]`), which has no inside but itself.
-    pub fn holds_on_element(&self, item: &Item<'_>) -> bool {
+    pub fn holds_on_element(&self, item: &Item<'_>, state: &mut State) -> bool {
         let made;
         let raw = match item {
             Item::Json(value) => value.raw(),
@@ -385,9 +399,9 @@ impl Program {
                 made.as_bytes()
             }
         };
-        let mut state = self.state(&[]);
+        state.clear();
         let subject = Subject::Json(raw);
-        self.expressions.iter().all(|expression| self.holds(expression, &mut state, subject))
+        self.expressions.iter().all(|expression| self.holds(expression, state, subject))
     }
 
     /// Hands over the values of a field as [`Program::text`] would give them, without allocating
@@ -401,10 +415,10 @@ impl Program {
     ) {
         state.values.find(&self.fields, subject, field);
         let mut items = state.values.items(field, subject.raw());
-        if let (Some(first), None) = (items.next(), items.next()) {
-            if let Some(plain) = first.plain().filter(|plain| plain.is_ascii()) {
-                return take(Some(plain));
-            }
+        if let (Some(first), None) = (items.next(), items.next())
+            && let Some(plain) = first.plain().filter(|plain| plain.is_ascii())
+        {
+            return take(Some(plain));
         }
         drop(items);
         let text = self.text(field, state, subject);
