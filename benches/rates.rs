@@ -146,6 +146,7 @@ fn table(rounds: &[Round], bytes: u64, first: Replayed) {
     row("decode", |round| round.decode, None);
     row("decode + match", |round| round.matching, None);
     row("replay, 1 thread", |round| round.one.cpu, Some(|round| round.one.wall));
+    row("  of it behind the last byte, on one thread", |round| round.one.alone, None);
     row("replay, 2 threads", |round| round.two.cpu, Some(|round| round.two.wall));
     row("replay, 1 thread, standard pack", |round| round.standard.cpu, None);
     println!();

@@ -1,5 +1,7 @@
 //! A replay end to end, its alerts counted and thrown away.
 
+#![allow(dead_code, reason = "each benchmark uses a part")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
