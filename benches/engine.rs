@@ -1,5 +1,5 @@
-//! Matching alone, on events that are parsed already: the shipped rules, and what ten thousand rules
-//! cost over a hundred.
+//! Matching alone, on events that are parsed already: the shipped rules, and what ten thousand
+//! rules cost over a hundred.
 
 mod meter;
 mod ruleset;

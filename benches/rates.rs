@@ -23,7 +23,7 @@ use crate::replaying::{Replayed, replay};
 use crate::synthetic::{Way, synthetic};
 use crate::traffic::{Traffic, each_line};
 
-/// How often everything is measured, in turns, so that a machine whose speed drifts slows all alike.
+/// How often everything is measured, in turns, so that a machine whose speed drifts slows all.
 const ROUNDS: usize = 5;
 
 /// Bytes of input for the many rules.

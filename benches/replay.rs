@@ -1,5 +1,5 @@
-//! Replay end to end with every shipped rule, beside the floor: a SIMD JSON reader that takes twenty
-//! fields out of the same file and does nothing with them.
+//! Replay end to end with every shipped rule, beside the floor: a SIMD JSON reader that takes
+//! twenty fields out of the same file and does nothing with them.
 
 mod extraction;
 mod meter;

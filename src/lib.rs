@@ -6,6 +6,7 @@ pub mod ingest;
 pub mod rule;
 pub mod engine;
 pub mod alert;
+pub mod spool;
 pub mod cases;
 pub mod report;
 pub mod replay;

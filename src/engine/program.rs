@@ -11,6 +11,7 @@ use crate::engine::Error;
 use crate::engine::cost;
 use crate::engine::field::{FieldId, FieldTable, Shape};
 use crate::engine::matcher::FieldMatcher;
+use crate::engine::memo::Memo;
 use crate::engine::predicate::{Check, Predicate, PredicateId};
 use crate::engine::values::{Item, Subject, Values};
 use crate::rule::{Condition, Matcher, Place, Test};
@@ -64,6 +65,10 @@ pub struct State {
     is_shared: Vec<bool>,
     shared: Vec<FieldId>,
     buffer: Vec<u8>,
+    /// Per field, the text predicates that hold for a value.
+    memos: Vec<Memo<Box<[PredicateId]>>>,
+    /// Per predicate that is decided by itself, whether it holds for a value.
+    checked: FxHashMap<PredicateId, Memo<bool>>,
     /// The states of the blocks that were evaluated, kept for the next event.
     blocks: FxHashMap<PredicateId, Box<State>>,
 }
@@ -269,6 +274,20 @@ impl Builder {
     }
 }
 
+/// Whether one value satisfies a check, remembered.
+fn checked(memo: &mut Memo<bool>, check: &Check, item: &Item<'_>) -> bool {
+    let key = item.key();
+    if !memo.is_on(key) {
+        return check.holds_on(item);
+    }
+    if let Some(known) = memo.get(key) {
+        return *known;
+    }
+    let holds = check.holds_on(item);
+    memo.insert(key, holds);
+    holds
+}
+
 impl Program {
     /// Fresh state for a thread.
     pub fn state(&self, proxies: &[IpNet]) -> State {
@@ -279,6 +298,8 @@ impl Program {
             is_shared: vec![false; self.fields.len()],
             shared: Vec::new(),
             buffer: Vec::new(),
+            memos: vec![Memo::default(); self.fields.len()],
+            checked: FxHashMap::default(),
             blocks: FxHashMap::default(),
         }
     }
@@ -360,6 +381,10 @@ impl Program {
                 state.blocks.insert(id, inner);
                 holds
             }
+            Check::Regex(_) | Check::Wildcard { .. } => {
+                let memo = state.checked.entry(id).or_default();
+                state.values.items(*field, subject.raw()).any(|item| checked(memo, check, &item))
+            }
             check => check.holds(*field, &state.values, subject),
         };
         state.set(id, holds);
@@ -375,16 +400,28 @@ impl Program {
         state.is_shared[field.0 as usize] = true;
         state.shared.push(field);
         state.values.find(&self.fields, subject, field);
-        let State { values, truth, decided, buffer, .. } = state;
+        let State { values, truth, decided, buffer, memos, .. } = state;
         let matcher = &self.shared[field.0 as usize];
+        let memo = &mut memos[field.0 as usize];
+        let mut hit = |id: PredicateId| {
+            let truth = &mut truth[id.0 as usize];
+            if *truth == Truth::Unknown {
+                *truth = Truth::Holds;
+                decided.push(id);
+            }
+        };
         for item in values.items(field, subject.raw()) {
-            matcher.test(&item, buffer, &mut |id| {
-                let truth = &mut truth[id.0 as usize];
-                if *truth == Truth::Unknown {
-                    *truth = Truth::Holds;
-                    decided.push(id);
-                }
-            });
+            let key = item.key();
+            if !memo.is_on(key) {
+                matcher.test(&item, buffer, &mut hit);
+            } else if let Some(ids) = memo.get(key) {
+                ids.iter().for_each(|id| hit(*id));
+            } else {
+                let mut ids = Vec::new();
+                matcher.test(&item, buffer, &mut |id| ids.push(id));
+                ids.iter().for_each(|id| hit(*id));
+                memo.insert(key, ids.into());
+            }
         }
     }
 

@@ -95,6 +95,15 @@ impl<'v> Item<'v> {
         }
     }
 
+    /// The bytes that tell it from other values: as written, or the text that was made.
+    #[inline]
+    pub fn key(&self) -> &'v [u8] {
+        match self {
+            Item::Json(value) => value.raw(),
+            Item::Made(text) => text.as_bytes(),
+        }
+    }
+
     /// Whether it is null.
     pub fn is_null(&self) -> bool {
         matches!(self, Item::Json(value) if value.kind() == Type::Null)

@@ -74,10 +74,10 @@ impl<'a> Value<'a> {
     pub fn text(&self) -> Option<Cow<'a, str>> {
         match self.kind() {
             Type::String => match self.plain() {
-                Some(inner) => Some(String::from_utf8_lossy(inner)),
+                Some(inner) => Some(utf8(inner)),
                 None => Some(Cow::Owned(unescape(inside(self.bytes)))),
             },
-            Type::Number | Type::Bool => Some(String::from_utf8_lossy(self.bytes)),
+            Type::Number | Type::Bool => Some(utf8(self.bytes)),
             Type::Null | Type::Object | Type::Array => None,
         }
     }
@@ -96,6 +96,14 @@ impl<'a> Value<'a> {
     /// has it.
     pub fn member(&self, key: &str) -> Option<Value<'a>> {
         self.members().filter(|(name, _)| name == key).map(|(_, value)| value).last()
+    }
+}
+
+/// The bytes as text; the checked way first, it is several times as fast as the lossy one.
+fn utf8(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
     }
 }
 

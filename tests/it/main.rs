@@ -10,6 +10,8 @@ mod reference;
 mod sample;
 /// Sigma's detections: every case of tests/cases/sigma.
 mod sigma;
+/// The spool in a process that is killed again and again.
+mod spool_kill;
 /// The engine against the reference, on generated rules and events.
 mod equivalence;
 /// Documents of Sigma: what they become, and why they are refused.
