@@ -10,6 +10,7 @@ use crate::engine::program::{Expression, Program};
 use crate::engine::values::Item;
 use crate::event::derived::{Outcome, actor_kind};
 use crate::event::{Event, Slot};
+use crate::rule::Quantifier;
 
 /// A field of the gate: its name, the values that have a bit, and whether absence has one. One more
 /// bit stands for every other value.
@@ -139,7 +140,11 @@ pub fn possible<'k>(
 pub fn decided(check: &Check, known: Known<'_>) -> Possible {
     const BOTH: Possible = Possible { holds: true, fails: true };
     let holds = match (check, known) {
-        (_, Known::Unknown) | (Check::FieldRef(..) | Check::Elements(..), _) => return BOTH,
+        (_, Known::Unknown) => return BOTH,
+        (Check::Elements(quantifier, _), Known::Absent) => {
+            matches!(quantifier, Quantifier::None | Quantifier::AllOrEmpty)
+        }
+        (Check::FieldRef(..) | Check::Elements(..), _) => return BOTH,
         (Check::Null, known) => known == Known::Absent,
         (Check::Exists(wanted), known) => (known != Known::Absent) == *wanted,
         (_, Known::Absent) => false,

@@ -1,7 +1,7 @@
 //! Which rules can still match an event: the filter before any condition is evaluated.
 //!
 //! Events fall into **classes**: equal verb, stage, kind of actor, outcome, subresource
-//! ([`gate`](crate::engine::gate)) and resource. Of a class everything that depends on these alone is
+//! ([`gate`](crate::engine::gate)), resource, and the parts that are there (bodies, extras, …). Of a class everything that depends on these alone is
 //! known, so a rule belongs to it only when three-valued logic says that its condition can still hold,
 //! and there it hangs on one necessary **clause** of what is left to know: a set of predicates of which
 //! one holds whenever the rule does. An event meets the rules of its class whose clause holds.
@@ -14,12 +14,13 @@ use rustc_hash::FxHashMap;
 
 use crate::engine::clause::{self, Reading};
 use crate::engine::cost;
-use crate::engine::field::{FieldId, Shape};
+use crate::engine::field::{FieldId, Shape, Source};
 use crate::engine::gate::{self, Known};
 use crate::engine::matcher::FieldMatcher;
 use crate::engine::predicate::{Check, PredicateId};
 use crate::engine::program::{Program, State};
 use crate::engine::values::Subject;
+use crate::event::derived::Derived;
 use crate::event::{Event, Slot};
 use crate::rule::Place;
 
@@ -38,6 +39,9 @@ pub struct Index {
     /// The gate's fields as far as rules name them.
     gate_fields: Vec<(FieldId, &'static str)>,
     resource_field: Option<FieldId>,
+    /// Per field, the parts of an event (bits of [`PRESENCE`]) without which it has no value; 0 where
+    /// that cannot be said.
+    roots: Vec<u8>,
     /// Resources that rules name, with their number; 0 is absent.
     resources: FxHashMap<Box<str>, u32>,
     resource_names: Vec<Box<str>>,
@@ -61,8 +65,18 @@ struct Class {
 /// The classes that a thread has met.
 #[derive(Clone, Debug, Default)]
 pub struct Classes {
-    met: FxHashMap<(u64, u32), Arc<Class>>,
+    met: FxHashMap<(u64, u32, u8), Arc<Class>>,
 }
+
+/// Parts of an event that many events lack, and with them every value that a rule could ask for.
+const PRESENCE: [Slot; 6] = [
+    Slot::RequestObject,
+    Slot::ResponseObject,
+    Slot::ImpersonatedUser,
+    Slot::UserExtra,
+    Slot::StatusMessage,
+    Slot::UserAgent,
+];
 
 const ABSENT: u32 = 0;
 /// A resource that no rule names as a whole.
@@ -99,6 +113,7 @@ impl Index {
             candidate_ns,
             gate_fields: Vec::new(),
             resource_field: None,
+            roots: (0..fields.len()).map(|id| roots(program, FieldId(id as u32))).collect(),
             resources: FxHashMap::default(),
             resource_names: vec!["".into()],
             general: Arc::default(),
@@ -204,7 +219,8 @@ impl Index {
     fn class_of(&self, program: &Program, classes: &mut Classes, event: &Event<'_>) -> Arc<Class> {
         let bits = gate::bits_of(event);
         let resource = self.resource_of(event);
-        if let Some(class) = classes.met.get(&(bits, resource)) {
+        let presence = presence_of(event);
+        if let Some(class) = classes.met.get(&(bits, resource, presence)) {
             return Arc::clone(class);
         }
         let is_received = bits & gate::REQUEST_RECEIVED != 0;
@@ -212,6 +228,10 @@ impl Index {
             return Arc::clone(&self.general);
         }
         let known = |field: FieldId| {
+            let roots = self.roots[field.0 as usize];
+            if roots != 0 && roots & presence == 0 {
+                return Known::Absent;
+            }
             if Some(field) == self.resource_field {
                 return match resource {
                     ABSENT => Known::Absent,
@@ -227,7 +247,7 @@ impl Index {
         };
         let class = Arc::new(self.class(program, bits, &known));
         if classes.met.len() < CLASSES_MAX {
-            classes.met.insert((bits, resource), Arc::clone(&class));
+            classes.met.insert((bits, resource, presence), Arc::clone(&class));
         }
         class
     }
@@ -245,6 +265,30 @@ impl Index {
     /// For a report on the index: rules that events of every class meet, fields read for them.
     pub fn sizes(&self) -> (usize, usize) {
         (self.general.always.len(), self.general.fields.len() + self.general.loose.len())
+    }
+}
+
+fn presence_of(event: &Event<'_>) -> u8 {
+    let parts = PRESENCE.iter().enumerate();
+    parts.map(|(bit, slot)| u8::from(event.slot(*slot).is_some()) << bit).sum()
+}
+
+/// The bits of the parts in which a field's values can stand.
+fn roots(program: &Program, field: FieldId) -> u8 {
+    let bit_of = |slot: Slot| PRESENCE.iter().position(|known| *known == slot).map(|bit| 1 << bit);
+    match program.fields().source(field) {
+        Source::Slot(slot) => bit_of(slot).unwrap_or(0),
+        Source::Rewrite(base, _) => roots(program, base),
+        Source::Derived(Derived::UserAgentFamily) => bit_of(Slot::UserAgent).unwrap_or(0),
+        Source::Derived(Derived::CredentialId) => bit_of(Slot::UserExtra).unwrap_or(0),
+        Source::Walk(walked) => {
+            let groups = program.fields().groups().iter().enumerate();
+            let used = groups.filter(|(bit, _)| walked & (1 << bit) != 0);
+            let bits: Option<Vec<u8>> =
+                used.map(|(_, group)| group.slot.and_then(bit_of)).collect();
+            bits.map_or(0, |bits| bits.into_iter().fold(0, |all, bit| all | bit))
+        }
+        Source::Derived(_) | Source::Whole => 0,
     }
 }
 

@@ -4,6 +4,8 @@
 
 /// Files in every form: tests/corpus/ingest.
 mod ingest;
+/// The compiled engine against trying every shipped rule.
+mod shipped;
 /// A slow evaluator of conditions, straight from the specification.
 mod reference;
 /// The recorded sample through the built binary: what is found, and the exit codes.
