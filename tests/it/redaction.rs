@@ -134,20 +134,25 @@ fn noise() -> impl Strategy<Value = Value> {
 /// An object with secrets at places that the table names.
 fn object() -> impl Strategy<Value = Value> {
     let secret = || "Pl4nted-[0-9a-f\"\\\\\n😀]{0,20}-Z";
-    let places = (secret(), noise(), noise(), 0..9usize).prop_map(|(secret, left, right, place)| {
-        let (kind, key, value) = match place {
-            0 => ("Secret", "data", json!({ "k": secret })),
-            1 => ("Secret", "stringData", json!({ "a": null, "k": secret, "l": secret })),
-            2 => ("ConfigMap", "binaryData", json!({ "k": secret })),
-            3 => ("TokenReview", "spec", json!({ "a": left, "token": secret })),
-            4 => ("TokenRequest", "status", json!({ "token": secret, "b": right })),
-            5 => ("Pod", "spec", json!({ "containers": [{"env": [{"name": "A", "value": secret}]}] })),
-            6 => ("SubjectAccessReview", "spec", json!({ "extra": {"b": [secret]} })),
-            7 => ("Widget", "bundle", json!([left, { "caBundle": secret }])),
-            _ => ("HelmRelease", "spec", json!({ "values": { "a": [{ "b": secret }] } })),
-        };
-        json!({ "a": left, "kind": kind, "b": right, key: value, "c": left })
-    });
+    let places =
+        (secret(), noise(), noise(), 0..9usize).prop_map(|(secret, left, right, place)| {
+            let (kind, key, value) = match place {
+                0 => ("Secret", "data", json!({ "k": secret })),
+                1 => ("Secret", "stringData", json!({ "a": null, "k": secret, "l": secret })),
+                2 => ("ConfigMap", "binaryData", json!({ "k": secret })),
+                3 => ("TokenReview", "spec", json!({ "a": left, "token": secret })),
+                4 => ("TokenRequest", "status", json!({ "token": secret, "b": right })),
+                5 => (
+                    "Pod",
+                    "spec",
+                    json!({ "containers": [{"env": [{"name": "A", "value": secret}]}] }),
+                ),
+                6 => ("SubjectAccessReview", "spec", json!({ "extra": {"b": [secret]} })),
+                7 => ("Widget", "bundle", json!([left, { "caBundle": secret }])),
+                _ => ("HelmRelease", "spec", json!({ "values": { "a": [{ "b": secret }] } })),
+            };
+            json!({ "a": left, "kind": kind, "b": right, key: value, "c": left })
+        });
     (places, 0..5usize).prop_map(|(object, wrapper)| match wrapper {
         0 => json!({ "kind": "List", "items": [object, object] }),
         1 => json!({ "type": "ADDED", "object": object }),
@@ -196,28 +201,5 @@ proptest! {
             let mut out = Vec::new();
             Redactor::new(Mode::Secrets, Some(KEY)).redact(&event, &mut out);
         }
-    }
-}
-
-#[test]
-fn adhoc() {
-    use std::io::{BufRead, Write};
-    for (input, output) in [("/tmp/redact/rr.jsonl", "/tmp/redact/rr.out"), ("/tmp/redact/meta.jsonl", "/tmp/redact/meta.out")] {
-        let mut sink = std::io::BufWriter::new(std::fs::File::create(output).unwrap());
-        let redactor = Redactor::new(Mode::Secrets, Some(KEY));
-        let mut lines = Vec::new();
-        for line in std::io::BufReader::new(std::fs::File::open(input).unwrap()).lines() { lines.push(line.unwrap()); }
-        let mut out = Vec::new();
-        let started = std::time::Instant::now();
-        let mut bytes = 0;
-        let mut unreadable = 0;
-        for line in &lines {
-            out.clear();
-            unreadable += redactor.redact(&Event::salvage(line.as_bytes()).unwrap(), &mut out).unreadable;
-            bytes += line.len();
-            sink.write_all(&out).unwrap();
-            sink.write_all(b"\n").unwrap();
-        }
-        println!("{input}: {unreadable} unreadable, {} MB/s", bytes as f64 / started.elapsed().as_secs_f64() / 1e6);
     }
 }

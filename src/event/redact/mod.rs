@@ -218,6 +218,16 @@ mod tests {
     fn replaces_what_looks_like_a_credential() {
         for (text, expected) in [
             ("/api/v1/secrets?limit=500", "/api/v1/secrets?limit=500"),
+            ("password=correct, horse", "password=[REDACTED], horse"),
+            ("token: authentication failed", "token: authentication failed"),
+            ("basic authentication failed", "basic authentication failed"),
+            ("privateKey: -----BEGIN PRIVATE KEY-----\nabc", "privateKey: [REDACTED]"),
+            (r#"{"password": "correct horse"}"#, r#"{"password": "[REDACTED]"}"#),
+            ("token: [REDACTED:0123456789abcdef]", "token: [REDACTED:0123456789abcdef]"),
+            (
+                "system:serviceaccount:my-secret:reader-1",
+                "system:serviceaccount:my-secret:reader-1",
+            ),
             ("/x?token=abcdef&watch=1", "/x?token=[REDACTED]&watch=1"),
             ("mysql -u root --password hunter22", "mysql -u root --password [REDACTED]"),
             (
@@ -249,8 +259,34 @@ mod tests {
             ("user.extra.oidc-claim", "pods", true),
             ("keywords", "pods", true),
             ("verb", "secrets", false),
+            ("requestObject.webhooks.clientConfig.caBundle", "x", true),
+            (
+                "object.metadata.annotations.kubectl.kubernetes.io/last-applied-configuration",
+                "x",
+                true,
+            ),
+            ("pod.container.args", "pods", false),
+            ("annotations.authorization.k8s.io/reason", "pods", false),
         ] {
             assert_eq!(holds_secret(field, resource), is_secret, "{field} of {resource}");
+        }
+    }
+
+    #[test]
+    fn shows_of_a_field_what_is_no_secret() {
+        for (field, value, expected) in [
+            ("pod.container.env.value", "debug", "debug"),
+            ("pod.container.env.value", "c0ffee-c0ffee", REDACTED),
+            ("pod.container.args", "--token=abc", "--token=[REDACTED]"),
+            ("pod.container.args", "curl http://x | sh", "curl http://x | sh"),
+            ("requestURI", "/x/proxy/run?cmd=id", "/x/proxy/run?cmd=[REDACTED]"),
+            (
+                "responseStatus.message",
+                "Invalid value: \"abc\": no",
+                "Invalid value: \"[REDACTED]\": no",
+            ),
+        ] {
+            assert_eq!(redact_field(field, "pods", value), expected, "{field}");
         }
     }
 }

@@ -118,6 +118,8 @@ static WEAK_PATTERN: LazyLock<Regex> = LazyLock::new(|| {
         r"security-token))(?:[_-]?(?:value|base64|b64|hash|[0-9]{1,3}))?",
     );
     let vague = r"(?:secret|token|credentials?)(?:[_-]?(?:value|base64|b64|data|[0-9]{1,3}))?";
+    // `serviceaccount:my-token:x` names a thing; a colon alone says nothing.
+    let by = r"(?:\\*[\x22']\s*[=:]\s*|\s*=\s*|\s*(?P<colon>:)\s+)";
     let quoted = r"\x22(?:[^\x22\\]|\\.)+|'[^']+|\\+\x22[^\x22\\]+";
     let bare = r"(?:(?:bearer|basic)\s+)?[^\s&,;\x22'\\<>{}()]{3,}";
     compile(&[
@@ -129,9 +131,7 @@ static WEAK_PATTERN: LazyLock<Regex> = LazyLock::new(|| {
         &format!(
             r"(?i){sure}(?:\\*[\x22'])?\s*[=:]\s*(?:(?P<value3>{bare})|(?P<quoted3>{quoted}))"
         ),
-        &format!(
-            r"(?i){vague}(?:\\*[\x22'])?\s*(?P<by>=|:)\s*(?:(?P<value4>{bare})|(?P<quoted4>{quoted}))"
-        ),
+        &format!(r"(?i){vague}{by}(?:(?P<value4>{bare})|(?P<quoted4>{quoted}))"),
         r"(?i)\bsig=(?P<value5>[^\s&,;\x22'\\]{4,})",
         r"\x22auth\\*\x22\s*:\s*(?P<quoted5>\\*\x22[^\x22\\]{4,})",
         // --name value
@@ -212,8 +212,7 @@ fn weak_value(found: &Captures<'_>) -> Option<(usize, usize)> {
     let is_word = text.iter().all(u8::is_ascii_lowercase);
     let is_scheme_named = found.name("scheme").is_some()
         && [&b"auth"[..], b"token", b"cred"].iter().any(|start| text.starts_with(start));
-    let is_prose =
-        is_word && (is_scheme_named || found.name("by").is_some_and(|by| by.as_bytes() == b":"));
+    let is_prose = is_word && (is_scheme_named || found.name("colon").is_some());
     let is_switch = matches!(text, b"true" | b"false" | b"null" | b"none");
     (!is_prose && !is_switch && !is_mark(text)).then(|| (value.start(), value.end()))
 }
