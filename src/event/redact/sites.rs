@@ -71,7 +71,7 @@ impl Walker<'_> {
     }
 
     /// What the operation of a JSON Patch at `at` does with its value; `None` where the object is
-    /// no operation. The places behind its pointer become the last of `actives`, from the site's on.
+    /// no operation. The places behind its pointer replace the site's own in `actives`.
     pub(crate) fn operation(&mut self, at: usize, site: Site) -> Option<Rule> {
         let object = Value::of(&self.text[at..]);
         object.members().find(|(key, _)| key == "op")?;

@@ -1,4 +1,4 @@
-//! The walk through an event's bytes that finds what to replace: one pass, a stack and no recursion.
+//! The walk through bytes that finds what to replace: one pass, a stack and no recursion.
 //!
 //! The walk knows strict JSON; where it meets anything else, the value of the event it is in is
 //! replaced whole. Documents inside strings (last-applied configurations, admission patches) are
