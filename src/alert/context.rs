@@ -5,7 +5,7 @@ use crate::alert::sighting::Sighting;
 use crate::alert::{Actor, Request};
 use crate::event::actor::ActorKind;
 use crate::event::derived::{Derived, source_ip};
-use crate::event::redact::redact_text;
+use crate::event::redact::{redact_text, redact_uri};
 use crate::event::value::Value;
 use crate::event::{Event, Slot};
 use ipnet::IpNet;
@@ -77,7 +77,7 @@ fn request(event: &Event<'_>) -> Request {
     let text = |slot| event.text(slot).map(std::borrow::Cow::into_owned);
     Request {
         verb: text(Slot::Verb),
-        uri: event.text(Slot::RequestUri).map(|uri| redact_text(&uri).into_owned()),
+        uri: event.text(Slot::RequestUri).map(|uri| redact_uri(&uri).into_owned()),
         resource: text(Slot::Resource),
         subresource: text(Slot::Subresource),
         api_group: text(Slot::ApiGroup),

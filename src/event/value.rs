@@ -169,7 +169,7 @@ pub fn unescape(inner: &[u8]) -> String {
 }
 
 /// The character of `\uXXXX` (digits at `at`), with its low surrogate; and how many bytes it took.
-fn unicode_escape(inner: &[u8], at: usize) -> (char, usize) {
+pub(crate) fn unicode_escape(inner: &[u8], at: usize) -> (char, usize) {
     let unit = |at: usize| {
         let digits = std::str::from_utf8(inner.get(at..at + 4)?).ok()?;
         u32::from_str_radix(digits, 16).ok()

@@ -10,6 +10,8 @@ mod coverage;
 mod shipped;
 /// A slow evaluator of conditions, straight from the specification.
 mod reference;
+/// Secrets planted in events: tests/corpus/redaction.
+mod redaction;
 /// The recorded sample through the built binary: what is found, and the exit codes.
 mod sample;
 /// Sigma's detections: every case of tests/cases/sigma.

@@ -1,0 +1,292 @@
+//! Keeps secrets out of what leaves memory: which values hold them, and what they look like.
+//!
+//! Matching reads the original bytes; whatever is durable, sent or shown passes here first. The
+//! table in `places.rs` says where Kubernetes puts secret material, `patterns.rs` what credentials
+//! look like wherever they stand. [`Redactor`] replaces such values in an event's raw bytes by
+//! splicing: every other byte stays as it came.
+//!
+//! A replaced value becomes `"[REDACTED:<16 hexadecimal digits>]"`, the beginning of an HMAC-SHA256
+//! of the unescaped text (of objects, of their bytes), so that equal secrets can be told without
+//! being read; without a key, and for values short enough to be guessed, the fixed `"[REDACTED]"`.
+//! Marks are left alone, so redacting twice changes nothing.
+
+mod patterns;
+mod splice;
+mod places;
+mod texts;
+mod walk;
+mod sites;
+mod strings;
+
+use std::borrow::Cow;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::event::redact::patterns::{Class, is_mark, is_plain};
+use crate::event::redact::places::{OBJECT, Rule};
+use crate::event::redact::texts::{Spans, Words};
+use crate::event::redact::walk::{Subject, Walker};
+use crate::event::{Event, Slot};
+
+/// What stands in place of a value of which nothing may be known.
+pub const REDACTED: &str = "[REDACTED]";
+
+/// Values below this have no fingerprint: they could be guessed.
+pub const FINGERPRINT_BYTES_MIN: usize = 16;
+
+/// What is redacted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything that holds or looks like a secret.
+    #[default]
+    Secrets,
+    /// Nothing; must be asked for.
+    Off,
+}
+
+/// Replaces the secrets in events. Cheap to share, keeps no state between events.
+#[derive(Clone)]
+pub struct Redactor {
+    mode: Mode,
+    mac: Option<Hmac<Sha256>>,
+}
+
+/// What redacting an event did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Redaction {
+    /// Values, or parts of values, that were replaced.
+    pub count: u32,
+    /// Of these, values of the event (bodies mostly) that went whole because they could not be
+    /// read to their end.
+    pub unreadable: u32,
+}
+
+impl Redactor {
+    /// Without a key, or with an empty one, marks carry no fingerprints.
+    pub fn new(mode: Mode, key: Option<&[u8]>) -> Redactor {
+        let mac = key
+            .filter(|key| !key.is_empty())
+            .map(|key| Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length"));
+        Redactor { mode, mac }
+    }
+
+    /// Appends the event's bytes to `out`, secrets replaced. Valid JSON stays valid; of a cut event
+    /// everything from the first value without an end is replaced. Takes time in proportion to the
+    /// bytes, and never fails.
+    pub fn redact(&self, event: &Event<'_>, out: &mut Vec<u8>) -> Redaction {
+        let raw = event.raw();
+        if self.mode == Mode::Off {
+            out.extend_from_slice(raw);
+            return Redaction::default();
+        }
+        let text = |slot| event.text(slot).unwrap_or_default();
+        let (namespace, name) = (text(Slot::Namespace), text(Slot::Name));
+        let subject = Subject {
+            scopes: places::scopes_of(&text(Slot::Resource)),
+            namespace: &namespace,
+            name: &name,
+        };
+        let mut walker = Walker::new(self, raw, subject);
+        walker.event();
+        splice::splice(raw, &walker.edits, out);
+        Redaction { count: walker.edits.len() as u32, unreadable: walker.unreadable }
+    }
+
+    /// The first half of what stands in a mark.
+    fn fingerprint(&self, value: &[u8]) -> Option<[u8; 8]> {
+        if value.len() < FINGERPRINT_BYTES_MIN {
+            return None;
+        }
+        let mut mac = self.mac.clone()?;
+        mac.update(value);
+        let mut first = [0u8; 8];
+        first.copy_from_slice(&mac.finalize().into_bytes()[..8]);
+        Some(first)
+    }
+}
+
+impl std::fmt::Debug for Redactor {
+    /// Shows no key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redactor")
+            .field("mode", &self.mode)
+            .field("has_key", &self.mac.is_some())
+            .finish()
+    }
+}
+
+/// The text with everything in it replaced that looks like a credential.
+pub fn redact_text(text: &str) -> Cow<'_, str> {
+    marked(text, |text, spans| patterns::find(text, Class::Full, spans))
+}
+
+/// A request URI with its credentials replaced: by the names of parameters, by what they look like,
+/// and whatever a query tells a server behind a proxy.
+pub fn redact_uri(uri: &str) -> Cow<'_, str> {
+    marked(uri, texts::uri)
+}
+
+/// The value of a field as it may be shown: replaced as a whole where the field holds secret
+/// material in events about `resource`, else cleaned of credentials.
+pub fn redact_field<'v>(field: &str, resource: &str, value: &'v str) -> Cow<'v, str> {
+    if holds_secret(field, resource) {
+        return Cow::Borrowed(REDACTED);
+    }
+    match rule_of(field, resource) {
+        Some(Rule::Arg | Rule::Args) => {
+            marked(value, |text, spans| Words::new(false).next(text, spans))
+        }
+        Some(Rule::PairValue { .. }) if !is_plain(value.as_bytes()) => Cow::Borrowed(REDACTED),
+        Some(Rule::Url) => marked(value, texts::url),
+        Some(Rule::Uri) => redact_uri(value),
+        Some(Rule::Message) => marked(value, texts::message),
+        _ => redact_text(value),
+    }
+}
+
+/// Whether a field's values are secret material in events about a resource, whatever they look
+/// like.
+pub fn holds_secret(field: &str, resource: &str) -> bool {
+    if field == "keywords" {
+        return true;
+    }
+    let Some(path) = below_object(field) else {
+        return matches!(
+            rule_of(field, resource),
+            Some(Rule::Leaves | Rule::Whole | Rule::Json(_))
+        );
+    };
+    // A whole body has secret parts somewhere, and of a body of a secret only few have none.
+    let is_harmless = |parts: &[&str]| parts.iter().any(|part| starts(path, part));
+    path.is_empty()
+        || resource == "secrets"
+            && !is_harmless(&["metadata.name", "metadata.namespace", "type", "kind", "path", "op"])
+        || resource == "configmaps" && is_harmless(&["data", "binaryData", "value"])
+        || resource == "tokenreviews" && is_harmless(&["spec", "status"])
+        || resource == "serviceaccounts" && is_harmless(&["status", "spec.token"])
+        || matches!(
+            rule_of(field, resource),
+            Some(Rule::Whole | Rule::Each | Rule::Leaves | Rule::Json(_) | Rule::Extra)
+        )
+}
+
+/// The path below a body's object.
+fn below_object(field: &str) -> Option<&str> {
+    ["requestObject", "responseObject", "object", "pod"].iter().find_map(|root| {
+        let path = field.strip_prefix(root)?;
+        path.strip_prefix('.').or_else(|| path.is_empty().then_some(path))
+    })
+}
+
+fn starts(path: &str, part: &str) -> bool {
+    path.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+fn rule_of(field: &str, resource: &str) -> Option<Rule> {
+    match below_object(field) {
+        Some(path) => places::rule_of_field(path, OBJECT | places::scopes_of(resource)),
+        None => places::rule_of_field(field, places::EVENT),
+    }
+}
+
+/// The text with the spans that are found in it replaced.
+fn marked(text: &str, spans_in: impl Fn(&[u8], &mut Spans)) -> Cow<'_, str> {
+    let mut spans = Spans::new();
+    if !is_mark(text.as_bytes()) {
+        spans_in(text.as_bytes(), &mut spans);
+    }
+    if spans.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut copied = 0;
+    for (start, end) in spans {
+        out.push_str(&String::from_utf8_lossy(&text.as_bytes()[copied..start]));
+        out.push_str(REDACTED);
+        copied = end;
+    }
+    out.push_str(&String::from_utf8_lossy(&text.as_bytes()[copied..]));
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaces_what_looks_like_a_credential() {
+        for (text, expected) in [
+            ("/api/v1/secrets?limit=500", "/api/v1/secrets?limit=500"),
+            ("password=correct, horse", "password=[REDACTED], horse"),
+            ("token: authentication failed", "token: authentication failed"),
+            ("basic authentication failed", "basic authentication failed"),
+            ("privateKey: -----BEGIN PRIVATE KEY-----\nabc", "privateKey: [REDACTED]"),
+            (r#"{"password": "correct horse"}"#, r#"{"password": "[REDACTED]"}"#),
+            ("token: [REDACTED:0123456789abcdef]", "token: [REDACTED:0123456789abcdef]"),
+            (
+                "system:serviceaccount:my-secret:reader-1",
+                "system:serviceaccount:my-secret:reader-1",
+            ),
+            ("/x?token=abcdef&watch=1", "/x?token=[REDACTED]&watch=1"),
+            ("mysql -u root --password hunter22", "mysql -u root --password [REDACTED]"),
+            (
+                "curl -H Authorization: Bearer abcdefghijk",
+                "curl -H Authorization: Bearer [REDACTED]",
+            ),
+            ("https://u:pass@host/x", "https://u:[REDACTED]@host/x"),
+            ("eyJhbGciOiJSUzI1.eyJzdWIiOiJ4eHg.c2ln x", "[REDACTED] x"),
+            ("key AKIAIOSFODNN7EXAMPLE", "key [REDACTED]"),
+            ("abcdef.0123456789abcdef", "[REDACTED]"),
+            ("-----BEGIN RSA PRIVATE KEY-----\nabc", "[REDACTED]"),
+            ("kube-system/coredns-5d78c9869d", "kube-system/coredns-5d78c9869d"),
+        ] {
+            assert_eq!(redact_text(text), expected);
+        }
+    }
+
+    #[test]
+    fn knows_the_fields_that_hold_secrets() {
+        for (field, resource, is_secret) in [
+            ("requestObject.data.password", "secrets", true),
+            ("requestObject.type", "secrets", false),
+            ("object.data.Corefile", "configmaps", true),
+            ("object.metadata.name", "configmaps", false),
+            ("responseObject.status.token", "serviceaccounts", true),
+            ("requestObject.spec.token", "tokenreviews", true),
+            ("pod.container.image", "pods", false),
+            ("user.extra.authentication.kubernetes.io/credential-id", "pods", false),
+            ("user.extra.oidc-claim", "pods", true),
+            ("keywords", "pods", true),
+            ("verb", "secrets", false),
+            ("requestObject.webhooks.clientConfig.caBundle", "x", true),
+            (
+                "object.metadata.annotations.kubectl.kubernetes.io/last-applied-configuration",
+                "x",
+                true,
+            ),
+            ("pod.container.args", "pods", false),
+            ("annotations.authorization.k8s.io/reason", "pods", false),
+        ] {
+            assert_eq!(holds_secret(field, resource), is_secret, "{field} of {resource}");
+        }
+    }
+
+    #[test]
+    fn shows_of_a_field_what_is_no_secret() {
+        for (field, value, expected) in [
+            ("pod.container.env.value", "debug", "debug"),
+            ("pod.container.env.value", "c0ffee-c0ffee", REDACTED),
+            ("pod.container.args", "--token=abc", "--token=[REDACTED]"),
+            ("pod.container.args", "curl http://x | sh", "curl http://x | sh"),
+            ("requestURI", "/x/proxy/run?cmd=id", "/x/proxy/run?cmd=[REDACTED]"),
+            (
+                "responseStatus.message",
+                "Invalid value: \"abc\": no",
+                "Invalid value: \"[REDACTED]\": no",
+            ),
+        ] {
+            assert_eq!(redact_field(field, "pods", value), expected, "{field}");
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! The table of places where Kubernetes puts secret material, and the walk along its paths.
+//!
+//! A path is a list of steps: a member's key, `[]` for the elements of an array, `**` (first only)
+//! for any steps or none; `x*`, `*x` and `*x*` stand for keys. Where several places name a value,
+//! the first of the table decides. The same table says which fields of rules hold secrets.
+
+use std::sync::LazyLock;
+
+use rustc_hash::FxHashMap;
+
+/// What is done with a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// Nothing by itself; its members are looked at, its text is searched for patterns.
+    Search,
+    /// Stays byte for byte.
+    Keep,
+    /// Replaced whatever it is; null stays.
+    Whole,
+    /// Every member or element replaced whole, or the value where it has none.
+    Each,
+    /// Every text and number below it replaced, keys and shape kept.
+    Leaves,
+    /// A command: its words by what they look like.
+    Args,
+    /// A word of a command of which the words before are not known.
+    Arg,
+    /// Environment variables or headers: a list of pairs of name and value, or a map.
+    Env,
+    /// One of them.
+    Pair,
+    /// The value of one: replaced, unless nothing about its name and itself is suspicious.
+    PairValue {
+        /// Whether the name is, or is not known.
+        is_secretive: bool,
+    },
+    /// Extra attributes of an identity: all but the keys known to be safe.
+    Extra,
+    /// A message that may echo values of the request.
+    Message,
+    /// A URL: user information and query.
+    Url,
+    /// A request URI.
+    Uri,
+    /// A container of texts that may hold anything.
+    Text,
+    /// A JSON document in a string, looked at with these scopes.
+    Json(Scopes),
+    /// A Kubernetes object, or a JSON Patch of one.
+    Root,
+    /// A body of an event: a root that is replaced whole when it cannot be read.
+    Body,
+}
+
+/// For what kinds of objects a place holds; a set of bits.
+pub(crate) type Scopes = u16;
+
+/// The event itself.
+pub(crate) const EVENT: Scopes = 1;
+/// Every object in a body.
+pub(crate) const OBJECT: Scopes = 2;
+const SECRET: Scopes = 4;
+pub(crate) const CONFIG_MAP: Scopes = 8;
+/// Unknown kinds whose name says that they hold secrets.
+const SECRET_LIKE: Scopes = 16;
+const STORAGE_CLASS: Scopes = 32;
+const EXTERNAL_SECRET: Scopes = 64;
+const PROVIDER: Scopes = 128;
+const CHALLENGE: Scopes = 256;
+/// What admission webhooks changed: an annotation of the event.
+pub(crate) const ADMISSION: Scopes = 512;
+/// What admission policies found: an annotation of the event.
+pub(crate) const FAILURE: Scopes = 1024;
+/// Config maps of kube-system whose text rules and people read.
+pub(crate) const COREDNS: Scopes = 2048;
+pub(crate) const AWS_AUTH: Scopes = 4096;
+const SEALED_SECRET: Scopes = 8192;
+
+struct Place {
+    scopes: Scopes,
+    path: &'static [&'static str],
+    rule: Rule,
+}
+
+const fn at(scopes: Scopes, path: &'static [&'static str], rule: Rule) -> Place {
+    Place { scopes, path, rule }
+}
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+#[rustfmt::skip]
+const PLACES: &[Place] = &[
+    at(EVENT, &["requestObject"], Rule::Body),
+    at(EVENT, &["responseObject"], Rule::Body),
+    at(EVENT, &["requestURI"], Rule::Uri),
+    at(EVENT, &["userAgent"], Rule::Text),
+    at(EVENT, &["user", "extra"], Rule::Extra),
+    at(EVENT, &["impersonatedUser", "extra"], Rule::Extra),
+    at(EVENT, &["responseStatus", "message"], Rule::Message),
+    at(EVENT, &["responseStatus", "details", "causes", "[]", "message"], Rule::Message),
+    at(EVENT, &["annotations", "patch.webhook.admission.k8s.io/*"], Rule::Json(ADMISSION)),
+    at(EVENT, &["annotations", "validation.policy.admission.k8s.io/validation_failure"],
+        Rule::Json(FAILURE)),
+    at(EVENT, &["annotations", "*/audit-annotation"], Rule::Whole),
+    at(EVENT, &["annotations"], Rule::Text),
+    at(ADMISSION, &["patch"], Rule::Root),
+    at(FAILURE, &["[]", "message"], Rule::Whole),
+    at(FAILURE, &["message"], Rule::Whole),
+    at(OBJECT, &["items", "[]"], Rule::Root),
+    at(OBJECT, &["object"], Rule::Root),
+    at(OBJECT, &["rows", "[]", "object"], Rule::Root),
+    at(OBJECT, &["metadata", "managedFields"], Rule::Keep),
+    at(OBJECT, &["**", "annotations", LAST_APPLIED], Rule::Json(OBJECT)),
+    at(OBJECT, &["**", "annotations", "vault.hashicorp.com/agent-inject-template-*"], Rule::Whole),
+    at(OBJECT, &["message"], Rule::Message),
+    at(OBJECT, &["details", "causes", "[]", "message"], Rule::Message),
+    at(COREDNS, &["data", "Corefile"], Rule::Text),
+    at(AWS_AUTH, &["data", "map*"], Rule::Text),
+    at(SECRET, &["data"], Rule::Each),
+    at(CONFIG_MAP, &["data"], Rule::Each),
+    at(CONFIG_MAP, &["binaryData"], Rule::Each),
+    at(SECRET_LIKE, &["data*"], Rule::Leaves),
+    at(SECRET_LIKE, &["binaryData"], Rule::Leaves),
+    at(SECRET_LIKE, &["spec", "*token*"], Rule::Leaves),
+    at(SECRET_LIKE, &["spec", "*password*"], Rule::Leaves),
+    at(SEALED_SECRET, &["spec", "template", "data"], Rule::Each),
+    at(OBJECT, &["**", "stringData"], Rule::Each),
+    at(OBJECT, &["status", "token"], Rule::Whole),
+    at(OBJECT, &["spec", "token"], Rule::Whole),
+    at(OBJECT, &["status", "user", "extra"], Rule::Extra),
+    at(OBJECT, &["status", "userInfo", "extra"], Rule::Extra),
+    at(OBJECT, &["spec", "extra"], Rule::Extra),
+    at(OBJECT, &["**", "env"], Rule::Env),
+    at(OBJECT, &["**", "httpHeaders"], Rule::Env),
+    at(OBJECT, &["**", "command"], Rule::Args),
+    at(OBJECT, &["**", "args"], Rule::Args),
+    at(OBJECT, &["**", "clientConfig", "url"], Rule::Url),
+    at(OBJECT, &["**", "caBundle"], Rule::Whole),
+    at(OBJECT, &["**", "volumeAttributes"], Rule::Each),
+    at(OBJECT, &["**", "flexVolume", "options"], Rule::Each),
+    at(OBJECT, &["**", "azureFile"], Rule::Each),
+    at(OBJECT, &["**", "rbd", "keyring"], Rule::Whole),
+    at(OBJECT, &["**", "rbd", "secretRef"], Rule::Leaves),
+    at(OBJECT, &["**", "cephfs", "secretFile"], Rule::Whole),
+    at(OBJECT, &["**", "cephfs", "secretRef"], Rule::Leaves),
+    at(OBJECT, &["**", "iscsi", "secretRef"], Rule::Leaves),
+    at(STORAGE_CLASS, &["parameters"], Rule::Each),
+    at(EXTERNAL_SECRET, &["spec", "provider"], Rule::Leaves),
+    at(PROVIDER, &["spec", "credentials"], Rule::Leaves),
+    at(CHALLENGE, &["spec", "key"], Rule::Whole),
+    at(OBJECT, &["**", "acme", "externalAccountBinding"], Rule::Leaves),
+    at(OBJECT, &["**", "acme", "privateKey*"], Rule::Leaves),
+    at(OBJECT, &["**", "helm", "parameters", "[]", "value"], Rule::Whole),
+    at(OBJECT, &["**", "helm", "values"], Rule::Leaves),
+    at(OBJECT, &["**", "helm", "valuesObject"], Rule::Leaves),
+    at(OBJECT, &["spec", "values"], Rule::Leaves),
+    at(OBJECT, &["**", "files", "[]", "contents", "source"], Rule::Whole),
+    at(OBJECT, &["**", "files", "[]", "content"], Rule::Whole),
+];
+
+/// The scopes of a resource (`secrets`) or kind (`SecretList`).
+pub(crate) fn scopes_of(name: &str) -> Scopes {
+    let lower = name.to_ascii_lowercase();
+    let holds = |part: &str| lower.contains(part);
+    let mut scopes = 0;
+    if matches!(lower.as_str(), "secret" | "secrets" | "secretlist") {
+        scopes |= SECRET;
+    } else if lower.starts_with("configmap") {
+        scopes |= CONFIG_MAP;
+    } else if lower.starts_with("sealedsecret") {
+        scopes |= SEALED_SECRET;
+    } else if ["secret", "token", "credential", "key"].iter().any(|part| holds(part)) {
+        scopes |= SECRET_LIKE;
+    }
+    if holds("storageclass") || holds("volumesnapshotclass") || holds("volumeattributesclass") {
+        scopes |= STORAGE_CLASS;
+    }
+    if holds("secretstore") || holds("externalsecret") || holds("pushsecret") {
+        scopes |= EXTERNAL_SECRET;
+    }
+    if holds("providerconfig") {
+        scopes |= PROVIDER;
+    }
+    if lower.starts_with("challenge") {
+        scopes |= CHALLENGE;
+    }
+    scopes
+}
+
+/// A step of a path.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Element,
+    Key(&'static str),
+    Starts(&'static str),
+    Ends(&'static str),
+    Holds(&'static str),
+}
+
+impl Step {
+    fn of(text: &'static str) -> Step {
+        match (text, text.strip_prefix('*'), text.strip_suffix('*')) {
+            ("[]", ..) => Step::Element,
+            (_, Some(rest), Some(_)) => Step::Holds(rest.trim_end_matches('*')),
+            (_, Some(end), None) => Step::Ends(end),
+            (_, None, Some(start)) => Step::Starts(start),
+            _ => Step::Key(text),
+        }
+    }
+
+    /// Whether it leads to the member of this key, or to an element (`None`).
+    fn leads_to(self, key: Option<&[u8]>) -> bool {
+        match (self, key) {
+            (Step::Element, None) => true,
+            (Step::Key(text), Some(key)) => key == text.as_bytes(),
+            (Step::Starts(start), Some(key)) => key.starts_with(start.as_bytes()),
+            (Step::Ends(end), Some(key)) => key.ends_with(end.as_bytes()),
+            (Step::Holds(part), Some(key)) => {
+                memchr::memmem::find(&key.to_ascii_lowercase(), part.as_bytes()).is_some()
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A place that may still be reached: its number, and the step to take next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Active {
+    place: u16,
+    step: u16,
+}
+
+/// The places, ready to be walked.
+pub(crate) struct Table {
+    places: Vec<(Scopes, Vec<Step>, Rule)>,
+    /// The places that start at a root.
+    rooted: Vec<u16>,
+    /// The places that start anywhere, by their first key.
+    floating: FxHashMap<&'static [u8], Vec<u16>>,
+}
+
+pub(crate) static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let mut table =
+        Table { places: Vec::new(), rooted: Vec::new(), floating: FxHashMap::default() };
+    for (number, place) in (0u16..).zip(PLACES) {
+        let path = match place.path {
+            ["**", path @ ..] => {
+                table.floating.entry(path[0].as_bytes()).or_default().push(number);
+                path
+            }
+            path => {
+                table.rooted.push(number);
+                path
+            }
+        };
+        let steps = path.iter().map(|text| Step::of(text)).collect();
+        table.places.push((place.scopes, steps, place.rule));
+    }
+    table
+});
+
+impl Table {
+    /// The places that can be reached from a root of these scopes.
+    pub(crate) fn begin(&self, scopes: Scopes, out: &mut Vec<Active>) {
+        let rooted = self.rooted.iter().filter(|place| self.scopes(**place) & scopes != 0);
+        out.extend(rooted.map(|&place| Active { place, step: 0 }));
+    }
+
+    /// Steps from the places `from..to` of `actives` to the member of a key, or to an element;
+    /// what can be reached behind it is added, and the rule of the first place that ends there
+    /// returned.
+    #[inline]
+    pub(crate) fn step(
+        &self,
+        scopes: Scopes,
+        key: Option<&[u8]>,
+        (from, to): (usize, usize),
+        actives: &mut Vec<Active>,
+    ) -> Option<Rule> {
+        let mut reached: Option<u16> = None;
+        for index in from..to {
+            self.try_step(actives[index], key, actives, &mut reached);
+        }
+        if scopes & OBJECT != 0
+            && let Some(places) = key.and_then(|key| self.floating.get(key))
+        {
+            for &place in places.iter().filter(|place| self.scopes(**place) & scopes != 0) {
+                self.try_step(Active { place, step: 0 }, key, actives, &mut reached);
+            }
+        }
+        reached.map(|place| self.places[usize::from(place)].2)
+    }
+
+    #[inline]
+    fn try_step(
+        &self,
+        active: Active,
+        key: Option<&[u8]>,
+        actives: &mut Vec<Active>,
+        reached: &mut Option<u16>,
+    ) {
+        let steps = &self.places[usize::from(active.place)].1;
+        if !steps[usize::from(active.step)].leads_to(key) {
+            return;
+        }
+        let step = active.step + 1;
+        if usize::from(step) < steps.len() {
+            actives.push(Active { place: active.place, step });
+        } else {
+            *reached = Some(reached.map_or(active.place, |other| other.min(active.place)));
+        }
+    }
+
+    fn scopes(&self, place: u16) -> Scopes {
+        self.places[usize::from(place)].0
+    }
+}
+
+/// The rule of a member (`None`: an element) of a value with this rule, where no place names it.
+pub(crate) fn below(rule: Rule, key: Option<&[u8]>) -> Rule {
+    match (rule, key) {
+        (Rule::Keep, _) => Rule::Keep,
+        (Rule::Whole | Rule::Each, _) => Rule::Whole,
+        (Rule::Leaves, _) => Rule::Leaves,
+        (Rule::Args, None) => Rule::Arg,
+        (Rule::Env, None) => Rule::Pair,
+        (Rule::Env, Some(name)) => {
+            Rule::PairValue { is_secretive: crate::event::redact::patterns::is_secretive(name) }
+        }
+        (Rule::Pair, Some(b"value")) => Rule::PairValue { is_secretive: true },
+        (Rule::Extra, Some(key)) if !is_safe_extra(key) => Rule::Leaves,
+        _ => Rule::Search,
+    }
+}
+
+/// Keys of `extra` that name a credential or a place without being one.
+pub(crate) fn is_safe_extra(key: &[u8]) -> bool {
+    key.starts_with(b"authentication.kubernetes.io/")
+        || matches!(key, b"arn" | b"canonicalArn" | b"sessionName" | b"principalId")
+}
+
+/// The rule for a field below an object as rules of detection name it: by its keys, without a word
+/// about arrays, dots between keys and in them.
+pub(crate) fn rule_of_field(path: &str, scopes: Scopes) -> Option<Rule> {
+    let pieces: Vec<&str> = path.split('.').collect();
+    PLACES.iter().filter(|place| place.scopes & scopes != 0).find_map(|place| {
+        let (starts, steps) = match place.path {
+            ["**", steps @ ..] => (pieces.len(), steps),
+            steps => (1, steps),
+        };
+        if matches!(place.rule, Rule::Root | Rule::Keep) {
+            return None;
+        }
+        let wanted = steps.iter().filter(|step| **step != "[]").flat_map(|s| s.split('.'));
+        (0..starts).find_map(|start| {
+            let mut rest = pieces[start..].iter();
+            let is_there = wanted.clone().all(|text| {
+                rest.next().is_some_and(|piece| Step::of(text).leads_to(Some(piece.as_bytes())))
+            });
+            is_there.then(|| match rest.as_slice() {
+                [] => place.rule,
+                // Keys of extras have dots of their own.
+                keys if place.rule == Rule::Extra => {
+                    below(Rule::Extra, Some(keys.join(".").as_bytes()))
+                }
+                [key, ..] => below(below_element(place.rule, key), Some(key.as_bytes())),
+            })
+        })
+    })
+}
+
+/// Fields pass over arrays: `env.value` is a member of a pair.
+fn below_element(rule: Rule, key: &str) -> Rule {
+    if rule == Rule::Env && matches!(key, "name" | "value" | "valueFrom") {
+        Rule::Pair
+    } else {
+        rule
+    }
+}

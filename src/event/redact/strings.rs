@@ -1,0 +1,128 @@
+//! What is replaced of a string, by the rule for its place and by what it looks like.
+
+use crate::event::json::skip_blank;
+use crate::event::redact::patterns::{Class, find, is_mark, is_plain, is_secretive_member};
+use crate::event::redact::places::{OBJECT, Rule, Scopes, TABLE};
+use crate::event::redact::splice::{Decoded, Edit};
+use crate::event::redact::texts::{self, Spans, Words};
+use crate::event::redact::walk::{EMBEDDED_MAX, Form, Site, Walker};
+
+/// What AKS writes in place of a body that is too big for it.
+const TOO_BIG: &[u8] = b"skipped-too-big-size-object";
+
+impl Walker<'_> {
+    /// Looks at the string between the quotes at `at` and before `end`.
+    pub(crate) fn string(
+        &mut self,
+        at: usize,
+        end: usize,
+        is_escaped: bool,
+        key: Option<&[u8]>,
+        site: Site,
+    ) {
+        let inner = &self.text[at + 1..end - 1];
+        if inner.is_empty() || is_mark(inner) || site.rule == Rule::Keep {
+            return;
+        }
+        let is_named = site.class == Class::Full && key.is_some_and(is_secretive_member);
+        let is_replaced = match site.rule {
+            Rule::Whole | Rule::Each | Rule::Leaves | Rule::Extra => true,
+            Rule::PairValue { is_secretive } => is_secretive || is_escaped || !is_plain(inner),
+            Rule::Json(scopes) => !self.document(at, end, scopes, site),
+            Rule::Root if site.roots == 0 => {
+                inner != TOO_BIG && !self.document(at, end, OBJECT, site)
+            }
+            Rule::Search | Rule::Text => is_named,
+            _ => false,
+        };
+        if is_replaced {
+            self.replace(at, end);
+        } else if !matches!(site.rule, Rule::PairValue { .. } | Rule::Json(_) | Rule::Root) {
+            self.parts(at + 1, inner.len(), is_escaped, site);
+        }
+    }
+
+    /// Replaces what is secret in the inside of a string.
+    fn parts(&mut self, at: usize, length: usize, is_escaped: bool, site: Site) {
+        let text = self.text;
+        let inner = &text[at..at + length];
+        let decoded = is_escaped.then(|| Decoded::json(inner));
+        let plain = decoded.as_ref().map_or(inner, |decoded| &decoded.bytes);
+        let mut spans = std::mem::take(&mut self.spans);
+        spans.clear();
+        match site.rule {
+            Rule::Message => texts::message(plain, &mut spans),
+            Rule::Url => texts::url(plain, &mut spans),
+            Rule::Uri => texts::uri(plain, &mut spans),
+            Rule::Arg => match self.frames.last_mut().map(|frame| &mut frame.form) {
+                Some(Form::Command(words)) => words.next(plain, &mut spans),
+                _ => Words::new(false).next(plain, &mut spans),
+            },
+            _ => find(plain, site.class, &mut spans),
+        }
+        for &(start, end) in &spans {
+            let origin = |offset| at + decoded.as_ref().map_or(offset, |d| d.origin(offset));
+            self.edits.push(Edit {
+                start: origin(start),
+                end: origin(end),
+                fingerprint: self.redactor.fingerprint(&plain[start..end]),
+                quotes: None,
+            });
+        }
+        self.spans = spans;
+    }
+
+    /// Replaces the value between two offsets.
+    pub(crate) fn replace(&mut self, start: usize, end: usize) {
+        let value = &self.text[start..end];
+        let fingerprint = match value {
+            [b'"', inner @ .., b'"'] => self.redactor.fingerprint(&Decoded::json(inner).bytes),
+            _ => self.redactor.fingerprint(value),
+        };
+        self.edits.push(Edit { start, end, fingerprint, quotes: Some(0) });
+    }
+
+    /// Walks the JSON document in a string; false where there is none.
+    fn document(&mut self, at: usize, end: usize, scopes: Scopes, site: Site) -> bool {
+        if self.depth >= EMBEDDED_MAX {
+            return false;
+        }
+        let decoded = Decoded::json(&self.text[at + 1..end - 1]);
+        let text: &[u8] = &decoded.bytes;
+        let start = skip_blank(text, 0);
+        if !matches!(text.get(start), Some(b'{' | b'[')) {
+            return false;
+        }
+        let mut walker = Walker {
+            redactor: self.redactor,
+            text,
+            subject: self.subject,
+            depth: self.depth + 1,
+            edits: Vec::new(),
+            unreadable: 0,
+            actives: Vec::new(),
+            frames: Vec::new(),
+            spans: Spans::new(),
+        };
+        let mut inner = Site { class: Class::Full, actives: 0, ..site };
+        if scopes & OBJECT != 0 {
+            inner.rule = Rule::Root;
+        } else {
+            inner.rule = Rule::Search;
+            inner.scopes = scopes;
+            TABLE.begin(scopes, &mut walker.actives);
+        }
+        match walker.walk(start, inner) {
+            Ok(behind) if skip_blank(text, behind) == text.len() => {
+                self.edits.extend(walker.edits.iter().map(|edit| Edit {
+                    start: at + 1 + decoded.origin(edit.start),
+                    end: at + 1 + decoded.origin(edit.end),
+                    quotes: edit.quotes.map(|depth| depth + 1),
+                    ..*edit
+                }));
+                true
+            }
+            _ => false,
+        }
+    }
+}

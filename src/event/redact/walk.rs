@@ -1,0 +1,321 @@
+//! The walk through bytes that finds what to replace: one pass, a stack and no recursion.
+//!
+//! The walk knows strict JSON; where it meets anything else, the value of the event it is in is
+//! replaced whole. Documents inside strings (last-applied configurations, admission patches) are
+//! walked likewise, each by a walk of its own and no deeper than [`EMBEDDED_MAX`].
+
+use std::borrow::Cow;
+
+use crate::event::json::{Stop, skip_blank, skip_string, skip_value};
+use crate::event::redact::Redactor;
+use crate::event::redact::patterns::{Class, is_mark, is_secretive};
+use crate::event::redact::places::{Active, EVENT, Rule, Scopes, TABLE};
+use crate::event::redact::splice::{Decoded, Edit};
+use crate::event::redact::texts::{Spans, Words};
+use crate::event::value::Value;
+
+/// Documents in strings in documents beyond this are replaced whole.
+pub(crate) const EMBEDDED_MAX: u8 = 2;
+/// So much of a pair is looked through for its name.
+const PAIR_BYTES_MAX: usize = 1024;
+
+/// The bytes are no JSON.
+#[derive(Debug)]
+pub(crate) struct Broken;
+
+/// What is known of the request that an object belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject<'s> {
+    pub(crate) scopes: Scopes,
+    pub(crate) namespace: &'s str,
+    pub(crate) name: &'s str,
+}
+
+/// Where a value stands: what is done with it, and what may be reached below it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site {
+    pub(crate) rule: Rule,
+    pub(crate) class: Class,
+    pub(crate) scopes: Scopes,
+    /// How many roots it stands in.
+    pub(crate) roots: u8,
+    /// The places that can be reached below it: from here to the end of `actives`.
+    pub(crate) actives: usize,
+}
+
+/// An open object or array.
+pub(crate) struct Frame {
+    pub(crate) site: Site,
+    pub(crate) form: Form,
+    close: u8,
+    is_empty: bool,
+}
+
+/// What an open object or array is.
+pub(crate) enum Form {
+    Plain,
+    /// A JSON Patch, or a list of objects.
+    Patch,
+    /// An operation of a JSON Patch; the site's places are those behind its pointer.
+    Operation(Rule),
+    /// A name and a value.
+    Pair {
+        is_secretive: bool,
+    },
+    /// The words of a command.
+    Command(Words),
+}
+
+/// A walk through one text.
+pub(crate) struct Walker<'w> {
+    pub(crate) redactor: &'w Redactor,
+    pub(crate) text: &'w [u8],
+    pub(crate) subject: Subject<'w>,
+    /// In how many strings the text stands.
+    pub(crate) depth: u8,
+    pub(crate) edits: Vec<Edit>,
+    /// Values of the event that could not be read.
+    pub(crate) unreadable: u32,
+    pub(crate) actives: Vec<Active>,
+    pub(crate) frames: Vec<Frame>,
+    pub(crate) spans: Spans,
+}
+
+impl<'w> Walker<'w> {
+    pub(crate) fn new(redactor: &'w Redactor, text: &'w [u8], subject: Subject<'w>) -> Walker<'w> {
+        Walker {
+            redactor,
+            text,
+            subject,
+            depth: 0,
+            edits: Vec::new(),
+            unreadable: 0,
+            actives: Vec::new(),
+            frames: Vec::new(),
+            spans: Spans::new(),
+        }
+    }
+
+    /// Walks an event. Each of its values is by itself: what cannot be read is replaced whole, and
+    /// what follows a value without end goes with it.
+    pub(crate) fn event(&mut self) {
+        TABLE.begin(EVENT, &mut self.actives);
+        let at = self.members();
+        let rest = &self.text[at..];
+        let is_done = matches!(rest, [b'"', inner @ .., b'"'] if is_mark(inner.trim_ascii()));
+        if !rest.is_empty() && !is_done {
+            self.unreadable += 1;
+            self.replace(at, self.text.len());
+        }
+    }
+
+    /// The members of the event; returns where reading ends, or cannot go on.
+    fn members(&mut self) -> usize {
+        let text = self.text;
+        let first = self.actives.len();
+        let mut at = skip_blank(text, 0);
+        if text.get(at) != Some(&b'{') {
+            return at;
+        }
+        at = skip_blank(text, at + 1);
+        if text.get(at) == Some(&b'}') {
+            return skip_blank(text, at + 1);
+        }
+        loop {
+            let Ok((key, value)) = self.key(at) else { return at };
+            let Some(end) = end_of(text, value) else { return value };
+            let rule = TABLE.step(EVENT, Some(&key), (0, first), &mut self.actives);
+            let rule = rule.unwrap_or(Rule::Search);
+            let class = match rule {
+                Rule::Body | Rule::Text => Class::Full,
+                _ => Class::Strong,
+            };
+            let site = Site { rule, class, scopes: EVENT, roots: 0, actives: first };
+            self.member(value, end, site);
+            self.actives.truncate(first);
+            at = skip_blank(text, end);
+            match text.get(at) {
+                Some(b',') => at = skip_blank(text, at + 1),
+                Some(b'}') => return skip_blank(text, at + 1),
+                _ => return at,
+            }
+        }
+    }
+
+    /// One value of the event, which ends at `end`.
+    fn member(&mut self, at: usize, end: usize, site: Site) {
+        let edits = self.edits.len();
+        let site = match site.rule {
+            Rule::Body => Site { rule: Rule::Root, scopes: self.subject.scopes, ..site },
+            _ => site,
+        };
+        if !self.walk(at, site).is_ok_and(|found| found == end) {
+            self.edits.truncate(edits);
+            self.frames.clear();
+            self.unreadable += 1;
+            self.replace(at, end);
+        }
+    }
+
+    /// Walks the value at `at`; returns the offset behind it.
+    pub(crate) fn walk(&mut self, at: usize, site: Site) -> Result<usize, Broken> {
+        let mut at = self.value(at, None, site)?;
+        while !self.frames.is_empty() {
+            at = self.step(at)?;
+        }
+        Ok(at)
+    }
+
+    /// One member, element or closing bracket of the innermost frame.
+    fn step(&mut self, at: usize) -> Result<usize, Broken> {
+        let text = self.text;
+        let mut at = skip_blank(text, at);
+        let frame = self.frames.last_mut().ok_or(Broken)?;
+        let byte = *text.get(at).ok_or(Broken)?;
+        let is_first = std::mem::replace(&mut frame.is_empty, false);
+        if byte == frame.close {
+            self.actives.truncate(frame.site.actives);
+            self.frames.pop();
+            return Ok(at + 1);
+        }
+        if !is_first {
+            if byte != b',' {
+                return Err(Broken);
+            }
+            at = skip_blank(text, at + 1);
+        }
+        if frame.close == b']' {
+            let site = self.child(None);
+            return self.value(at, None, site);
+        }
+        let (key, at) = self.key(at)?;
+        let site = self.child(Some(&key));
+        self.value(at, Some(&key), site)
+    }
+
+    /// Reads a key and the colon behind it; returns it and where its value starts.
+    fn key(&self, at: usize) -> Result<(Cow<'w, [u8]>, usize), Broken> {
+        let text = self.text;
+        if text.get(at) != Some(&b'"') {
+            return Err(Broken);
+        }
+        let (end, is_escaped) = skip_string(text, at).map_err(|_| Broken)?;
+        let colon = skip_blank(text, end);
+        if text.get(colon) != Some(&b':') {
+            return Err(Broken);
+        }
+        let inner = &text[at + 1..end - 1];
+        let key = if is_escaped { Decoded::json(inner).bytes } else { Cow::Borrowed(inner) };
+        Ok((key, skip_blank(text, colon + 1)))
+    }
+
+    /// Looks at a value; of an object or array at the opening bracket, which becomes a frame.
+    fn value(&mut self, at: usize, key: Option<&[u8]>, site: Site) -> Result<usize, Broken> {
+        let end = match self.text.get(at) {
+            Some(b'"') => {
+                let (end, is_escaped) = skip_string(self.text, at).map_err(|_| Broken)?;
+                self.string(at, end, is_escaped, key, site);
+                end
+            }
+            Some(b'{' | b'[') => return self.open(at, key, site),
+            Some(first) => {
+                let end = scalar_end(self.text, at).ok_or(Broken)?;
+                let is_secret = match site.rule {
+                    Rule::Whole | Rule::Each | Rule::PairValue { is_secretive: true } => true,
+                    Rule::Leaves => matches!(first, b'-' | b'0'..=b'9'),
+                    _ => false,
+                };
+                if is_secret && *first != b'n' {
+                    self.replace(at, end);
+                }
+                end
+            }
+            None => return Err(Broken),
+        };
+        self.actives.truncate(site.actives);
+        Ok(end)
+    }
+
+    fn open(&mut self, at: usize, key: Option<&[u8]>, site: Site) -> Result<usize, Broken> {
+        let is_object = self.text[at] == b'{';
+        let mut site = site;
+        let mut form = Form::Plain;
+        match site.rule {
+            Rule::Keep => return self.pass(at, site, false),
+            Rule::Whole | Rule::Arg | Rule::PairValue { .. } => return self.pass(at, site, true),
+            Rule::Root => match self.root(at, site) {
+                Some(inner) => {
+                    let is_element =
+                        self.frames.last().is_some_and(|outer| matches!(outer.form, Form::Patch));
+                    site = inner;
+                    if !is_object {
+                        form = Form::Patch;
+                    } else if is_element && let Some(rule) = self.operation(at, site) {
+                        form = Form::Operation(rule);
+                    }
+                }
+                None => return self.pass(at, site, true),
+            },
+            Rule::Pair if is_object => {
+                let end = self.text.len().min(at + PAIR_BYTES_MAX);
+                let pair = Value::of(&self.text[at..end]);
+                let name = pair.members().find(|(key, _)| key == "name");
+                let name = name.and_then(|(_, name)| name.text());
+                let is_secretive = name.is_none_or(|name| is_secretive(name.as_bytes()));
+                form = Form::Pair { is_secretive };
+            }
+            Rule::Args if !is_object => form = Form::Command(Words::new(key == Some(b"command"))),
+            _ => {}
+        }
+        let close = if is_object { b'}' } else { b']' };
+        self.frames.push(Frame { site, form, close, is_empty: true });
+        Ok(at + 1)
+    }
+
+    /// Passes over an object or array, and replaces it if so told.
+    fn pass(&mut self, at: usize, site: Site, replaces: bool) -> Result<usize, Broken> {
+        let end = end_of(self.text, at).ok_or(Broken)?;
+        if replaces {
+            self.replace(at, end);
+        }
+        self.actives.truncate(site.actives);
+        Ok(end)
+    }
+}
+
+/// The end of the value that starts at `at`, however deep it is.
+fn end_of(text: &[u8], at: usize) -> Option<usize> {
+    match skip_value(text, at) {
+        Ok(end) => return Some(end),
+        Err(Stop::Depth(_)) => {}
+        Err(Stop::End | Stop::Syntax(_)) => return None,
+    }
+    let mut depth = 0usize;
+    let mut index = at;
+    loop {
+        match text.get(index)? {
+            b'"' => {
+                index = skip_string(text, index).ok()?.0;
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth == 1 => return Some(index + 1),
+            b'}' | b']' => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        index += 1;
+    }
+}
+
+/// The end of a number or word, also where the text ends with it.
+fn scalar_end(text: &[u8], at: usize) -> Option<usize> {
+    match skip_value(text, at) {
+        Ok(end) => Some(end),
+        Err(_) => {
+            let is_scalar = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'+' | b'.');
+            let is_last = text[at..].iter().all(is_scalar);
+            (is_last && serde_json::from_slice::<serde_json::Number>(&text[at..]).is_ok())
+                .then_some(text.len())
+        }
+    }
+}
