@@ -1,7 +1,7 @@
 //! Baselines on disk: what `new_terms` correlations learnt from old logs, for the next run.
 //!
 //! One JSON document: `{"version": 1, "baselines": {"<rule id>": {"definition": "<hash>",
-//! "baseline": …}}}`. A rule whose definition changed starts afresh. Terms are kept as keyed
+//! "baseline": …}}}`. A rule whose definition changed starts afresh. Terms are kept as
 //! hashes, never as text.
 
 use std::collections::BTreeMap;

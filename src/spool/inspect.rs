@@ -7,7 +7,7 @@ use crate::spool::dead_letter::{DeadLetters, StoredLetter};
 use crate::spool::disk::Disk;
 use crate::spool::recover::{Sealed, examine};
 use crate::spool::retention::Lag;
-use crate::spool::segment::{Opened, Scan, SegmentHeader, Step};
+use crate::spool::segment::{Opened, SEGMENT_HEADER_BYTES, Scan, SegmentHeader, Step};
 use crate::spool::{Damage, Error, Options, Reason, cursor, segment, snapshot};
 
 /// One segment.
@@ -133,6 +133,10 @@ fn look_at_segments(
         let header = match SegmentHeader::read(&file, &path)? {
             Opened::Segment(header) => header,
             Opened::Version(found) => return Err(Error::Version { path, found, supported: 1 }),
+            // Created, and its header not yet synced: it was never used, the next opening removes it.
+            Opened::Damaged if bytes <= SEGMENT_HEADER_BYTES && index + 1 == names.len() => {
+                continue;
+            }
             Opened::Damaged => {
                 let (file, reason) = ((*name).clone(), Reason::SegmentHeader);
                 inspection.damages.push(Damage { file, offset: 0, bytes, reason });

@@ -52,7 +52,9 @@ impl Json {
 /// Whole numbers are texts of digits however they are written: `5.0` and `5e0` are `5`.
 fn plain_number(text: &str) -> String {
     match text.parse::<f64>() {
-        Ok(value) if text.contains(['.', 'e', 'E']) && value.fract() == 0.0 && value.abs() < 9e15 => {
+        Ok(value)
+            if text.contains(['.', 'e', 'E']) && value.fract() == 0.0 && value.abs() < 9e15 =>
+        {
             format!("{value:.0}")
         }
         _ => text.to_owned(),
