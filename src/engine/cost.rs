@@ -53,6 +53,29 @@ pub fn field_ns(fields: &FieldTable, predicate: &Predicate) -> f64 {
     }
 }
 
+/// Whether a predicate is cheap to decide for every event and hardly ever holds: text of a field that
+/// repeats or is short, and that is rarely this.
+pub fn is_selective(fields: &FieldTable, predicate: &Predicate) -> bool {
+    const SHARE_MAX: f64 = 0.006;
+    let is_cheap = matches!(
+        fields.source(predicate.field),
+        Source::Slot(
+            Slot::Resource
+                | Slot::Username
+                | Slot::UserAgent
+                | Slot::Namespace
+                | Slot::Name
+                | Slot::ApiGroup
+                | Slot::Subresource
+                | Slot::StatusCode
+                | Slot::RequestUri
+        )
+    );
+    is_cheap
+        && matches!(predicate.check, Check::Text { .. })
+        && share(fields, predicate) <= SHARE_MAX
+}
+
 /// Whether reading the field means walking a body, which is never worth it for every event.
 pub fn is_in_body(fields: &FieldTable, predicate: &Predicate) -> bool {
     match fields.source(predicate.field) {

@@ -48,7 +48,14 @@ pub struct Index {
     resource_names: Vec<Box<str>>,
     /// The class of all events.
     general: Arc<Class>,
+    /// Of many rules, those that hang on a field which is cheap to read for every event: no class has
+    /// to look at them one by one.
+    common: Class,
+    is_common: Vec<bool>,
 }
+
+/// From so many rules on, those that a cheap clause can find are kept out of the classes.
+pub const RULES_MANY: usize = 1_000;
 
 /// The rules that events of one class can match.
 #[derive(Clone, Debug, Default)]
@@ -118,7 +125,12 @@ impl Index {
             resources: FxHashMap::default(),
             resource_names: vec!["".into()],
             general: Arc::default(),
+            common: Class::default(),
+            is_common: vec![false; program.expressions().len()],
         };
+        if program.expressions().len() >= RULES_MANY {
+            index.find_common(program);
+        }
         if is_audit {
             let names: Vec<&str> = gate::values_of(0).map(|(name, _)| name).collect();
             for number in 0..fields.len() {
@@ -135,6 +147,18 @@ impl Index {
         }
         index.general = Arc::new(index.class(program, u64::MAX, &|_| Known::Unknown));
         index
+    }
+
+    fn find_common(&mut self, program: &Program) {
+        for (rule, clauses) in self.clauses.iter().enumerate() {
+            let is_cheap = |clause: &&Vec<PredicateId>| {
+                clause.iter().all(|id| cost::is_selective(program.fields(), program.predicate(*id)))
+            };
+            if let Some(clause) = clauses.iter().filter(is_cheap).min_by_key(|one| one.len()) {
+                self.common.hang(program, rule as RuleIndex, Some(clause));
+                self.is_common[rule] = true;
+            }
+        }
     }
 
     fn number_resources(&mut self, program: &Program) {
@@ -161,7 +185,8 @@ impl Index {
         let mut users: FxHashMap<Reading, f64> = FxHashMap::default();
         for (position, expression) in program.expressions().iter().enumerate() {
             let passes = bits == u64::MAX || self.gates[position] & bits == bits;
-            if !passes || !gate::possible(program, expression, known).holds {
+            let is_open = passes && !self.is_common[position];
+            if !is_open || !gate::possible(program, expression, known).holds {
                 continue;
             }
             let clauses = open_clauses(program, &self.clauses[position], known);
@@ -199,7 +224,7 @@ impl Index {
             Subject::Audit(event) => self.class_of(program, classes, event),
             Subject::Json(_) => Arc::clone(&self.general),
         };
-        for &field in &class.fields {
+        for &field in class.fields.iter().chain(&self.common.fields) {
             program.share(field, state, subject);
         }
         for &id in &class.loose {
@@ -208,13 +233,19 @@ impl Index {
         candidates.extend_from_slice(&class.always);
         for index in 0..state.decided().len() {
             let id = state.decided()[index];
-            let Some(rules) = class.postings.get(&id) else { continue };
-            if program.test(id, state, subject) {
-                candidates.extend_from_slice(rules);
+            let (own, common) = (class.postings.get(&id), self.common.postings.get(&id));
+            if (own.is_some() || common.is_some()) && program.test(id, state, subject) {
+                candidates.extend(own.into_iter().chain(common).flatten());
             }
         }
         candidates.sort_unstable();
         candidates.dedup();
+        if !self.common.postings.is_empty()
+            && let Subject::Audit(event) = subject
+        {
+            let bits = gate::bits_of(event);
+            candidates.retain(|rule| self.gates[*rule as usize] & bits == bits);
+        }
     }
 
     fn class_of(&self, program: &Program, classes: &mut Classes, event: &Event<'_>) -> Arc<Class> {
