@@ -53,8 +53,8 @@ pub fn field_ns(fields: &FieldTable, predicate: &Predicate) -> f64 {
     }
 }
 
-/// Whether a predicate is cheap to decide for every event and hardly ever holds: text of a field that
-/// repeats or is short, and that is rarely this.
+/// Whether a predicate is cheap to decide for every event and hardly ever holds: text of a field
+/// that repeats or is short, and that is rarely this.
 pub fn is_selective(fields: &FieldTable, predicate: &Predicate) -> bool {
     const SHARE_MAX: f64 = 0.006;
     let is_cheap = matches!(

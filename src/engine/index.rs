@@ -48,8 +48,8 @@ pub struct Index {
     resource_names: Vec<Box<str>>,
     /// The class of all events.
     general: Arc<Class>,
-    /// Of many rules, those that hang on a field which is cheap to read for every event: no class has
-    /// to look at them one by one.
+    /// Of many rules, those that hang on a field which is cheap to read for every event: no class
+    /// has to look at them one by one.
     common: Class,
     is_common: Vec<bool>,
 }

@@ -133,7 +133,8 @@ fn look_at_segments(
         let header = match SegmentHeader::read(&file, &path)? {
             Opened::Segment(header) => header,
             Opened::Version(found) => return Err(Error::Version { path, found, supported: 1 }),
-            // Created, and its header not yet synced: it was never used, the next opening removes it.
+            // Created, and its header not yet synced: it was never used, the next opening removes
+            // it.
             Opened::Damaged if bytes <= SEGMENT_HEADER_BYTES && index + 1 == names.len() => {
                 continue;
             }
