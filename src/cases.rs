@@ -1,10 +1,9 @@
 //! The events kept beside a rule, and whether the rule makes of them what it should.
 //!
-//! A case is one JSON object a line in `<rule>.events.jsonl`:
-//! `{"expect": "match"|"no_match", "why": "…", "event": {…}}`, or `"events": [{…}, …]` in order of
-//! time, or `"input": "…"`, one line of any input form. `"rule": "<id>"` picks the rule where a file
-//! holds several; without it the last correlation that no other one of the file
-//! builds on is meant, else the last rule.
+//! A case is one JSON object a line in `<rule>.events.jsonl`: `{"expect": "match"|"no_match",
+//! "why": "…", "event": {…}}`, or `"events": [{…}, …]` in order of time, or `"input": "…"`, one
+//! line of any input form. `"rule": "<id>"` picks the rule where a file holds several; without it
+//! the last correlation that no other one of the file builds on is meant, else the last rule.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

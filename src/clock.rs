@@ -1,4 +1,5 @@
-//! The only reader of wall-clock and monotonic time; everything else is handed a time or uses event time.
+//! The only reader of wall-clock and monotonic time; everything else is handed a time or uses event
+//! time.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

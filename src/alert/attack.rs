@@ -2,26 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Tactics of ATT&CK, Enterprise, as tags spell them: version 19 and, where it renamed or split
-/// one, the spelling before. Tags outside this list and `tNNNN[.NNN]` are no ATT&CK for an alert.
-pub const TACTICS: [&str; 16] = [
-    "reconnaissance",
-    "resource-development",
-    "initial-access",
-    "execution",
-    "persistence",
-    "privilege-escalation",
-    "defense-evasion", // until 18
-    "stealth",         // since 19
-    "defense-impairment",
-    "credential-access",
-    "discovery",
-    "lateral-movement",
-    "collection",
-    "command-and-control",
-    "exfiltration",
-    "impact",
-];
+use crate::rule::lint::TACTICS;
 
 /// A technique with the tactics it serves, or tactics alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,7 +22,8 @@ pub struct Context {
 }
 
 impl Context {
-    /// Spells out a sighting. `proxies` are the networks whose X-Forwarded-For entries are believed.
+    /// Spells out a sighting. `proxies` are the networks whose X-Forwarded-For entries are
+    /// believed.
     pub fn new(sighting: &Sighting, proxies: &[IpNet]) -> Context {
         let Some(event) = Event::salvage(&sighting.event) else { return Context::default() };
         Context {

@@ -1,6 +1,7 @@
 //! Observations in order of time to alerts: stages of one request folded, correlations fed.
 //!
-//! Pure, and the same live and in replay: what is raised depends on the observations and their order.
+//! Pure, and the same live and in replay: what is raised depends on the observations and their
+//! order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -149,8 +150,8 @@ impl Raiser {
         &mut self.correlator
     }
 
-    /// Whether this detection has not matched an earlier stage of the same request. Only stages that
-    /// another can follow are remembered.
+    /// Whether this detection has not matched an earlier stage of the same request. Only stages
+    /// that another can follow are remembered.
     fn is_first(&mut self, sighting: &Sighting, detection: u32) -> bool {
         let key = (sighting.request_key.0, detection);
         if !self.open.is_empty() && self.open.contains(&key) {

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! u8 stage │ [u8;16] request key │ str audit id │ str cluster │ str position │ bytes event
-//! u16 matches { u32 detection │ u8 reasons { str field │ str value │ str matched } │ u8 feeds { feed } }
+//! u16 matches { u32 detection │ u8 reasons { str field │ str value │ str matched }
+//!               u8 feeds { feed } }
 //! feed: u32 correlation │ u32 member │ u64 key │ u64 value │ u8 flags │ f64 number
 //!       u8 labels { str field │ str value } │ u8 parents { feed }
 //! ```
@@ -99,6 +100,9 @@ impl Stage {
 /// Longer audit ids are cut in alerts; the request key has the whole.
 pub const AUDIT_ID_CHARS_MAX: usize = 4_096;
 
+/// So much of an event without its bodies is packed; kube-apiserver's own are a few thousand bytes.
+pub const EVENT_BYTES_MAX: usize = 256 << 10;
+
 /// Packs an event with the detections that `Engine::evaluate` just found with this scratch, behind
 /// what `bytes` holds.
 pub fn pack(
@@ -159,6 +163,8 @@ fn put_event(bytes: &mut Vec<u8>, event: &Event<'_>) {
         at = end;
     }
     bytes.extend_from_slice(&raw[at..]);
+    // An event whose metadata alone is that long is cut: what an alert says of it stands before.
+    bytes.truncate(length_at + 4 + EVENT_BYTES_MAX.min(bytes.len() - length_at - 4));
     let length = (bytes.len() - length_at - 4) as u32;
     bytes[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
 }

@@ -37,7 +37,8 @@ pub struct DemoArgs {
 pub fn run(args: &DemoArgs) -> Result<Done, Error> {
     let engine = args.rules.compile(&[])?;
     let name = PathBuf::from("sample.log.gz");
-    let sample = LogFile::from_stream(name, Form::Lines, Box::new(Cursor::new(SAMPLE)));
+    let plain = crate::ingest::compress::open(Box::new(Cursor::new(SAMPLE)));
+    let sample = LogFile::from_stream(name, Form::Lines, plain);
     let discovery = Discovery { files: vec![sample], skipped: 0, unreadable: Vec::new() };
     let options = Options { threads: 1, cluster: Some("demo".to_owned()), ..Options::default() };
     replay(&engine, discovery, options, None, &args.output)

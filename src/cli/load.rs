@@ -1,5 +1,6 @@
 //! Rules for a command: the shipped ones, or those named on the command line.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,12 +10,12 @@ use ipnet::IpNet;
 use crate::cli::Error;
 use crate::engine::Engine;
 use crate::engine::field::Shape;
-use crate::rule::RuleSet;
 use crate::rule::load::{Options, PLACEHOLDERS_FILE, load_paths};
 use crate::rule::pack::{self, Pack};
 use crate::rule::placeholder::Placeholders;
 use crate::rule::problem::Problem;
 use crate::rule::shipped;
+use crate::rule::{Body, RuleSet};
 
 /// Which rules a command works with.
 #[derive(Debug, Default, Clone, Args)]
@@ -55,7 +56,12 @@ impl RuleArgs {
             load_paths(&self.rules, &self.filters, &options)
         };
         let rules = loaded.map_err(|problems| Error::Input(listed(&problems)))?;
-        Ok(pack::select(rules, self.pack))
+        let rules = pack::select(for_audit_events(rules), self.pack);
+        if rules.rules.is_empty() {
+            let remedy = "name files or directories with Sigma rules (*.yml), or a larger --pack";
+            return Err(Error::Input(format!("no rule to match: {remedy}")));
+        }
+        Ok(rules)
     }
 
     /// Loads and compiles the rules for audit events.
@@ -66,6 +72,32 @@ impl RuleArgs {
         let engine = Engine::compile(self.load()?, Shape::Audit, proxies);
         engine.map(Arc::new).map_err(|error| Error::Input(chain(&error)))
     }
+}
+
+/// Leaves out rules about other logs, which a team's folder may hold beside those for Kubernetes,
+/// and correlations that rest on them.
+fn for_audit_events(mut rules: RuleSet) -> RuleSet {
+    let before = rules.rules.len();
+    rules.rules.retain(|rule| match rule.body {
+        Body::Correlation(_) => true,
+        Body::Detection(_) => rule.logsource.is_kubernetes_audit(),
+    });
+    loop {
+        let known: HashSet<_> = rules.rules.iter().map(|rule| rule.id.clone()).collect();
+        rules.rules.retain(|rule| match &rule.body {
+            Body::Correlation(correlation) => correlation.rules.iter().all(|id| known.contains(id)),
+            Body::Detection(_) => true,
+        });
+        if rules.rules.len() == known.len() {
+            break;
+        }
+    }
+    let left_out = before - rules.rules.len();
+    if left_out > 0 {
+        let what = counted(left_out, "rule");
+        eprintln!("kubewitness: {what} about other logs than Kubernetes audit left out");
+    }
+    rules
 }
 
 fn read_placeholders(path: &Path) -> Result<Placeholders, Error> {

@@ -209,7 +209,7 @@ fn load_baselines(path: &Path, engine: &Engine, raiser: &mut Raiser) -> Result<(
         .map_err(|error| Error::Input(format!("{}: no baselines: {error}", path.display())))?;
     if changed > 0 {
         eprintln!(
-            "kubewitness: {changed} first-seen rules changed since {} was learnt; they start afresh",
+            "kubewitness: {changed} first-seen rules changed since {} was learnt and start afresh",
             path.display()
         );
     }

@@ -1,4 +1,4 @@
-//! `kubewitness rules`: list, lint, test, explain, eval.
+//! `kubewitness rules`: list, lint, test, coverage, convert, explain, eval.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,16 @@ use clap::Subcommand;
 use crate::cases;
 use crate::cli::load::{RuleArgs, chain, counted, listed};
 use crate::cli::{Done, Error, eval};
+use crate::coverage;
 use crate::engine::Engine;
 use crate::engine::values::Subject;
 use crate::event::decode::{self, Decoded};
 use crate::report::escape::visible;
 use crate::rule::Rule;
-use crate::rule::load::read_path;
+use crate::rule::lint::lint;
+use crate::rule::load::{Options, load_texts, read_path};
 use crate::rule::pack::Pack;
+use crate::rule::{convert, shipped};
 
 /// What to do with rules.
 #[derive(Debug, Subcommand)]
@@ -34,6 +37,25 @@ pub enum Rules {
         /// Also fail on rules without a match or with fewer than two near misses
         #[arg(long)]
         strict: bool,
+    },
+    /// Advise on rules: unknown fields, rules that can never fire, what they forgot to say
+    Lint {
+        /// Rule files or directories; the shipped rules when absent
+        paths: Vec<PathBuf>,
+    },
+    /// Print the ATT&CK table, or the page of all rules
+    Coverage {
+        /// Rule files or directories; the shipped rules when absent
+        paths: Vec<PathBuf>,
+        /// Print the Markdown page of all rules with their cases instead
+        #[arg(long)]
+        page: bool,
+    },
+    /// Print the normal form of rules
+    Convert {
+        /// Rule files or directories
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
     },
     /// Show which part of a rule's condition holds for an event
     Explain {
@@ -65,6 +87,9 @@ pub fn run(command: Rules) -> Result<Done, Error> {
     match command {
         Rules::List { rules } => list(&rules),
         Rules::Test { paths, strict } => test(&paths, strict),
+        Rules::Lint { paths } => advise(&paths),
+        Rules::Coverage { paths, page } => cover(paths, page),
+        Rules::Convert { paths } => convert_all(paths),
         Rules::Explain { rule, event, rules } => explain(&rule, &event, rules),
         Rules::Eval { rules, events, taxonomy } => eval::run(&rules, &events, taxonomy),
     }
@@ -79,9 +104,7 @@ fn list(rules: &RuleArgs) -> Result<Done, Error> {
 }
 
 fn test(paths: &[PathBuf], strict: bool) -> Result<Done, Error> {
-    let pack = Pack::Paranoid;
-    let args = RuleArgs { rules: paths.to_vec(), pack, ..RuleArgs::default() };
-    let engine = args.compile(&[])?;
+    let engine = everything(paths.to_vec()).compile(&[])?;
     let mut files = Vec::new();
     for path in paths {
         let found = read_path(path).map_err(|problem| Error::Input(listed(&[problem])))?;
@@ -121,6 +144,61 @@ fn test(paths: &[PathBuf], strict: bool) -> Result<Done, Error> {
     )?;
     let is_fine = failures == 0 && (without == 0 || !strict);
     Ok(if is_fine { Done::Fine } else { Done::Failed })
+}
+
+fn advise(paths: &[PathBuf]) -> Result<Done, Error> {
+    let mut texts = Vec::new();
+    for path in paths {
+        texts.extend(read_path(path).map_err(|problem| Error::Input(listed(&[problem])))?);
+    }
+    if paths.is_empty() {
+        texts = shipped::texts();
+    }
+    let placeholders = shipped::placeholders().map_err(|fault| Error::Input(fault.message))?;
+    let options = Options { placeholders, taxonomy: true };
+    // Rules that do not load are problems, not advice.
+    load_texts(&texts, &options).map_err(|problems| Error::Input(listed(&problems)))?;
+    let advice = lint(&texts, &options);
+    let mut out = std::io::stdout().lock();
+    for one in &advice {
+        writeln!(out, "{}", visible(&one.to_string()))?;
+    }
+    writeln!(out, "{}, {}", counted(texts.len(), "file"), counted(advice.len(), "remark"))?;
+    Ok(if advice.is_empty() { Done::Fine } else { Done::Failed })
+}
+
+fn everything(paths: Vec<PathBuf>) -> RuleArgs {
+    RuleArgs { rules: paths, pack: Pack::Paranoid, ..RuleArgs::default() }
+}
+
+fn cover(paths: Vec<PathBuf>, page: bool) -> Result<Done, Error> {
+    let rules = everything(paths.clone()).load()?.rules;
+    let text = if page {
+        let cases = |path: &Path| {
+            let text = std::fs::read_to_string(cases::path_beside(path)).unwrap_or_default();
+            text.lines().filter(|line| !line.trim().is_empty()).count()
+        };
+        let name = |path: &Path| {
+            let root = paths.iter().find_map(|root| path.strip_prefix(root).ok());
+            root.unwrap_or(path).display().to_string()
+        };
+        coverage::page(&rules, &name, &cases)
+    } else {
+        coverage::attack_table(&rules)
+    };
+    write!(std::io::stdout().lock(), "{text}")?;
+    Ok(Done::Fine)
+}
+
+fn convert_all(paths: Vec<PathBuf>) -> Result<Done, Error> {
+    let mut out = std::io::stdout().lock();
+    for rule in &everything(paths).load()?.rules {
+        for line in convert::rule(rule).lines() {
+            writeln!(out, "{}", visible(line))?;
+        }
+        writeln!(out)?;
+    }
+    Ok(Done::Fine)
 }
 
 fn explain(name: &str, event: &Path, mut rules: RuleArgs) -> Result<Done, Error> {

@@ -3,8 +3,8 @@
 //! Pure: what it says depends on the matches and their order alone. A window slides: it is checked
 //! whenever a match arrives, for every span that the match can be part of, so a match that arrives
 //! late is counted where it belongs. When a window first satisfies its condition the correlation
-//! fires, and the same key stays quiet for one timespan. Everything is bounded ([`Limits`]) and every
-//! eviction is counted.
+//! fires, and the same key stays quiet for one timespan. Everything is bounded ([`Limits`]) and
+//! every eviction is counted.
 
 use std::collections::BTreeSet;
 
@@ -45,8 +45,8 @@ pub struct Feed {
     pub member: u32,
     /// Hash of the group-by values.
     pub key: u64,
-    /// The group-by fields and their values, where they stand in a body: the evidence of an alert has
-    /// no bodies. Empty otherwise.
+    /// The group-by fields and their values, where they stand in a body: the evidence of an alert
+    /// has no bodies. Empty otherwise.
     pub labels: Vec<(String, String)>,
     /// Hash of the counted values, or of group and term; 0 when the correlation counts none.
     pub value: u64,
@@ -63,8 +63,8 @@ pub struct Feed {
 pub struct Fired<E> {
     /// Index of the correlation.
     pub correlation: u32,
-    /// Whether it was known only when the window was over; the match that completed it is the last of
-    /// the evidence, not the one observed now.
+    /// Whether it was known only when the window was over; the match that completed it is the last
+    /// of the evidence, not the one observed now.
     pub has_waited: bool,
     /// Time of the match that completed it.
     pub time_us: i64,
@@ -198,7 +198,9 @@ impl<E: Clone> Correlator<E> {
             number: feed.number.unwrap_or_default(),
             evidence: evidence.clone(),
         };
-        let keep = span.saturating_add(self.limits.lateness_us);
+        // What must not have happened is looked for on both sides of what did.
+        let reach = if waits { span.saturating_mul(2) } else { span };
+        let keep = reach.saturating_add(self.limits.lateness_us);
         self.evictions += window.add(mark, keep, is_distinct, marks_max);
         let is_possible = !verdict::needs_all(rule) || window.has_all(rule.rules.len());
         let ends = if is_possible { window.ends(time_us, span) } else { Vec::new() };
@@ -223,7 +225,13 @@ impl<E: Clone> Correlator<E> {
             return None;
         }
         let marks: Vec<&Mark<E>> = window.within(end_us, rule.timespan_us).collect();
-        let evidence = verdict::satisfies(rule, &marks)?;
+        let reach = rule.timespan_us.saturating_mul(2);
+        let around: Vec<u32> = if verdict::waits(rule) {
+            window.within(end_us, reach).map(|mark| mark.member).collect()
+        } else {
+            Vec::new()
+        };
+        let evidence = verdict::satisfies(rule, &marks, &around)?;
         let evidence: Vec<E> =
             evidence.into_iter().map(|index| marks[index].evidence.clone()).collect();
         if evidence.is_empty() {

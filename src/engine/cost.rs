@@ -1,4 +1,5 @@
-//! What a predicate costs to decide and how often it holds: the estimates by which the index chooses.
+//! What a predicate costs to decide and how often it holds: the estimates by which the index
+//! chooses.
 //!
 //! They decide speed only, never a result. The shares were counted on the recorded sample and on
 //! generated traffic and rounded; they need to be right within a factor of ten.

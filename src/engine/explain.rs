@@ -80,7 +80,7 @@ fn witness(
     state.values.find(program.fields(), subject, predicate.field);
     let holds = |item: &crate::engine::values::Item<'_>| match &predicate.check {
         Check::Elements(Quantifier::None, _) => false,
-        Check::Elements(_, block) => block.holds_on_element(item),
+        Check::Elements(_, block) => block.holds_on_element(item, &mut block.state(&[])),
         Check::Null | Check::Exists(_) | Check::FieldRef(..) => true,
         check => check.holds_on(item),
     };
@@ -101,7 +101,8 @@ fn shorten(text: &str) -> String {
     }
 }
 
-/// The whole condition, one part a line, indented, `+` before what holds and `-` before what does not.
+/// The whole condition, one part a line, indented, `+` before what holds and `-` before what does
+/// not.
 pub fn explain(
     program: &Program,
     expression: &Expression,

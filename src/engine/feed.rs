@@ -109,8 +109,8 @@ impl Planner<'_> {
             .collect()
     }
 
-    /// The group-by fields, aliases resolved for the rule that is referenced (or for the base rule of
-    /// a chained correlation).
+    /// The group-by fields, aliases resolved for the rule that is referenced (or for the base rule
+    /// of a chained correlation).
     fn group(
         &mut self,
         correlation: &Correlation,

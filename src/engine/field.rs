@@ -6,8 +6,8 @@
 //! and only when a rule asks for a field in it.
 //!
 //! Paths are matched against keys longest first at every level, so a dotted key
-//! (`annotations.authorization.k8s.io/decision`) is found as well as nested objects; `\.` in a path is
-//! a dot that never separates.
+//! (`annotations.authorization.k8s.io/decision`) is found as well as nested objects; `\.` in a path
+//! is a dot that never separates.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -106,7 +106,8 @@ pub struct FieldTable {
     roots: Vec<NodeId>,
 }
 
-/// Where a pod template stands in the objects that hold one: pods, workloads, cronjobs, podtemplates.
+/// Where a pod template stands in the objects that hold one: pods, workloads, cronjobs,
+/// podtemplates.
 const TEMPLATES: [&str; 4] = ["", "spec.template.", "spec.jobTemplate.spec.template.", "template."];
 /// The lists of containers in a pod spec.
 const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
@@ -166,7 +167,8 @@ impl FieldTable {
         &self.nodes[node.0 as usize]
     }
 
-    /// The field of this name, added when it is new. Call [`FieldTable::finish`] after the last one.
+    /// The field of this name, added when it is new. Call [`FieldTable::finish`] after the last
+    /// one.
     pub fn intern(&mut self, name: &str) -> FieldId {
         if let Some(&field) = self.ids.get(name) {
             return field;

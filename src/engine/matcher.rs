@@ -1,9 +1,11 @@
-//! All text predicates of one field, decided together: a hash map of whole values, and one
-//! Aho-Corasick automaton for everything that must stand at the start, at the end, or inside.
+//! All text predicates of one field, decided together: hash maps for whole values and for their
+//! ends, and one Aho-Corasick automaton for everything that may stand anywhere.
 //!
 //! The cost is that of the value, whatever the number of predicates.
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
+use std::collections::BTreeMap;
+
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 use rustc_hash::FxHashMap;
 
 use crate::engine::predicate::{Check, PredicateId, lowercase};
@@ -21,20 +23,36 @@ pub struct FieldMatcher {
 #[derive(Clone, Debug, Default)]
 struct TextMatcher {
     whole: FxHashMap<Box<[u8]>, Vec<PredicateId>>,
-    parts: Vec<Part>,
-    automaton: Option<AhoCorasick>,
+    /// Texts that must stand at the start.
+    prefixes: Ends,
+    /// Texts that must stand at the end.
+    suffixes: Ends,
+    /// Texts that may stand anywhere.
+    insides: Parts,
     /// Predicates that any text satisfies (`contains: ''`).
     always: Vec<PredicateId>,
 }
 
-/// The predicates that hang on one literal of the automaton.
+/// Texts that must stand at one end of a value: looked up by each of their lengths, which are few.
 #[derive(Clone, Debug, Default)]
-struct Part {
-    text: Box<str>,
-    prefix: Vec<PredicateId>,
-    suffix: Vec<PredicateId>,
-    inside: Vec<PredicateId>,
+struct Ends {
+    ids: FxHashMap<Box<[u8]>, Vec<PredicateId>>,
+    lengths: Vec<usize>,
 }
+
+/// An automaton and the predicates that hang on each of its literals.
+#[derive(Clone, Debug, Default)]
+struct Parts {
+    automaton: Option<AhoCorasick>,
+    ids: Vec<Vec<PredicateId>>,
+}
+
+/// Literals with the predicates that ask for them, in an order of their own.
+type Literals = BTreeMap<Box<str>, Vec<PredicateId>>;
+
+/// Up to so many bytes of literals the automaton is a full DFA: one table look-up a byte. Its table
+/// then stays below some ten megabytes.
+const DFA_BYTES_MAX: usize = 16 << 10;
 
 impl FieldMatcher {
     /// A matcher for those of the predicates that are about text at a place; the others are left to
@@ -43,26 +61,23 @@ impl FieldMatcher {
         predicates: impl Iterator<Item = (PredicateId, &'c Check)>,
     ) -> Result<FieldMatcher, aho_corasick::BuildError> {
         let mut matcher = FieldMatcher::default();
-        let mut parts: [FxHashMap<&str, Part>; 2] = Default::default();
+        let mut insides: [Literals; 2] = Default::default();
         for (id, check) in predicates {
             let Check::Text { text, place, cased } = check else { continue };
             let side = if *cased { &mut matcher.cased } else { &mut matcher.folded };
-            if *place == Place::Whole {
-                side.whole.entry(text.as_bytes().into()).or_default().push(id);
-            } else if text.is_empty() {
-                side.always.push(id);
-            } else {
-                let part = parts[usize::from(*cased)].entry(text).or_default();
-                match place {
-                    Place::Prefix => part.prefix.push(id),
-                    Place::Suffix => part.suffix.push(id),
-                    Place::Inside | Place::Whole => part.inside.push(id),
+            match place {
+                Place::Whole => side.whole.entry(text.as_bytes().into()).or_default().push(id),
+                _ if text.is_empty() => side.always.push(id),
+                Place::Prefix => side.prefixes.push(text, id),
+                Place::Suffix => side.suffixes.push(text, id),
+                Place::Inside => {
+                    insides[usize::from(*cased)].entry(text.clone()).or_default().push(id);
                 }
             }
         }
-        let [folded, cased] = parts;
-        matcher.folded.build(folded)?;
-        matcher.cased.build(cased)?;
+        let [folded, cased] = insides;
+        matcher.folded.insides = Parts::new(folded)?;
+        matcher.cased.insides = Parts::new(cased)?;
         Ok(matcher)
     }
 
@@ -101,21 +116,12 @@ impl FieldMatcher {
 }
 
 impl TextMatcher {
-    fn build(&mut self, parts: FxHashMap<&str, Part>) -> Result<(), aho_corasick::BuildError> {
-        self.parts =
-            parts.into_iter().map(|(text, part)| Part { text: text.into(), ..part }).collect();
-        // The map's order must not show in anything; sorted parts make the automaton the same too.
-        self.parts.sort_by(|left, right| left.text.cmp(&right.text));
-        if !self.parts.is_empty() {
-            let literals = self.parts.iter().map(|part| part.text.as_bytes());
-            let mut builder = AhoCorasickBuilder::new();
-            self.automaton = Some(builder.match_kind(MatchKind::Standard).build(literals)?);
-        }
-        Ok(())
-    }
-
     fn is_used(&self) -> bool {
-        !self.whole.is_empty() || self.automaton.is_some() || !self.always.is_empty()
+        !self.whole.is_empty()
+            || !self.always.is_empty()
+            || !self.prefixes.ids.is_empty()
+            || !self.suffixes.ids.is_empty()
+            || self.insides.automaton.is_some()
     }
 
     fn test(&self, text: &[u8], hit: &mut dyn FnMut(PredicateId)) {
@@ -123,16 +129,55 @@ impl TextMatcher {
         if let Some(ids) = self.whole.get(text) {
             ids.iter().for_each(|id| hit(*id));
         }
+        for length in self.prefixes.lengths_up_to(text.len()) {
+            self.prefixes.test(&text[..length], hit);
+        }
+        for length in self.suffixes.lengths_up_to(text.len()) {
+            self.suffixes.test(&text[text.len() - length..], hit);
+        }
+        self.insides.test(text, hit);
+    }
+}
+
+impl Ends {
+    fn push(&mut self, text: &str, id: PredicateId) {
+        self.ids.entry(text.as_bytes().into()).or_default().push(id);
+        if let Err(place) = self.lengths.binary_search(&text.len()) {
+            self.lengths.insert(place, text.len());
+        }
+    }
+
+    fn lengths_up_to(&self, length_max: usize) -> impl Iterator<Item = usize> {
+        self.lengths.iter().copied().take_while(move |length| *length <= length_max)
+    }
+
+    fn test(&self, end: &[u8], hit: &mut dyn FnMut(PredicateId)) {
+        self.ids.get(end).into_iter().flatten().for_each(|id| hit(*id));
+    }
+}
+
+impl Parts {
+    fn new(literals: Literals) -> Result<Parts, aho_corasick::BuildError> {
+        if literals.is_empty() {
+            return Ok(Parts::default());
+        }
+        let bytes: usize = literals.keys().map(|text| text.len()).sum();
+        let kind = if bytes <= DFA_BYTES_MAX {
+            AhoCorasickKind::DFA
+        } else {
+            AhoCorasickKind::ContiguousNFA
+        };
+        // A prefilter looks ahead for rare bytes; in texts this short it costs more than it saves.
+        let mut builder = AhoCorasickBuilder::new();
+        builder.match_kind(MatchKind::Standard).kind(Some(kind)).prefilter(false);
+        let automaton = builder.build(literals.keys().map(|t| t.as_bytes()))?;
+        Ok(Parts { automaton: Some(automaton), ids: literals.into_values().collect() })
+    }
+
+    fn test(&self, text: &[u8], hit: &mut dyn FnMut(PredicateId)) {
         let Some(automaton) = &self.automaton else { return };
         for found in automaton.find_overlapping_iter(text) {
-            let part = &self.parts[found.pattern().as_usize()];
-            part.inside.iter().for_each(|id| hit(*id));
-            if found.start() == 0 {
-                part.prefix.iter().for_each(|id| hit(*id));
-            }
-            if found.end() == text.len() {
-                part.suffix.iter().for_each(|id| hit(*id));
-            }
+            self.ids[found.pattern().as_usize()].iter().for_each(|id| hit(*id));
         }
     }
 }
@@ -161,7 +206,8 @@ mod tests {
             value in "[abAB\u{e4}\u{c4}Σς]{0,12}",
         ) {
             let checks = checks(&words);
-            let predicates = checks.iter().enumerate().map(|(n, check)| (PredicateId(n as u32), check));
+            let numbered = checks.iter().enumerate();
+            let predicates = numbered.map(|(n, check)| (PredicateId(n as u32), check));
             let matcher = FieldMatcher::new(predicates).expect("small automata build");
             let mut hits = vec![false; checks.len()];
             let item = Item::Made(&value);

@@ -1,16 +1,19 @@
 //! The compiled rule set: which rules match an event, and what their matches feed.
 //!
 //! Pure: no I/O, no clock, no async. An event meets three filters before a condition is evaluated:
-//! the index (a predicate that must hold), the gate (values under which the condition can hold at
-//! all), and the order of its parts (cheap ones first). The cost grows with the event, not with the
-//! number of rules.
+//! its class (the rules that can hold at all for its verb, resource, outcome, …), the index (a
+//! predicate that must hold), and the order of a condition's parts (cheap ones first). The cost
+//! grows with the event, not with the number of rules.
 
 pub mod field;
 pub mod values;
 pub mod predicate;
 pub mod matcher;
 pub mod cost;
+pub mod memo;
 pub mod program;
+pub mod clause;
+pub mod gate;
 pub mod index;
 pub mod explain;
 pub mod window;
@@ -26,7 +29,7 @@ use ipnet::IpNet;
 use crate::engine::correlate::Feed;
 use crate::engine::feed::FeedPlan;
 use crate::engine::field::Shape;
-use crate::engine::index::Index;
+use crate::engine::index::{Classes, Index};
 use crate::engine::program::{Builder, Program, State};
 use crate::engine::values::Subject;
 use crate::rule::{Body, Condition, Correlation, Rule, RuleSet};
@@ -82,6 +85,7 @@ pub struct Engine {
 #[derive(Debug)]
 pub struct Scratch {
     state: State,
+    classes: Classes,
     candidates: Vec<u32>,
     matched: Vec<u32>,
 }
@@ -162,6 +166,7 @@ impl Engine {
     pub fn scratch(&self) -> Scratch {
         Scratch {
             state: self.program.state(&self.proxies),
+            classes: Classes::default(),
             candidates: Vec::new(),
             matched: Vec::new(),
         }
@@ -169,11 +174,11 @@ impl Engine {
 
     /// The positions of the detections that match, ascending.
     pub fn evaluate<'s>(&self, subject: Subject<'_>, scratch: &'s mut Scratch) -> &'s [u32] {
-        let Scratch { state, candidates, matched } = scratch;
+        let Scratch { state, classes, candidates, matched } = scratch;
         state.clear();
         candidates.clear();
         matched.clear();
-        self.index.candidates(&self.program, state, subject, candidates);
+        self.index.candidates(&self.program, classes, state, subject, candidates);
         for &position in candidates.iter() {
             let expression = &self.program.expressions()[position as usize];
             if self.program.holds(expression, state, subject) {

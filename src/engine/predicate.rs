@@ -116,7 +116,8 @@ impl Check {
         }
     }
 
-    /// Whether the field's values satisfy it. The field's values must have been found.
+    /// Whether the field's values satisfy it; they must have been found. Blocks are evaluated by
+    /// their program, which has the state for it.
     pub fn holds(&self, field: FieldId, values: &Values, subject: Subject<'_>) -> bool {
         let mut items = values.items(field, subject.raw());
         match self {
@@ -126,22 +127,6 @@ impl Check {
                 let mut others = values.items(*other, subject.raw());
                 others.any(|other| relates(&item, &other, *place, *cased))
             }),
-            Check::Elements(quantifier, program) => {
-                let holds = |item: Item<'_>| program.holds_on_element(&item);
-                match quantifier {
-                    Quantifier::Any => items.any(holds),
-                    Quantifier::None => !items.any(holds),
-                    Quantifier::AllOrEmpty => items.all(holds),
-                    Quantifier::All => {
-                        let mut is_some = false;
-                        items.all(|item| {
-                            is_some = true;
-                            holds(item)
-                        }) && is_some
-                    }
-                    Quantifier::Index(index) => items.nth(*index).is_some_and(holds),
-                }
-            }
             check => items.any(|item| check.holds_on(&item)),
         }
     }
@@ -172,6 +157,26 @@ impl Check {
             | Check::Exists(_)
             | Check::FieldRef(..)
             | Check::Elements(..) => false,
+        }
+    }
+}
+
+impl Quantifier {
+    /// Whether so many elements hold.
+    pub fn holds<'v>(
+        self,
+        mut items: impl Iterator<Item = Item<'v>>,
+        holds: &mut dyn FnMut(Item<'v>) -> bool,
+    ) -> bool {
+        match self {
+            Quantifier::Any => items.any(holds),
+            Quantifier::None => !items.any(holds),
+            Quantifier::AllOrEmpty => items.all(holds),
+            Quantifier::All => {
+                let mut items = items.peekable();
+                items.peek().is_some() && items.all(holds)
+            }
+            Quantifier::Index(index) => items.nth(index).is_some_and(holds),
         }
     }
 }

@@ -11,13 +11,17 @@ use crate::engine::Error;
 use crate::engine::cost;
 use crate::engine::field::{FieldId, FieldTable, Shape};
 use crate::engine::matcher::FieldMatcher;
+use crate::engine::memo::Memo;
 use crate::engine::predicate::{Check, Predicate, PredicateId};
 use crate::engine::values::{Item, Subject, Values};
 use crate::rule::{Condition, Matcher, Place, Test};
 
-/// The compiled size that one regular expression may have, in bytes; the `regex` crate's own default
-/// is ten times as much. Matching is linear in the text whatever the expression.
+/// The compiled size that one regular expression may have, in bytes; the `regex` crate's own
+/// default is ten times as much. Matching is linear in the text whatever the expression.
 pub const REGEX_BYTES_MAX: usize = 1 << 20;
+
+/// Scratch space beyond this is given back after the event that needed it.
+pub const BUFFER_KEPT_BYTES: usize = 1 << 20;
 
 /// A boolean expression over predicates.
 #[derive(Clone, Debug)]
@@ -64,6 +68,12 @@ pub struct State {
     is_shared: Vec<bool>,
     shared: Vec<FieldId>,
     buffer: Vec<u8>,
+    /// Per field, the text predicates that hold for a value.
+    memos: Vec<Memo<Box<[PredicateId]>>>,
+    /// Per predicate that is decided by itself, whether it holds for a value.
+    checked: FxHashMap<PredicateId, Memo<bool>>,
+    /// The states of the blocks that were evaluated, kept for the next event.
+    blocks: FxHashMap<PredicateId, Box<State>>,
 }
 
 impl State {
@@ -71,6 +81,9 @@ impl State {
     #[inline]
     pub fn clear(&mut self) {
         self.values.clear();
+        if self.buffer.capacity() > BUFFER_KEPT_BYTES {
+            self.buffer = Vec::new();
+        }
         for id in self.decided.drain(..) {
             self.truth[id.0 as usize] = Truth::Unknown;
         }
@@ -138,8 +151,8 @@ impl Builder {
         })
     }
 
-    /// The parts of a conjunction or disjunction, cheapest first: what is decided by a slot spares a
-    /// walk through a body.
+    /// The parts of a conjunction or disjunction, cheapest first: what is decided by a slot spares
+    /// a walk through a body.
     fn parts(&mut self, parts: &[Condition]) -> Result<Box<[Expression]>, Error> {
         let mut parts: Vec<_> =
             parts.iter().map(|part| self.expression(part)).collect::<Result<_, _>>()?;
@@ -192,8 +205,8 @@ impl Builder {
         id
     }
 
-    /// For a pattern with wildcards, the predicate that its longest literal is somewhere in the text:
-    /// decided together with all others, and nearly always enough to say no.
+    /// For a pattern with wildcards, the predicate that its longest literal is somewhere in the
+    /// text: decided together with all others, and nearly always enough to say no.
     fn literal_of(&mut self, field: FieldId, check: &Check) -> Option<PredicateId> {
         /// Shorter literals are in too many texts to be worth it.
         const LITERAL_MIN: usize = 3;
@@ -267,6 +280,20 @@ impl Builder {
     }
 }
 
+/// Whether one value satisfies a check, remembered.
+fn checked(memo: &mut Memo<bool>, check: &Check, item: &Item<'_>) -> bool {
+    let key = item.key();
+    if !memo.is_on(key) {
+        return check.holds_on(item);
+    }
+    if let Some(known) = memo.get(key) {
+        return *known;
+    }
+    let holds = check.holds_on(item);
+    memo.insert(key, holds);
+    holds
+}
+
 impl Program {
     /// Fresh state for a thread.
     pub fn state(&self, proxies: &[IpNet]) -> State {
@@ -277,6 +304,9 @@ impl Program {
             is_shared: vec![false; self.fields.len()],
             shared: Vec::new(),
             buffer: Vec::new(),
+            memos: vec![Memo::default(); self.fields.len()],
+            checked: FxHashMap::default(),
+            blocks: FxHashMap::default(),
         }
     }
 
@@ -347,7 +377,22 @@ impl Program {
         if let Check::FieldRef(other, ..) = check {
             state.values.find(&self.fields, subject, *other);
         }
-        let holds = check.holds(*field, &state.values, subject);
+        let holds = match check {
+            Check::Elements(quantifier, block) => {
+                let mut inner =
+                    state.blocks.remove(&id).unwrap_or_else(|| Box::new(block.state(&[])));
+                let items = state.values.items(*field, subject.raw());
+                let holds =
+                    quantifier.holds(items, &mut |item| block.holds_on_element(&item, &mut inner));
+                state.blocks.insert(id, inner);
+                holds
+            }
+            Check::Regex(_) | Check::Wildcard { .. } => {
+                let memo = state.checked.entry(id).or_default();
+                state.values.items(*field, subject.raw()).any(|item| checked(memo, check, &item))
+            }
+            check => check.holds(*field, &state.values, subject),
+        };
         state.set(id, holds);
         holds
     }
@@ -361,22 +406,34 @@ impl Program {
         state.is_shared[field.0 as usize] = true;
         state.shared.push(field);
         state.values.find(&self.fields, subject, field);
-        let State { values, truth, decided, buffer, .. } = state;
+        let State { values, truth, decided, buffer, memos, .. } = state;
         let matcher = &self.shared[field.0 as usize];
+        let memo = &mut memos[field.0 as usize];
+        let mut hit = |id: PredicateId| {
+            let truth = &mut truth[id.0 as usize];
+            if *truth == Truth::Unknown {
+                *truth = Truth::Holds;
+                decided.push(id);
+            }
+        };
         for item in values.items(field, subject.raw()) {
-            matcher.test(&item, buffer, &mut |id| {
-                let truth = &mut truth[id.0 as usize];
-                if *truth == Truth::Unknown {
-                    *truth = Truth::Holds;
-                    decided.push(id);
-                }
-            });
+            let key = item.key();
+            if !memo.is_on(key) {
+                matcher.test(&item, buffer, &mut hit);
+            } else if let Some(ids) = memo.get(key) {
+                ids.iter().for_each(|id| hit(*id));
+            } else {
+                let mut ids = Vec::new();
+                matcher.test(&item, buffer, &mut |id| ids.push(id));
+                ids.iter().for_each(|id| hit(*id));
+                memo.insert(key, ids.into());
+            }
         }
     }
 
-    /// Whether the program's only expression holds on an element of an array, or on a value that was
-    /// computed (`pod.image[any]`), which has no inside but itself.
-    pub fn holds_on_element(&self, item: &Item<'_>) -> bool {
+    /// Whether the program's only expression holds on an element of an array, or on a value that
+    /// was computed (`pod.image[any]`), which has no inside but itself.
+    pub fn holds_on_element(&self, item: &Item<'_>, state: &mut State) -> bool {
         let made;
         let raw = match item {
             Item::Json(value) => value.raw(),
@@ -385,9 +442,9 @@ impl Program {
                 made.as_bytes()
             }
         };
-        let mut state = self.state(&[]);
+        state.clear();
         let subject = Subject::Json(raw);
-        self.expressions.iter().all(|expression| self.holds(expression, &mut state, subject))
+        self.expressions.iter().all(|expression| self.holds(expression, state, subject))
     }
 
     /// Hands over the values of a field as [`Program::text`] would give them, without allocating
@@ -401,10 +458,10 @@ impl Program {
     ) {
         state.values.find(&self.fields, subject, field);
         let mut items = state.values.items(field, subject.raw());
-        if let (Some(first), None) = (items.next(), items.next()) {
-            if let Some(plain) = first.plain().filter(|plain| plain.is_ascii()) {
-                return take(Some(plain));
-            }
+        if let (Some(first), None) = (items.next(), items.next())
+            && let Some(plain) = first.plain().filter(|plain| plain.is_ascii())
+        {
+            return take(Some(plain));
         }
         drop(items);
         let text = self.text(field, state, subject);

@@ -31,6 +31,9 @@ impl<'a> Subject<'a> {
 /// Arrays inside arrays beyond this depth are passed over; no Kubernetes object has any.
 const ARRAY_DEPTH_MAX: usize = 16;
 
+/// Space for computed values beyond this is given back after the event that needed it.
+const MADE_KEPT_BYTES: usize = 1 << 20;
+
 const NONE: u32 = u32::MAX;
 const ESCAPED: u32 = 1 << 31;
 
@@ -95,6 +98,15 @@ impl<'v> Item<'v> {
         }
     }
 
+    /// The bytes that tell it from other values: as written, or the text that was made.
+    #[inline]
+    pub fn key(&self) -> &'v [u8] {
+        match self {
+            Item::Json(value) => value.raw(),
+            Item::Made(text) => text.as_bytes(),
+        }
+    }
+
     /// Whether it is null.
     pub fn is_null(&self) -> bool {
         matches!(self, Item::Json(value) if value.kind() == Type::Null)
@@ -124,6 +136,9 @@ impl Values {
         }
         self.entries.clear();
         self.made.clear();
+        if self.made.capacity() > MADE_KEPT_BYTES {
+            self.made = Vec::new();
+        }
         self.groups_done = 0;
     }
 

@@ -47,7 +47,8 @@ pub fn marks_needed(rule: &Correlation) -> usize {
 }
 
 /// The evidence (indexes into `marks`, which are in order of time) when the condition holds.
-pub fn satisfies<E>(rule: &Correlation, marks: &[&Mark<E>]) -> Option<Vec<usize>> {
+/// `around` are the rules that matched within one time span before or after, for `not`.
+pub fn satisfies<E>(rule: &Correlation, marks: &[&Mark<E>], around: &[u32]) -> Option<Vec<usize>> {
     let all = || (0..marks.len()).collect();
     match &rule.kind {
         CorrelationKind::EventCount(thresholds)
@@ -55,11 +56,11 @@ pub fn satisfies<E>(rule: &Correlation, marks: &[&Mark<E>]) -> Option<Vec<usize>
             // Of a counted value the window keeps one match, so both are the number of matches.
             hold(thresholds, marks.len() as f64).then(all)
         }
-        CorrelationKind::Temporal(condition) => temporal(rule, condition, marks),
+        CorrelationKind::Temporal(condition) => temporal(rule, condition, marks, around),
         CorrelationKind::TemporalOrdered(condition) => match condition {
             TemporalCondition::All => chain(rule.rules.len(), marks),
             condition => {
-                let evidence = temporal(rule, condition, marks)?;
+                let evidence = temporal(rule, condition, marks, around)?;
                 is_in_order(&evidence, marks).then_some(evidence)
             }
         },
@@ -87,6 +88,7 @@ fn temporal<E>(
     rule: &Correlation,
     condition: &TemporalCondition,
     marks: &[&Mark<E>],
+    around: &[u32],
 ) -> Option<Vec<usize>> {
     let last = last_of_each(rule.rules.len(), marks);
     let found = last.iter().flatten().count();
@@ -94,7 +96,9 @@ fn temporal<E>(
         TemporalCondition::All => found == last.len(),
         TemporalCondition::Count(thresholds) => hold(thresholds, found as f64),
         TemporalCondition::Expression(expression) => {
-            evaluate(expression, &|rule| last.get(rule).is_some_and(Option::is_some))
+            let here = |rule: usize| last.get(rule).is_some_and(Option::is_some);
+            let near = |rule: usize| here(rule) || around.iter().any(|id| *id as usize == rule);
+            evaluate(expression, &here, &near)
         }
     };
     let mut evidence: Vec<usize> = last.into_iter().flatten().collect();
@@ -102,12 +106,17 @@ fn temporal<E>(
     holds.then_some(evidence)
 }
 
-fn evaluate(expression: &RuleExpression, matched: &dyn Fn(usize) -> bool) -> bool {
+/// Evaluates over the rules that matched; under a `not` over those that matched anywhere near.
+fn evaluate(
+    expression: &RuleExpression,
+    here: &dyn Fn(usize) -> bool,
+    near: &dyn Fn(usize) -> bool,
+) -> bool {
     match expression {
-        RuleExpression::Rule(rule) => matched(*rule),
-        RuleExpression::And(parts) => parts.iter().all(|part| evaluate(part, matched)),
-        RuleExpression::Or(parts) => parts.iter().any(|part| evaluate(part, matched)),
-        RuleExpression::Not(part) => !evaluate(part, matched),
+        RuleExpression::Rule(rule) => here(*rule),
+        RuleExpression::And(parts) => parts.iter().all(|part| evaluate(part, here, near)),
+        RuleExpression::Or(parts) => parts.iter().any(|part| evaluate(part, here, near)),
+        RuleExpression::Not(part) => !evaluate(part, near, here),
     }
 }
 
@@ -147,10 +156,12 @@ fn aggregate<E>(function: Aggregate, marks: &[&Mark<E>]) -> Option<f64> {
         Aggregate::Avg => Some(sum() / marks.len() as f64),
         Aggregate::Percentile(percentile) => {
             let mut numbers: Vec<f64> = marks.iter().map(|mark| mark.number).collect();
-            let rank = (percentile / 100.0 * numbers.len() as f64).ceil().max(1.0) as usize - 1;
-            let rank = rank.min(numbers.len() - 1);
-            let (_, value, _) = numbers.select_nth_unstable_by(rank, f64::total_cmp);
-            Some(*value)
+            numbers.sort_by(f64::total_cmp);
+            // Between ranks the value is interpolated, so the median of two is their mean.
+            let place = percentile / 100.0 * (numbers.len() - 1) as f64;
+            let (below, above) = (place.floor() as usize, place.ceil() as usize);
+            let (low, high) = (numbers.get(below)?, numbers.get(above)?);
+            Some(low + (high - low) * place.fract())
         }
     }
 }

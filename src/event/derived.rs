@@ -1,8 +1,8 @@
 //! Fields that are computed from an event rather than written in it: the request's path without its
 //! query, the command of an exec, the source address that can be trusted.
 //!
-//! Each is a function of the event alone (and of the configured proxies), so rules that use them mean
-//! the same live, in replay and in tests.
+//! Each is a function of the event alone (and of the configured proxies), so rules that use them
+//! mean the same live, in replay and in tests.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -37,11 +37,17 @@ pub enum Derived {
     Outcome,
     /// `request.proxy_path`
     ProxyPath,
+    /// `request.path_is_clean`
+    PathIsClean,
+    /// `request.audit_id_kind`
+    AuditIdKind,
+    /// `actor.is_forwarded`
+    IsForwarded,
 }
 
 impl Derived {
     /// Every derived field with the name by which rules use it.
-    pub const ALL: [(Derived, &'static str); 11] = [
+    pub const ALL: [(Derived, &'static str); 14] = [
         (Derived::ActorKind, "actor.kind"),
         (Derived::ActorName, "actor.name"),
         (Derived::SourceIp, "actor.source_ip"),
@@ -53,6 +59,9 @@ impl Derived {
         (Derived::DryRun, "request.dry_run"),
         (Derived::Outcome, "request.outcome"),
         (Derived::ProxyPath, "request.proxy_path"),
+        (Derived::PathIsClean, "request.path_is_clean"),
+        (Derived::AuditIdKind, "request.audit_id_kind"),
+        (Derived::IsForwarded, "actor.is_forwarded"),
     ];
 
     /// The derived field of this name.
@@ -74,17 +83,46 @@ impl Derived {
             Derived::UserAgentFamily => user_agent_family(event),
             Derived::Path => path(event),
             Derived::Command => command(event),
-            Derived::DryRun => {
-                Some(Cow::Borrowed(if is_dry_run(event) { "true" } else { "false" }))
-            }
+            Derived::DryRun => Some(word(is_dry_run(event))),
             Derived::Outcome => Some(Cow::Borrowed(Outcome::of(event.code()).as_str())),
             Derived::ProxyPath => proxy_path(event),
+            Derived::PathIsClean => {
+                let uri = event.text(Slot::RequestUri)?;
+                Some(word(is_clean(&uri[..uri.find(['?', '#']).unwrap_or(uri.len())])))
+            }
+            Derived::AuditIdKind => {
+                let id = event.text(Slot::AuditId)?;
+                Some(Cow::Borrowed(if is_uuid(id.as_bytes()) { "uuid" } else { "other" }))
+            }
+            Derived::IsForwarded => {
+                Some(word(event.slot(Slot::SourceIps)?.elements().nth(1).is_some()))
+            }
         }
     }
 }
 
 /// The `user.extra` key under which Kubernetes 1.32 and later name the credential of a request.
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+
+fn word(holds: bool) -> Cow<'static, str> {
+    Cow::Borrowed(if holds { "true" } else { "false" })
+}
+
+/// Whether the API server may have made the audit id: a UUID of any version and the RFC's variant.
+fn is_uuid(id: &[u8]) -> bool {
+    id.len() == 36
+        && id.iter().enumerate().all(|(place, byte)| match place {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            14 => matches!(byte, b'1'..=b'8'),
+            19 => matches!(byte, b'8' | b'9' | b'a' | b'b' | b'A' | b'B'),
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+/// Whether a path has nothing to decode or resolve.
+fn is_clean(path: &str) -> bool {
+    !path.contains('%') && !path.contains("//") && !path.contains("/.")
+}
 
 /// How a request ended, by its HTTP status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +226,7 @@ fn user_agent_family<'a>(event: &Event<'a>) -> Option<Cow<'a, str>> {
 fn path<'a>(event: &Event<'a>) -> Option<Cow<'a, str>> {
     let uri = event.text(Slot::RequestUri)?;
     let end = uri.find(['?', '#']).unwrap_or(uri.len());
-    let is_clean = !uri[..end].contains('%') && !uri[..end].contains("//") && !uri.contains("/.");
+    let is_clean = is_clean(&uri[..end]);
     match uri {
         Cow::Borrowed(uri) if is_clean => Some(Cow::Borrowed(&uri[..end])),
         uri if is_clean => Some(Cow::Owned(uri[..end].to_owned())),
@@ -229,7 +267,11 @@ fn command<'a>(event: &Event<'a>) -> Option<Cow<'a, str>> {
         .filter(|(key, _)| *key == "command")
         .map(|(_, value)| percent_decode(value, true))
         .collect();
-    (!words.is_empty()).then(|| Cow::Owned(words.join(" ")))
+    if words.is_empty() {
+        // GKE leaves the query out and names the command in a label of its own.
+        return event.annotation("command.gke.io/command");
+    }
+    Some(Cow::Owned(words.join(" ")))
 }
 
 /// Whether the request asks for `dryRun=All`, in its query or (deletes) in its DeleteOptions.

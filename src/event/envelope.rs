@@ -142,8 +142,8 @@ pub(crate) fn held_text(bytes: &[u8], range: Range<usize>) -> String {
     unescape(lossy(&inner[..inner.len() - usize::from(is_whole)]).as_bytes())
 }
 
-/// Beyond this, a byte that is no UTF-8 is replaced by a question mark and not by U+FFFD, which takes
-/// three bytes: a copy is never much larger than what it copies.
+/// Beyond this, a byte that is no UTF-8 is replaced by a question mark and not by U+FFFD, which
+/// takes three bytes: a copy is never much larger than what it copies.
 const LOSSY_BYTES_MAX: usize = 1 << 20;
 
 /// The bytes as text; each sequence that is no UTF-8 is replaced.

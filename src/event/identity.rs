@@ -1,7 +1,7 @@
 //! When two copies are the same event: equal bytes, the top-level `kind` and `apiVersion` left out.
 //!
-//! A line of the log backend carries both keys, an item of a webhook's EventList carries neither, and
-//! otherwise they are equal byte for byte. The audit id is no identity: clients choose it.
+//! A line of the log backend carries both keys, an item of a webhook's EventList carries neither,
+//! and otherwise they are equal byte for byte. The audit id is no identity: clients choose it.
 
 use crate::event::json::{skip_blank, skip_string, skip_value};
 
@@ -12,19 +12,25 @@ const ITEM_START: &[u8] = br#"{"level":"#;
 
 /// A hash of the event for finding its copies; compare only events of equal time. `seed` is secret
 /// to the run, so that nobody can make two different events collide.
+///
+/// Bytes as kube-apiserver writes them are hashed as they are. Whatever wrote them again (blanks
+/// between tokens, other escapes) is brought to one form first.
 pub fn fingerprint(raw: &[u8], seed: u64) -> u64 {
     let raw = raw.trim_ascii();
-    if let Some(rest) = raw.strip_prefix(LINE_START) {
+    let rest = match raw.strip_prefix(LINE_START) {
+        Some(rest) => rest,
+        None if raw.starts_with(ITEM_START) => &raw[1..],
+        None => b"",
+    };
+    let is_plain = memchr::memmem::find(rest, br"\u").is_none();
+    if rest.first() == Some(&b'"') && !rest.starts_with(br#""level": "#) && is_plain {
         return xxhash_rust::xxh3::xxh3_64_with_seed(rest, seed);
-    }
-    if raw.starts_with(ITEM_START) {
-        return xxhash_rust::xxh3::xxh3_64_with_seed(&raw[1..], seed);
     }
     xxhash_rust::xxh3::xxh3_64_with_seed(&normalised(raw), seed)
 }
 
-/// The members but `kind` and `apiVersion`, in their order, without blanks between tokens; what
-/// follows a malformed byte as it is.
+/// The members but `kind` and `apiVersion`, in their order, without blanks between tokens and with
+/// `\u` escapes spelled out where they need not be escapes; what follows a malformed byte as it is.
 fn normalised(raw: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(raw.len());
     let mut index = skip_blank(raw, 0) + 1;
@@ -71,7 +77,14 @@ fn push_compact(json: &[u8], text: &mut Vec<u8>) {
             }
             _ => index + 1,
         };
-        text.extend_from_slice(&json[index..end]);
+        let token = &json[index..end];
+        if byte == b'"' && memchr::memmem::find(token, br"\u").is_some() {
+            let plain = crate::event::value::Value::new(token, true).text().unwrap_or_default();
+            // serde_json escapes what must be escaped, and in one way.
+            text.extend_from_slice(serde_json::Value::from(&*plain).to_string().as_bytes());
+        } else {
+            text.extend_from_slice(token);
+        }
         index = end;
     }
 }
@@ -89,6 +102,8 @@ mod tests {
             (compact.replace(r#"{"kind""#, "{ \"kind\""), true),
             (compact.replace(",\"", ",\n  \"").replace("\":", "\" : "), true),
             (format!("{compact}\r\n"), true),
+            (compact.replace("a b", "a\\u0020b"), true),
+            (compact.replace(r#""level":"#, r#""level": "#).replace(",", ", "), false),
             (compact.replace("a b", "ab"), false),
             (compact.replace("Metadata", "Request"), false),
         ] {

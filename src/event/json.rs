@@ -1,17 +1,18 @@
 //! Finds where JSON values end, at memory speed.
 //!
-//! Audit events are mostly bytes nobody asks for (managed fields, bodies), so the one operation that
-//! decides the speed is skipping a subtree. [`skip_value`] classifies 64 bytes at a time with SIMD
-//! compares, masks out strings with a prefix XOR, and counts brackets; it never recurses, so depth is
-//! a number with a limit and not a stack.
+//! Audit events are mostly bytes nobody asks for (managed fields, bodies), so the one operation
+//! that decides the speed is skipping a subtree. [`skip_value`] classifies 64 bytes at a time with
+//! SIMD compares, masks out strings with a prefix XOR, and counts brackets; it never recurses, so
+//! depth is a number with a limit and not a stack.
 //!
 //! The reader is lenient where the API server cannot err (kinds of brackets are not matched against
-//! each other, numbers are not checked): it decides where a value ends, not whether it is beautiful.
+//! each other, numbers are not checked): it decides where a value ends, not whether it is
+//! beautiful.
 
 use wide::u8x16;
 
-/// Nesting beyond this is refused: deeper bodies are no Kubernetes objects. Go's own decoder, and so
-/// the API server, stops at 10,000 (`encoding/json`).
+/// Nesting beyond this is refused: deeper bodies are no Kubernetes objects. Go's own decoder, and
+/// so the API server, stops at 10,000 (`encoding/json`).
 pub const DEPTH_MAX: usize = 1_000;
 
 /// Why a value could not be skipped.
@@ -209,8 +210,8 @@ impl Strings {
         mask
     }
 
-    /// The bytes of the block that a backslash escapes; pairs of backslashes are rare, so a walk over
-    /// the set bits is cheap enough.
+    /// The bytes of the block that a backslash escapes; pairs of backslashes are rare, so a walk
+    /// over the set bits is cheap enough.
     fn escaped(&mut self, mut escapes: u64) -> u64 {
         let mut escaped = u64::from(self.is_escaping);
         self.is_escaping = false;

@@ -1,8 +1,8 @@
 //! `Event`: one audit.k8s.io/v1 event over its raw bytes.
 //!
 //! Parsing is one scan that remembers where the fields stand that nearly every rule asks for
-//! ([`Slot`]); big subtrees (bodies, annotations, extras) are found, not read. Nothing is copied and
-//! nothing is allocated, so an event that no rule is interested in costs its bytes and no more.
+//! ([`Slot`]); big subtrees (bodies, annotations, extras) are found, not read. Nothing is copied
+//! and nothing is allocated, so an event that no rule is interested in costs its bytes and no more.
 
 pub mod actor;
 pub mod derived;

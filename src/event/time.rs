@@ -1,8 +1,8 @@
 //! RFC 3339 timestamps as microseconds since the epoch.
 
-/// Reads a timestamp; the API server's own form (`2026-11-22T00:20:47.843025Z`) by arithmetic, every
-/// other form of RFC 3339 (offsets, zero to nine digits: clouds print those) by `jiff`. Digits
-/// beyond microseconds are cut.
+/// Reads a timestamp; the API server's own form (`2026-11-22T00:20:47.843025Z`) by arithmetic,
+/// every other form of RFC 3339 (offsets, zero to nine digits: clouds print those) by `jiff`.
+/// Digits beyond microseconds are cut.
 pub fn parse_us(text: &[u8]) -> Option<i64> {
     if text.len() == 27 && text[19] == b'.' && text[26] == b'Z' {
         return Some(seconds(&text[..19])? * 1_000_000 + digits(&text[20..26])?);
@@ -29,7 +29,8 @@ fn seconds(date: &[u8]) -> Option<i64> {
 }
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar: years count from March, so that the
-/// leap day is the last of its year (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+/// leap day is the last of its year (Howard Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms").
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);

@@ -65,6 +65,7 @@ impl<'a> Value<'a> {
         match self.bytes {
             [b'"', inner @ .., b'"'] if !self.is_escaped => Some(inner),
             [b'"', ..] => None,
+            [b'0'..=b'9' | b'-', ..] if is_fractional(self.bytes) => None,
             other => Some(other),
         }
     }
@@ -74,10 +75,11 @@ impl<'a> Value<'a> {
     pub fn text(&self) -> Option<Cow<'a, str>> {
         match self.kind() {
             Type::String => match self.plain() {
-                Some(inner) => Some(String::from_utf8_lossy(inner)),
+                Some(inner) => Some(utf8(inner)),
                 None => Some(Cow::Owned(unescape(inside(self.bytes)))),
             },
-            Type::Number | Type::Bool => Some(String::from_utf8_lossy(self.bytes)),
+            Type::Number => Some(number(self.bytes)),
+            Type::Bool => Some(utf8(self.bytes)),
             Type::Null | Type::Object | Type::Array => None,
         }
     }
@@ -96,6 +98,33 @@ impl<'a> Value<'a> {
     /// has it.
     pub fn member(&self, key: &str) -> Option<Value<'a>> {
         self.members().filter(|(name, _)| name == key).map(|(_, value)| value).last()
+    }
+}
+
+/// Whether a number is written with a fraction or an exponent.
+fn is_fractional(digits: &[u8]) -> bool {
+    digits.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'))
+}
+
+/// A number as text: integers as written, whole numbers written otherwise (`5.0`, `4.03e2`) as
+/// integers, so that equal numbers are equal texts.
+fn number(digits: &[u8]) -> Cow<'_, str> {
+    /// Beyond this a float no longer tells neighbouring integers apart.
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    let text = utf8(digits);
+    match text.parse::<f64>() {
+        Ok(value) if is_fractional(digits) && value.fract() == 0.0 && value.abs() < EXACT_MAX => {
+            Cow::Owned(format!("{value:.0}"))
+        }
+        _ => text,
+    }
+}
+
+/// The bytes as text; the checked way first, it is several times as fast as the lossy one.
+fn utf8(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
     }
 }
 

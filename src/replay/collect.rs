@@ -132,7 +132,8 @@ impl State {
         if *last == NO_TIME
             && let Some(first) = outcome.entries.iter().find(|entry| entry.time_us != NO_TIME)
         {
-            // Nothing stands before the cut event: the first time behind it is the nearest there is.
+            // Nothing stands before the cut event: the first time behind it is the nearest there
+            // is.
             *last = first.time_us;
         }
         for entry in &mut outcome.entries {

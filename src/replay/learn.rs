@@ -1,8 +1,8 @@
 //! Baselines on disk: what `new_terms` correlations learnt from old logs, for the next run.
 //!
 //! One JSON document: `{"version": 1, "baselines": {"<rule id>": {"definition": "<hash>",
-//! "baseline": …}}}`. A rule whose definition changed starts afresh. Terms are kept as keyed hashes,
-//! never as text.
+//! "baseline": …}}}`. A rule whose definition changed starts afresh. Terms are kept as keyed
+//! hashes, never as text.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -31,8 +31,8 @@ struct Entry {
 
 const VERSION: u32 = 1;
 
-/// Takes over what an earlier run learnt; nothing when the file does not exist yet. Returns how many
-/// rules start afresh although the file knows them.
+/// Takes over what an earlier run learnt; nothing when the file does not exist yet. Returns how
+/// many rules start afresh although the file knows them.
 ///
 /// # Errors
 /// The file cannot be read, or is no such file.

@@ -7,8 +7,8 @@
 //!       → duplicates dropped → stages folded, correlations fed → alerts
 //! ```
 //!
-//! Nothing after the workers depends on their number, so neither do the alerts. Memory is bounded by
-//! the chunks that are out and the sorter's budget, whatever the size of the input.
+//! Nothing after the workers depends on their number, so neither do the alerts. Memory is bounded
+//! by the chunks that are out and the sorter's budget, whatever the size of the input.
 
 pub mod sorter;
 pub mod worker;
@@ -16,6 +16,8 @@ pub mod collect;
 pub mod learn;
 
 use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
 
 use crate::alert::Alert;
 use crate::alert::raise::Raiser;
@@ -154,7 +156,7 @@ fn analyse(
             failure = raise(alert).err();
         }
     };
-    let mut same_time: Vec<u64> = Vec::new();
+    let mut same_time: FxHashSet<u64> = FxHashSet::default();
     let mut time = None;
     let mut sighting = Sighting::default();
     while let Some(entry) = sorted.next().map_err(Error::Spill)? {
@@ -162,11 +164,10 @@ fn analyse(
             same_time.clear();
             time = Some(entry.time_us);
         }
-        if same_time.contains(&entry.fingerprint) {
+        if !same_time.insert(entry.fingerprint) {
             summary.events_duplicate += 1;
             continue;
         }
-        same_time.push(entry.fingerprint);
         summary.events += 1;
         summary.first_event_at.get_or_insert(EventTime(entry.time_us));
         summary.last_event_at = Some(EventTime(entry.time_us));

@@ -1,10 +1,10 @@
 //! Sigma rule model: what a document means once it is parsed, independent of how it was written.
 //!
-//! The reader (`parse`, `detection`, `condition`, `correlation`, `filter`, `load`) lowers Sigma YAML
-//! to this model; `engine` compiles the model. Everything that Sigma lets an author say in several
-//! ways (lists of values, `all`, `neq`, `1 of selection_*`, lists of maps) is lowered to [`Condition`],
-//! so the engine knows five shapes only. A second reader, for another rule language, would fill the
-//! same model.
+//! The reader (`parse`, `detection`, `condition`, `correlation`, `filter`, `load`) lowers Sigma
+//! YAML to this model; `engine` compiles the model. Everything that Sigma lets an author say in
+//! several ways (lists of values, `all`, `neq`, `1 of selection_*`, lists of maps) is lowered to
+//! [`Condition`], so the engine knows five shapes only. A second reader, for another rule language,
+//! would fill the same model.
 
 pub mod problem;
 pub mod yaml;
@@ -99,7 +99,8 @@ pub struct Logsource {
 /// One Sigma detection or correlation rule.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// The rule's identity: its `id`, else its `name`, else a hash of its title (documented in `parse`).
+    /// The rule's identity: its `id`, else its `name`, else a hash of its title (documented in
+    /// `parse`).
     pub id: Arc<str>,
     /// The name that correlations and filters may use instead of the id.
     pub name: Option<String>,
@@ -158,8 +159,8 @@ pub enum Condition {
 
 /// One test: some value of the field satisfies the matcher.
 ///
-/// A field reached through arrays has several values. `Null` and `Exists(false)` speak of the field as
-/// a whole: no value, or only nulls.
+/// A field reached through arrays has several values. `Null` and `Exists(false)` speak of the field
+/// as a whole: no value, or only nulls.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Test {
     /// The field as written, without modifiers; `None` is a keyword over the whole event.
@@ -205,7 +206,8 @@ pub enum Matcher {
         /// Case matters.
         cased: bool,
     },
-    /// `minute`, `hour`, `day`, `week`, `month`, `year` of a timestamp, in the offset it is written in.
+    /// `minute`, `hour`, `day`, `week`, `month`, `year` of a timestamp, in the offset it is written
+    /// in.
     TimePart {
         /// Which part.
         part: TimePart,
@@ -214,8 +216,8 @@ pub enum Matcher {
         /// To what.
         than: i64,
     },
-    /// `field[any]: {…}`: one and the same element of the array satisfies the inner condition, whose
-    /// fields are relative to the element (`.` is the element itself).
+    /// `field[any]: {…}`: one and the same element of the array satisfies the inner condition,
+    /// whose fields are relative to the element (`.` is the element itself).
     Elements {
         /// How many elements must.
         quantifier: Quantifier,
@@ -423,7 +425,7 @@ pub enum Aggregate {
     Sum,
     /// Their mean.
     Avg,
-    /// The nearest-rank percentile, 0-100.
+    /// The percentile, 0-100, interpolated between ranks.
     Percentile(f64),
 }
 

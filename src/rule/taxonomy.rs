@@ -78,7 +78,7 @@ pub const AUDIT_LEVELS: [&str; 4] = ["None", "Metadata", "Request", "RequestResp
 pub const STAGES: [&str; 4] = ["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"];
 
 /// Paths of `audit.k8s.io/v1` and the derived fields, spelled out.
-pub const PATHS: [&str; 60] = [
+pub const PATHS: [&str; 63] = [
     "kind",
     "apiVersion",
     "level",
@@ -131,6 +131,9 @@ pub const PATHS: [&str; 60] = [
     "request.command",
     "request.dry_run",
     "request.outcome",
+    "actor.is_forwarded",
+    "request.audit_id_kind",
+    "request.path_is_clean",
     "request.proxy_path",
     "pod.host_path",
     "pod.image",

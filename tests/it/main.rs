@@ -4,6 +4,8 @@
 
 /// Files in every form: tests/corpus/ingest.
 mod ingest;
+/// The compiled engine against trying every shipped rule.
+mod shipped;
 /// A slow evaluator of conditions, straight from the specification.
 mod reference;
 /// Secrets planted in events: tests/corpus/redaction.
@@ -12,6 +14,8 @@ mod redaction;
 mod sample;
 /// Sigma's detections: every case of tests/cases/sigma.
 mod sigma;
+/// The spool in a process that is killed again and again.
+mod spool_kill;
 /// The engine against the reference, on generated rules and events.
 mod equivalence;
 /// Documents of Sigma: what they become, and why they are refused.

@@ -1,3 +1,5 @@
+//! Discovery: files, directories, globs, standard input, and what is refused.
+
 use std::io::Write;
 
 use super::*;

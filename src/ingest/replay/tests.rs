@@ -1,3 +1,5 @@
+//! Chunks: whole records at any chunk size, over-long lines, compression that ends early.
+
 use std::io::{Cursor, Write};
 use std::path::PathBuf;
 

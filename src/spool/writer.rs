@@ -1,0 +1,377 @@
+//! The one writer: takes all waiting batches, writes them, syncs once, and answers all.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tracing::warn;
+
+use crate::spool::catalog::{Catalog, Span};
+use crate::spool::disk::is_no_space;
+use crate::spool::record::{BATCH_RECORDS_MAX, Batch};
+use crate::spool::segment::{SEGMENT_HEADER_BYTES, Segment};
+use crate::spool::{Error, guard};
+
+/// Appends that wait at most, beside the limit on their bytes.
+const WAITING_MAX: usize = 1_024;
+
+/// Where a batch went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Sequence number of its first record.
+    pub seq_first: u64,
+    /// Sequence number of its last record.
+    pub seq_last: u64,
+}
+
+/// What the writer did since the spool was opened.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) batches: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) groups: AtomicU64,
+    pub(crate) refused: AtomicU64,
+}
+
+/// The writer's state: owned by its thread, or by a test.
+pub(crate) struct Writer {
+    catalog: Arc<Catalog>,
+    counts: Arc<Counts>,
+    durable: watch::Sender<u64>,
+    active: Segment,
+    /// Sequence number of the next record.
+    seq_next: u64,
+    /// The same as of the last sync.
+    seq_synced: u64,
+    poison: Option<String>,
+}
+
+/// The batches of one group that are written and not yet synced: index and place.
+type Unsynced = Vec<(usize, Appended)>;
+
+impl Writer {
+    /// Starts a new segment behind what is in the catalog.
+    pub(crate) fn open(
+        catalog: Arc<Catalog>,
+        counts: Arc<Counts>,
+        durable: watch::Sender<u64>,
+        seq_next: u64,
+    ) -> Result<Writer, Error> {
+        let previous = guard(&catalog.spans).back().map_or(0, |span| span.seq_first);
+        let dir = catalog.segments_dir();
+        let active = Segment::create(&catalog.disk, &dir, seq_next, previous)
+            .map_err(|e| Error::io("create a segment in", &dir, e))?;
+        let span = Span { seq_first: seq_next, seq_end: seq_next, bytes: SEGMENT_HEADER_BYTES };
+        guard(&catalog.spans).push_back(span);
+        durable.send_replace(seq_next - 1);
+        let seq_synced = seq_next;
+        Ok(Writer { catalog, counts, durable, active, seq_next, seq_synced, poison: None })
+    }
+
+    /// Appends a group of batches with one sync; each is durable when its answer is `Ok`. Answers
+    /// are in the order of the batches.
+    pub(crate) fn commit(&mut self, group: &mut [Batch]) -> Vec<Result<Appended, Error>> {
+        let mut answers: Vec<Option<Result<Appended, Error>>> =
+            group.iter().map(|_| None).collect();
+        let mut unsynced = Unsynced::new();
+        for (index, batch) in group.iter_mut().enumerate() {
+            let place = self.write(batch, &mut unsynced, &mut answers);
+            match place {
+                Ok(appended) => unsynced.push((index, appended)),
+                Err(error) => answers[index] = Some(Err(error)),
+            }
+        }
+        self.settle(&mut unsynced, &mut answers);
+        self.counts.groups.fetch_add(1, Ordering::Relaxed);
+        let refused = answers.iter().filter(|answer| !matches!(answer, Some(Ok(_)))).count();
+        self.counts.refused.fetch_add(refused as u64, Ordering::Relaxed);
+        answers.into_iter().map(|answer| answer.unwrap_or(Err(Error::Closed))).collect()
+    }
+
+    /// Writes one batch behind the last, in a new segment if this one is full.
+    fn write(
+        &mut self,
+        batch: &mut Batch,
+        unsynced: &mut Unsynced,
+        answers: &mut [Option<Result<Appended, Error>>],
+    ) -> Result<Appended, Error> {
+        self.check(batch)?;
+        let full = self.active.end + batch.bytes() > self.catalog.options.segment_bytes_max;
+        if full && self.active.end > SEGMENT_HEADER_BYTES {
+            self.settle(unsynced, answers);
+            self.roll()?;
+        }
+        let seq_first = self.seq_next;
+        let synced = u32::try_from(self.active.synced).unwrap_or(u32::MAX);
+        let frames = batch.seal(self.active.header.salt, seq_first, synced);
+        match self.active.append(frames) {
+            Ok(()) => {
+                self.seq_next += u64::from(batch.records());
+                Ok(Appended { seq_first, seq_last: self.seq_next - 1 })
+            }
+            Err(source) if is_no_space(&source) => Err(self.take_back(source, unsynced, answers)),
+            Err(source) => {
+                let error = Error::io("write", &self.active.path, source);
+                self.poison(&error, unsynced, answers);
+                Err(error)
+            }
+        }
+    }
+
+    /// Refuses what must not be written.
+    fn check(&mut self, batch: &Batch) -> Result<(), Error> {
+        if let Some(cause) = &self.poison {
+            return Err(Error::Poisoned { cause: cause.clone() });
+        }
+        let (bytes, records) = (batch.bytes(), batch.records());
+        let limit = self.catalog.options.batch_bytes_max;
+        if bytes > limit {
+            return Err(Error::BatchTooLarge { bytes, limit });
+        }
+        if records == 0 || records > BATCH_RECORDS_MAX {
+            return Err(Error::BatchRecords { records });
+        }
+        let limit = self.catalog.options.bytes_max;
+        // What the batch takes: itself, and the header of the segment it may begin.
+        let wanted = self.active.end - self.active.synced + bytes + SEGMENT_HEADER_BYTES;
+        if self.catalog.bytes() + wanted <= limit {
+            return Ok(());
+        }
+        // Positions are stored lazily; now it counts.
+        if let Err(error) = self.catalog.store_cursors().and_then(|()| self.catalog.retain(wanted))
+        {
+            warn!(error = %describe(&error), "cannot make room in the spool");
+        }
+        let held = self.catalog.bytes();
+        if held + wanted > limit {
+            return Err(Error::Full { bytes: held, limit });
+        }
+        Ok(())
+    }
+
+    /// Makes what was written durable and visible, and answers it.
+    fn settle(&mut self, unsynced: &mut Unsynced, answers: &mut [Option<Result<Appended, Error>>]) {
+        let bytes = self.active.end - self.active.synced;
+        if let Err(source) = self.active.sync() {
+            // Whatever the reason, nobody knows which pages reached the disk.
+            let error = Error::io("sync", &self.active.path, source);
+            return self.poison(&error, unsynced, answers);
+        }
+        if unsynced.is_empty() {
+            return;
+        }
+        self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.counts.records.fetch_add(self.seq_next - self.seq_synced, Ordering::Relaxed);
+        self.counts.batches.fetch_add(unsynced.len() as u64, Ordering::Relaxed);
+        self.seq_synced = self.seq_next;
+        self.catalog.publish(self.seq_next, self.active.end);
+        self.durable.send_replace(self.seq_next - 1);
+        for (index, appended) in unsynced.drain(..) {
+            answers[index] = Some(Ok(appended));
+        }
+    }
+
+    /// Closes the segment, which `settle` has synced, and starts the next.
+    fn roll(&mut self) -> Result<(), Error> {
+        if let Some(cause) = &self.poison {
+            return Err(Error::Poisoned { cause: cause.clone() });
+        }
+        let dir = self.catalog.segments_dir();
+        let previous = self.active.header.seq_first;
+        match Segment::create(&self.catalog.disk, &dir, self.seq_next, previous) {
+            Ok(segment) => self.active = segment,
+            Err(source) => {
+                let path = self.catalog.segment_path(self.seq_next);
+                // Left there, it would be taken for the last segment.
+                let removed = self.catalog.disk.remove(&path);
+                if is_no_space(&source) && removed.is_ok() {
+                    return Err(Error::DiskFull { path, source });
+                }
+                let error = Error::io("create", &path, source);
+                self.poison = Some(describe(&error));
+                return Err(error);
+            }
+        }
+        let (seq_first, bytes) = (self.seq_next, SEGMENT_HEADER_BYTES);
+        guard(&self.catalog.spans).push_back(Span { seq_first, seq_end: seq_first, bytes });
+        if let Err(error) = self.catalog.retain(0) {
+            warn!(error = %describe(&error), "cannot delete passed segments");
+        }
+        Ok(())
+    }
+
+    /// The disk has no room: takes back what is not synced and refuses it.
+    fn take_back(
+        &mut self,
+        source: std::io::Error,
+        unsynced: &mut Unsynced,
+        answers: &mut [Option<Result<Appended, Error>>],
+    ) -> Error {
+        let path = self.active.path.clone();
+        if let Err(cut) = self.active.cut_to_synced() {
+            let error = Error::io("cut", &path, cut);
+            self.poison(&error, unsynced, answers);
+            return error;
+        }
+        self.seq_next = self.seq_synced;
+        let kind = source.kind();
+        for (index, _) in unsynced.drain(..) {
+            let source = std::io::Error::from(kind);
+            answers[index] = Some(Err(Error::DiskFull { path: path.clone(), source }));
+        }
+        Error::DiskFull { path, source }
+    }
+
+    /// Ends all writing; what is not synced is answered with an error.
+    fn poison(
+        &mut self,
+        error: &Error,
+        unsynced: &mut Unsynced,
+        answers: &mut [Option<Result<Appended, Error>>],
+    ) {
+        let cause = describe(error);
+        for (index, _) in unsynced.drain(..) {
+            answers[index] = Some(Err(Error::Poisoned { cause: cause.clone() }));
+        }
+        self.poison = Some(cause);
+    }
+}
+
+fn describe(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// One append on its way to the writer.
+pub(crate) struct Request {
+    batch: Batch,
+    reply: oneshot::Sender<Result<Appended, Error>>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// What the writer's thread is told.
+pub(crate) enum Message {
+    /// Append a batch.
+    Append(Request),
+    /// End after what was sent before.
+    Close,
+}
+
+/// Runs the writer until it is told to close or nobody can append any more.
+pub(crate) fn run(mut writer: Writer, mut messages: mpsc::Receiver<Message>) {
+    let group_bytes_max = writer.catalog.options.waiting_bytes_max;
+    let mut closing = false;
+    while !closing && let Some(first) = messages.blocking_recv() {
+        let (mut batches, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Append(request) => {
+                    bytes += request.batch.bytes();
+                    batches.push(request.batch);
+                    // The room is given back when the batch is answered.
+                    replies.push((request.reply, request._room));
+                }
+                Message::Close => closing = true,
+            }
+            let is_more = !closing && bytes < group_bytes_max;
+            next = if is_more { messages.try_recv().ok() } else { None };
+        }
+        if batches.is_empty() {
+            continue;
+        }
+        let answers = writer.commit(&mut batches);
+        drop(batches);
+        for ((reply, _room), answer) in replies.into_iter().zip(answers) {
+            // Nobody waits when the caller was cancelled; the batch is durable all the same.
+            drop(reply.send(answer));
+        }
+    }
+}
+
+/// Sends batches to the writer; clones share it.
+#[derive(Clone)]
+pub struct Appender {
+    messages: mpsc::Sender<Message>,
+    room: Arc<Semaphore>,
+    waiting_bytes_max: u64,
+    batch_bytes_max: u64,
+}
+
+/// An append that is on its way.
+pub struct Pending(oneshot::Receiver<Result<Appended, Error>>);
+
+/// Bytes that one permit of the semaphore stands for.
+const PERMIT_BYTES: u64 = 1 << 10;
+
+impl Appender {
+    pub(crate) fn new(waiting_bytes_max: u64, batch_bytes_max: u64) -> (Appender, Receiver) {
+        let (messages, receiver) = mpsc::channel(WAITING_MAX);
+        let permits = (waiting_bytes_max / PERMIT_BYTES) as usize + 1;
+        let room = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        (Appender { messages, room, waiting_bytes_max, batch_bytes_max }, receiver)
+    }
+
+    /// Appends a batch; it is durable, whole, when this returns `Ok`. Waits while
+    /// `waiting_bytes_max` is taken by others. If the future is dropped, the batch may or may not
+    /// be appended.
+    ///
+    /// Two appends have an order only when the second is called after the first has returned.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::DiskFull`]: nothing was written, try again later.
+    /// [`Error::BatchTooLarge`], [`Error::BatchRecords`]: nothing was written.
+    /// [`Error::Io`], [`Error::Poisoned`]: unknown whether it will be there after reopening; the
+    /// process must exit and open the spool again. [`Error::Closed`].
+    pub async fn append(&self, batch: Batch) -> Result<Appended, Error> {
+        self.submit(batch).await?.durable().await
+    }
+
+    /// Hands a batch to the writer without waiting until it is durable, so that the caller can
+    /// prepare the next one meanwhile. Waits for room as `append` does.
+    ///
+    /// # Errors
+    /// [`Error::BatchTooLarge`], [`Error::Closed`]; the others come with [`Pending::durable`].
+    pub async fn submit(&self, batch: Batch) -> Result<Pending, Error> {
+        if batch.bytes() > self.batch_bytes_max {
+            return Err(Error::BatchTooLarge { bytes: batch.bytes(), limit: self.batch_bytes_max });
+        }
+        let bytes = batch.bytes().min(self.waiting_bytes_max);
+        let permits = u32::try_from(bytes / PERMIT_BYTES).unwrap_or(u32::MAX) + 1;
+        let room = self.room.clone().acquire_many_owned(permits).await;
+        let room = room.map_err(|_| Error::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let request = Request { batch, reply, _room: room };
+        let sent = self.messages.send(Message::Append(request)).await;
+        sent.map_err(|_| Error::Closed)?;
+        Ok(Pending(answer))
+    }
+
+    /// Bytes that wait for the writer or are being written.
+    pub fn waiting_bytes(&self) -> u64 {
+        let free = self.room.available_permits() as u64;
+        (self.waiting_bytes_max / PERMIT_BYTES + 1).saturating_sub(free) * PERMIT_BYTES
+    }
+
+    /// Tells the writer to end after what was sent before.
+    pub(crate) async fn close(&self) {
+        // An error means that it has ended already.
+        drop(self.messages.send(Message::Close).await);
+    }
+}
+
+/// The writer's end of the channel.
+pub(crate) type Receiver = mpsc::Receiver<Message>;
+
+impl Pending {
+    /// Waits until the batch is durable.
+    ///
+    /// # Errors
+    /// As [`Appender::append`].
+    pub async fn durable(self) -> Result<Appended, Error> {
+        self.0.await.map_err(|_| Error::Closed)?
+    }
+}

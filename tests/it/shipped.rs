@@ -1,0 +1,79 @@
+//! The compiled engine finds what trying every shipped rule finds.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use kubewitness::engine::field::Shape;
+use kubewitness::engine::values::Subject;
+use kubewitness::engine::{Engine, Scratch};
+use kubewitness::event::Event;
+use kubewitness::event::decode::{self, Decoded};
+use kubewitness::rule::load::Options;
+use kubewitness::rule::shipped;
+
+fn engine() -> Engine {
+    let placeholders = shipped::placeholders().unwrap();
+    let options = Options { placeholders, taxonomy: true };
+    Engine::compile(shipped::load(&options).unwrap(), Shape::Audit, &[]).unwrap()
+}
+
+/// The compiled engine finds what trying every rule finds.
+fn check(engine: &Engine, scratch: &mut Scratch, slow: &mut Scratch, event: &Event<'_>) -> usize {
+    let subject = Subject::Audit(event);
+    let fast = engine.evaluate(subject, scratch).to_vec();
+    let all = engine.evaluate_all(subject, slow);
+    let text = String::from_utf8_lossy(event.raw());
+    assert_eq!(fast, all, "{text}");
+    all.len()
+}
+
+fn case_files(directory: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            case_files(&path, files);
+        } else if path.to_string_lossy().ends_with(".events.jsonl") {
+            files.push(path);
+        }
+    }
+}
+
+/// Every shipped rule on every event of the sample and of every rule's cases, whole and cut: index,
+/// classes and memos never change what matches.
+#[test]
+fn the_index_hides_no_match() {
+    let engine = engine();
+    let (mut scratch, mut slow) = (engine.scratch(), engine.scratch());
+    let mut lines: Vec<Vec<u8>> = Vec::new();
+    let sample = std::fs::File::open("tests/corpus/sample.log.gz").unwrap();
+    let mut text = String::new();
+    flate2::read::MultiGzDecoder::new(sample).read_to_string(&mut text).unwrap();
+    lines.extend(text.lines().map(|line| line.as_bytes().to_vec()));
+    let mut files = Vec::new();
+    case_files(Path::new("detections"), &mut files);
+    for file in files {
+        for line in std::fs::read_to_string(file).unwrap().lines() {
+            let case: serde_json::Value = serde_json::from_str(line).unwrap();
+            let events = case.get("event").into_iter();
+            let events =
+                events.chain(case.get("events").and_then(|e| e.as_array()).into_iter().flatten());
+            lines.extend(events.map(|event| event.to_string().into_bytes()));
+            lines.extend(case.get("input").and_then(|i| i.as_str()).map(|i| i.as_bytes().to_vec()));
+        }
+    }
+    let (mut events, mut matches) = (0, 0);
+    for line in &lines {
+        let mut decoder = decode::Scratch::default();
+        decode::decode(line, &mut decoder, &mut |decoded| {
+            if let Decoded::Event { event, .. } = decoded {
+                events += 1;
+                matches += check(&engine, &mut scratch, &mut slow, &event);
+                let half = &event.raw()[..event.raw().len() / 2];
+                if let Some(cut) = Event::salvage(half) {
+                    check(&engine, &mut scratch, &mut slow, &cut);
+                }
+            }
+        });
+    }
+    assert!(events > 3_000 && matches > events, "{matches} matches on {events} events");
+}
