@@ -103,7 +103,7 @@ mod tests {
             (compact.replace(",\"", ",\n  \"").replace("\":", "\" : "), true),
             (format!("{compact}\r\n"), true),
             (compact.replace("a b", "a\\u0020b"), true),
-            (compact.replace(r#""level":"#, r#""level": "#).replace(",", ", "), false),
+            (compact.replace(r#""level":"#, r#""level": "#).replace(",", ", "), true),
             (compact.replace("a b", "ab"), false),
             (compact.replace("Metadata", "Request"), false),
         ] {

@@ -4,6 +4,8 @@
 
 /// Files in every form: tests/corpus/ingest.
 mod ingest;
+/// The coverage page and the rows of the coverage table.
+mod coverage;
 /// The compiled engine against trying every shipped rule.
 mod shipped;
 /// A slow evaluator of conditions, straight from the specification.

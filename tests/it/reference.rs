@@ -37,7 +37,7 @@ impl Json {
                 let member = |(key, value): (String, &RawValue)| (key, raw(value));
                 Json::Object(members.0.into_iter().map(member).collect())
             }
-            _ => Json::Token(text.to_owned()),
+            _ => Json::Token(plain_number(text)),
         }
     }
 
@@ -46,6 +46,16 @@ impl Json {
             Json::Token(text) | Json::Text(text) => Some(text),
             Json::Null | Json::Array(_) | Json::Object(_) => None,
         }
+    }
+}
+
+/// Whole numbers are texts of digits however they are written: `5.0` and `5e0` are `5`.
+fn plain_number(text: &str) -> String {
+    match text.parse::<f64>() {
+        Ok(value) if text.contains(['.', 'e', 'E']) && value.fract() == 0.0 && value.abs() < 9e15 => {
+            format!("{value:.0}")
+        }
+        _ => text.to_owned(),
     }
 }
 
