@@ -259,6 +259,8 @@ mod tests {
             ("user.extra.oidc-claim", "pods", true),
             ("keywords", "pods", true),
             ("verb", "secrets", false),
+            ("objectRef.resource", "secrets", false),
+            ("objectRef.namespace", "configmaps", false),
             ("requestObject.webhooks.clientConfig.caBundle", "x", true),
             (
                 "object.metadata.annotations.kubectl.kubernetes.io/last-applied-configuration",
