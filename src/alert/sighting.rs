@@ -2,7 +2,7 @@
 //!
 //! Most matched events only feed correlations and never become an alert, so nothing is spelled out
 //! before it is asked for: a sighting carries the event's bytes without its bodies, and the
-//! [`Context`] of an alert is made from them when there is one to raise.
+//! context of an alert is made from them when there is one to raise.
 //!
 //! ```text
 //! u8 stage │ [u8;16] request key │ str audit id │ str cluster │ str position │ bytes event

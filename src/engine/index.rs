@@ -1,7 +1,7 @@
 //! Which rules can still match an event: the filter before any condition is evaluated.
 //!
 //! Events fall into **classes**: equal verb, stage, kind of actor, outcome, subresource
-//! ([`gate`](crate::engine::gate)), resource, and the parts that are there (bodies, extras, …). Of
+//! ([`gate`]), resource, and the parts that are there (bodies, extras, …). Of
 //! a class everything that depends on these alone is known, so a rule belongs to it only when
 //! three-valued logic says that its condition can still hold, and there it hangs on one necessary
 //! **clause** of what is left to know: a set of predicates of which one holds whenever the rule

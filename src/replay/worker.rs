@@ -22,7 +22,7 @@ pub struct Outcome {
     pub entries: Vec<Entry>,
     /// The packed sightings, one behind the other.
     pub payload: Vec<u8>,
-    /// What could not be used, with its position; the first [`REJECTS_MAX`] of each reason.
+    /// What could not be used, with its position; the first few of each reason.
     pub rejects: Vec<(RejectReason, String)>,
     /// Rejects beyond those.
     pub more_rejects: Vec<RejectReason>,
