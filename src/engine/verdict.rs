@@ -157,11 +157,13 @@ fn aggregate<E>(function: Aggregate, marks: &[&Mark<E>]) -> Option<f64> {
         Aggregate::Percentile(percentile) => {
             let mut numbers: Vec<f64> = marks.iter().map(|mark| mark.number).collect();
             numbers.sort_by(f64::total_cmp);
-            // Between ranks the value is interpolated, so the median of two is their mean.
-            let place = percentile / 100.0 * (numbers.len() - 1) as f64;
-            let (below, above) = (place.floor() as usize, place.ceil() as usize);
-            let (low, high) = (numbers.get(below)?, numbers.get(above)?);
-            Some(low + (high - low) * place.fract())
+            let count = numbers.len();
+            if percentile == 50.0 && count.is_multiple_of(2) {
+                // The median of an even number is the mean of the two in the middle.
+                return Some((numbers[count / 2 - 1] + numbers[count / 2]) / 2.0);
+            }
+            let rank = (percentile / 100.0 * count as f64).ceil().max(1.0) as usize - 1;
+            numbers.get(rank.min(count - 1)).copied()
         }
     }
 }

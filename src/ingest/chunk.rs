@@ -102,7 +102,7 @@ impl Chunk {
         }
     }
 
-    /// Empties the chunk and gives a large buffer back to the system and its permit to others.
+    /// Empties the chunk and leaves the large buffer, if it has it, to others.
     /// Workers that share a reader behind their own lock must call this before they wait for the
     /// lock.
     pub fn release(&mut self) {
@@ -110,10 +110,9 @@ impl Chunk {
         self.rejects.clear();
         self.items.clear();
         self.headers.clear();
-        if self.bytes.len() > SMALL_CHUNK_BYTES_MAX {
-            self.bytes = Vec::new();
+        if let Some(mut permit) = self.permit.take() {
+            std::mem::swap(&mut permit.buffer, &mut self.bytes);
         }
-        self.permit = None;
     }
 
     /// How many bytes of input the chunk holds.
@@ -134,7 +133,12 @@ impl Chunk {
     /// Makes room for `length` bytes in all.
     pub(crate) fn grow(&mut self, length: usize, permits: &Arc<Permits>) {
         if length > SMALL_CHUNK_BYTES_MAX && self.permit.is_none() {
-            self.permit = Some(Permits::take(permits));
+            let mut permit = Permits::take(permits);
+            let mut large = std::mem::take(&mut permit.buffer);
+            large.clear();
+            large.extend_from_slice(&self.bytes);
+            permit.buffer = std::mem::replace(&mut self.bytes, large);
+            self.permit = Some(permit);
         }
         if length > self.bytes.len() {
             self.bytes.reserve_exact(length - self.bytes.len());
@@ -210,32 +214,46 @@ pub(crate) fn lines(bytes: &[u8]) -> u64 {
 }
 
 /// The one permit for a large chunk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Permits {
-    is_taken: Mutex<bool>,
+    /// The one large buffer; absent while a chunk has it. It is handed on and never given back to the
+    /// allocator, which would keep a copy of it for each thread.
+    spare: Mutex<Option<Vec<u8>>>,
     given_back: Condvar,
+}
+
+impl Default for Permits {
+    fn default() -> Permits {
+        Permits { spare: Mutex::new(Some(Vec::new())), given_back: Condvar::new() }
+    }
 }
 
 impl Permits {
     /// Waits until the permit is free.
     fn take(permits: &Arc<Permits>) -> Permit {
-        let guard = permits.is_taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut is_taken = permits
+        let guard = permits.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spare = permits
             .given_back
-            .wait_while(guard, |is_taken| *is_taken)
+            .wait_while(guard, |spare| spare.is_none())
             .unwrap_or_else(PoisonError::into_inner);
-        *is_taken = true;
-        Permit(Arc::clone(permits))
+        let buffer = spare.take().unwrap_or_default();
+        drop(spare);
+        Permit { permits: Arc::clone(permits), buffer }
     }
 }
 
-/// Held by the one large chunk.
+/// Held by the one large chunk, with the buffer that is not in use: the small one while the chunk is
+/// large.
 #[derive(Debug)]
-pub(crate) struct Permit(Arc<Permits>);
+pub(crate) struct Permit {
+    permits: Arc<Permits>,
+    buffer: Vec<u8>,
+}
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        *self.0.is_taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        self.0.given_back.notify_one();
+        let buffer = std::mem::take(&mut self.buffer);
+        *self.permits.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(buffer);
+        self.permits.given_back.notify_one();
     }
 }

@@ -425,7 +425,7 @@ pub enum Aggregate {
     Sum,
     /// Their mean.
     Avg,
-    /// The percentile, 0-100, interpolated between ranks.
+    /// The nearest-rank percentile, 0-100; of 50 and an even number, the mean of the middle two.
     Percentile(f64),
 }
 
