@@ -85,13 +85,14 @@ fn witness(
         check => check.holds_on(item),
     };
     let item = state.values.items(predicate.field, subject.raw()).find(holds)?;
-    let text = match &item {
+    match &item {
         crate::engine::values::Item::Json(value) if item.is_container() => {
-            String::from_utf8_lossy(value.raw()).into_owned()
+            // A whole body may be megabytes; no character takes more than four of its bytes.
+            let start = &value.raw()[..value.raw().len().min(4 * VALUE_CHARS_MAX + 4)];
+            Some(shorten(&String::from_utf8_lossy(start)))
         }
-        item => item.text()?.into_owned(),
-    };
-    Some(shorten(&text))
+        item => Some(shorten(&item.text()?)),
+    }
 }
 
 fn shorten(text: &str) -> String {
