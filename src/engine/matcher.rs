@@ -44,11 +44,18 @@ struct Ends {
 #[derive(Clone, Debug, Default)]
 struct Parts {
     automaton: Option<AhoCorasick>,
+    /// Length of the longest literal, in bytes.
+    length_max: usize,
+    /// Some literal holds a quote, a backslash or a control character.
+    has_escapable: bool,
     ids: Vec<Vec<PredicateId>>,
 }
 
 /// Literals with the predicates that ask for them, in an order of their own.
 type Literals = BTreeMap<Box<str>, Vec<PredicateId>>;
+
+/// So much of a whole event is looked through at once.
+const WINDOW_BYTES: usize = 64 << 10;
 
 /// Up to so many bytes of literals the automaton is a full DFA: one table look-up a byte. Its table
 /// then stays below some ten megabytes.
@@ -84,6 +91,33 @@ impl FieldMatcher {
     /// Whether this kind of check is decided here.
     pub fn decides(check: &Check) -> bool {
         matches!(check, Check::Text { .. })
+    }
+
+    /// Whether some keyword holds characters that JSON writes as escapes.
+    pub fn has_escapable(&self) -> bool {
+        self.folded.insides.has_escapable || self.cased.insides.has_escapable
+    }
+
+    /// Calls `hit` for each keyword that stands somewhere in the bytes of a whole event, window by
+    /// window, so that no copy of the event is made. May name one twice.
+    pub fn test_whole(&self, raw: &[u8], buffer: &mut Vec<u8>, hit: &mut dyn FnMut(PredicateId)) {
+        let overlap = self.folded.insides.length_max.max(self.cased.insides.length_max);
+        let mut start = 0;
+        while start < raw.len() {
+            let window = &raw[start..raw.len().min(start + WINDOW_BYTES + overlap)];
+            self.cased.insides.test(window, hit);
+            if self.folded.insides.automaton.is_some() {
+                buffer.clear();
+                if window.is_ascii() {
+                    buffer.extend(window.iter().map(u8::to_ascii_lowercase));
+                } else {
+                    let text = String::from_utf8_lossy(window);
+                    buffer.extend_from_slice(lowercase(&text).as_bytes());
+                }
+                self.folded.insides.test(buffer, hit);
+            }
+            start += WINDOW_BYTES;
+        }
     }
 
     /// Calls `hit` for each predicate that the value satisfies; `buffer` is scratch space.
@@ -171,7 +205,11 @@ impl Parts {
         let mut builder = AhoCorasickBuilder::new();
         builder.match_kind(MatchKind::Standard).kind(Some(kind)).prefilter(false);
         let automaton = builder.build(literals.keys().map(|t| t.as_bytes()))?;
-        Ok(Parts { automaton: Some(automaton), ids: literals.into_values().collect() })
+        let length_max = literals.keys().map(|text| text.len()).max().unwrap_or(0);
+        let is_escapable = |c: char| matches!(c, '"' | '\\') || c.is_control();
+        let has_escapable = literals.keys().any(|text| text.contains(is_escapable));
+        let ids = literals.into_values().collect();
+        Ok(Parts { automaton: Some(automaton), length_max, has_escapable, ids })
     }
 
     fn test(&self, text: &[u8], hit: &mut dyn FnMut(PredicateId)) {

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 
 use crate::engine::Error;
 use crate::engine::cost;
-use crate::engine::field::{FieldId, FieldTable, Shape};
+use crate::engine::field::{FieldId, FieldTable, Shape, Source};
 use crate::engine::matcher::FieldMatcher;
 use crate::engine::memo::Memo;
 use crate::engine::predicate::{Check, Predicate, PredicateId};
@@ -280,6 +280,14 @@ impl Builder {
     }
 }
 
+/// Whether keywords are looked for in an event as it is written: it has no escapes that could hide
+/// one, or is too long to be copied for them.
+fn is_read_as_written(raw: &[u8], has_escapable: bool) -> bool {
+    let holds = |escape: &[u8]| memchr::memmem::find(raw, escape).is_some();
+    let is_hidden = if has_escapable { holds(b"\\") } else { holds(b"\\u") || holds(b"\\/") };
+    raw.len() > BUFFER_KEPT_BYTES || !is_hidden
+}
+
 /// Whether one value satisfies a check, remembered.
 fn checked(memo: &mut Memo<bool>, check: &Check, item: &Item<'_>) -> bool {
     let key = item.key();
@@ -405,6 +413,11 @@ impl Program {
         }
         state.is_shared[field.0 as usize] = true;
         state.shared.push(field);
+        let is_whole = self.fields.source(field) == Source::Whole;
+        let has_escapable = self.shared[field.0 as usize].has_escapable();
+        if is_whole && is_read_as_written(subject.raw(), has_escapable) {
+            return self.share_whole(field, state, subject.raw());
+        }
         state.values.find(&self.fields, subject, field);
         let State { values, truth, decided, buffer, memos, .. } = state;
         let matcher = &self.shared[field.0 as usize];
@@ -429,6 +442,18 @@ impl Program {
                 memo.insert(key, ids.into());
             }
         }
+    }
+
+    /// Decides the keywords on the event's bytes as they are.
+    fn share_whole(&self, field: FieldId, state: &mut State, raw: &[u8]) {
+        let State { truth, decided, buffer, .. } = state;
+        self.shared[field.0 as usize].test_whole(raw, buffer, &mut |id| {
+            let truth = &mut truth[id.0 as usize];
+            if *truth == Truth::Unknown {
+                *truth = Truth::Holds;
+                decided.push(id);
+            }
+        });
     }
 
     /// Whether the program's only expression holds on an element of an array, or on a value that
