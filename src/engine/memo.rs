@@ -6,6 +6,9 @@
 
 use rustc_hash::FxHashMap;
 
+use crate::engine::predicate::Check;
+use crate::engine::values::Item;
+
 /// Values a memo remembers; a full one starts afresh.
 pub const ENTRIES_MAX: usize = 1_024;
 /// Longer values are not worth remembering.
@@ -59,6 +62,22 @@ impl<V> Memo<V> {
             self.known.clear();
         }
         self.known.insert(key.into(), value);
+    }
+}
+
+impl Memo<bool> {
+    /// Whether a value satisfies a check.
+    pub fn check(&mut self, check: &Check, item: &Item<'_>) -> bool {
+        let key = item.key();
+        if !self.is_on(key) {
+            return check.holds_on(item);
+        }
+        if let Some(known) = self.get(key) {
+            return *known;
+        }
+        let holds = check.holds_on(item);
+        self.insert(key, holds);
+        holds
     }
 }
 

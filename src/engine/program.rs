@@ -288,20 +288,6 @@ fn is_read_as_written(raw: &[u8], has_escapable: bool) -> bool {
     raw.len() > BUFFER_KEPT_BYTES || !is_hidden
 }
 
-/// Whether one value satisfies a check, remembered.
-fn checked(memo: &mut Memo<bool>, check: &Check, item: &Item<'_>) -> bool {
-    let key = item.key();
-    if !memo.is_on(key) {
-        return check.holds_on(item);
-    }
-    if let Some(known) = memo.get(key) {
-        return *known;
-    }
-    let holds = check.holds_on(item);
-    memo.insert(key, holds);
-    holds
-}
-
 impl Program {
     /// Fresh state for a thread.
     pub fn state(&self, proxies: &[IpNet]) -> State {
@@ -397,7 +383,7 @@ impl Program {
             }
             Check::Regex(_) | Check::Wildcard { .. } => {
                 let memo = state.checked.entry(id).or_default();
-                state.values.items(*field, subject.raw()).any(|item| checked(memo, check, &item))
+                state.values.items(*field, subject.raw()).any(|item| memo.check(check, &item))
             }
             check => check.holds(*field, &state.values, subject),
         };

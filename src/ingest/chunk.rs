@@ -216,8 +216,8 @@ pub(crate) fn lines(bytes: &[u8]) -> u64 {
 /// The one permit for a large chunk.
 #[derive(Debug)]
 pub(crate) struct Permits {
-    /// The one large buffer; absent while a chunk has it. It is handed on and never given back to the
-    /// allocator, which would keep a copy of it for each thread.
+    /// The one large buffer; absent while a chunk has it. It is handed on and never given back to
+    /// the allocator, which would keep a copy of it for each thread.
     spare: Mutex<Option<Vec<u8>>>,
     given_back: Condvar,
 }
@@ -242,8 +242,8 @@ impl Permits {
     }
 }
 
-/// Held by the one large chunk, with the buffer that is not in use: the small one while the chunk is
-/// large.
+/// Held by the one large chunk, with the buffer that is not in use: the small one while the chunk
+/// is large.
 #[derive(Debug)]
 pub(crate) struct Permit {
     permits: Arc<Permits>,
