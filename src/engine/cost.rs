@@ -117,16 +117,6 @@ pub fn candidate_ns(fields: &FieldTable, walks: impl Iterator<Item = Source>) ->
     150.0 + walked / 2.0
 }
 
-/// The share of events that have each value of the gate's fields, in the gate's order; then the
-/// share without a value, then that of other values.
-pub const GATE_SHARES: [&[f64]; 5] = [
-    &[0.3, 0.1, 0.2, 0.08, 0.14, 0.14, 0.02, 0.005, 0.002, 0.002, 0.001, 0.0, 0.01],
-    &[0.03, 0.12, 0.84, 0.0005, 0.005, 0.0045],
-    &[0.1, 0.5, 0.3, 0.02, 0.08, 0.0, 0.0],
-    &[0.94, 0.02, 0.03, 0.01, 0.0, 0.0],
-    &[0.2, 0.003, 0.001, 0.001, 0.003, 0.03, 0.005, 0.005, 0.005, 0.001, 0.001, 0.001, 0.73, 0.014],
-];
-
 /// Nanoseconds to decide the predicate by itself on every event, for checks that are not shared.
 pub fn check_ns(check: &Check) -> f64 {
     match check {

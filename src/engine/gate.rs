@@ -189,21 +189,6 @@ pub fn values_of(bits: u64) -> impl Iterator<Item = (&'static str, Known<'static
     })
 }
 
-/// The share of events that pass a gate.
-pub fn share(gate: u64) -> f64 {
-    let shares = crate::engine::cost::GATE_SHARES.iter().enumerate();
-    shares
-        .map(|(field, shares)| {
-            let offset = gate_offset(field);
-            let passing = shares.iter().enumerate();
-            passing
-                .filter(|(bit, _)| gate & (1 << (offset + bit)) != 0)
-                .map(|(_, s)| s)
-                .sum::<f64>()
-        })
-        .product()
-}
-
 /// The event's bit in each gate field.
 #[inline]
 pub fn bits_of(event: &Event<'_>) -> u64 {
@@ -245,9 +230,6 @@ mod tests {
         ] {
             assert_eq!(KINDS[kind as usize], word);
             assert_eq!(kind.as_str(), word);
-        }
-        for (field, shares) in GATE.iter().zip(crate::engine::cost::GATE_SHARES) {
-            assert_eq!(shares.len(), field.values.len() + 2, "{}", field.name);
         }
         for outcome in [Outcome::Success, Outcome::Denied, Outcome::Failed, Outcome::Unknown] {
             assert_eq!(OUTCOMES[outcome as usize], outcome.as_str());

@@ -293,11 +293,6 @@ impl Index {
             _ => UNCLEAR,
         }
     }
-
-    /// For a report on the index: rules that events of every class meet, fields read for them.
-    pub fn sizes(&self) -> (usize, usize) {
-        (self.general.always.len(), self.general.fields.len() + self.general.loose.len())
-    }
 }
 
 fn presence_of(event: &Event<'_>) -> u8 {

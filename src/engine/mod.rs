@@ -264,21 +264,6 @@ impl Engine {
         let expression = &self.program.expressions()[position as usize];
         explain::explain(&self.program, expression, &mut scratch.state, subject)
     }
-
-    /// The text of a field that some rule names; `None` when none does or it is absent.
-    pub fn field_text(
-        &self,
-        field: field::FieldId,
-        subject: Subject<'_>,
-        scratch: &mut Scratch,
-    ) -> Option<String> {
-        self.program.text(field, &mut scratch.state, subject)
-    }
-
-    /// Rules that every event meets, and fields read for every event.
-    pub fn index_sizes(&self) -> (usize, usize) {
-        self.index.sizes()
-    }
 }
 
 /// Whether a condition tests a field of this name.

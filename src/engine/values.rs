@@ -3,7 +3,7 @@
 //! One [`Values`] serves all events of a thread; its buffers are reused, so an event that matches
 //! nothing allocates nothing.
 
-use crate::engine::field::{FieldId, FieldTable, NodeId, Shape, Source};
+use crate::engine::field::{FieldId, FieldTable, NodeId, Source};
 use crate::event::json::{skip_blank, skip_string, skip_value};
 use crate::event::value::{Type, Value, unescape};
 use crate::event::{Event, Slot};
@@ -421,9 +421,4 @@ impl Walk<'_, '_> {
         // A value that is not whole gives nothing.
         let _ = self.value(start, node, 0);
     }
-}
-
-/// Whether a subject fits a table: a table of audit fields needs an audit event.
-pub fn fits(table: &FieldTable, subject: Subject<'_>) -> bool {
-    matches!(subject, Subject::Audit(_)) == (table.shape() == Shape::Audit)
 }
