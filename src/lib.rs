@@ -7,6 +7,7 @@ pub mod rule;
 pub mod engine;
 pub mod alert;
 pub mod spool;
+pub mod record;
 pub mod cases;
 pub mod coverage;
 pub mod report;

@@ -5,6 +5,7 @@ pub mod compress;
 pub mod marker;
 pub mod discover;
 pub mod chunk;
+pub mod batch;
 pub mod documents;
 pub mod replay;
 
