@@ -265,8 +265,8 @@ impl Program {
         }
     }
 
-    /// Decides the text predicates of a field whose values depend on one slot alone: a slot that was
-    /// seen before spares reading, computing and spreading them.
+    /// Decides the text predicates of a field whose values depend on one slot alone: a slot that
+    /// was seen before spares reading, computing and spreading them.
     fn share_slot(
         &self,
         field: FieldId,
