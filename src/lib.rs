@@ -1,6 +1,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod clock;
+pub mod units;
 pub mod event;
 pub mod ingest;
 pub mod rule;
