@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod units;
+pub mod telemetry;
 pub mod event;
 pub mod ingest;
 pub mod rule;
