@@ -3,7 +3,7 @@
 //! ```text
 //! loop {                                             // deliver, one a sink
 //!     let records = cursor.read(&frame.limits())     // waits
-//!     let mut load = frame.load(&records)            // filtered; throttled once, however often sent
+//!     let mut load = frame.load(&records)            // filtered and throttled, once
 //!     while let Err(unsent) = frame.send(&mut load)  // goes on where it stopped
 //!         { wait as `unsent` says }
 //!     dead_letters.append(load.dead_letters(..))     // durable first
