@@ -10,6 +10,7 @@ pub mod engine;
 pub mod alert;
 pub mod spool;
 pub mod record;
+pub mod sinks;
 pub mod cases;
 pub mod coverage;
 pub mod report;
