@@ -15,4 +15,5 @@ pub mod cases;
 pub mod coverage;
 pub mod report;
 pub mod replay;
+pub mod certs;
 pub mod cli;
