@@ -15,5 +15,6 @@ pub mod cases;
 pub mod coverage;
 pub mod report;
 pub mod replay;
+pub mod config;
 pub mod certs;
 pub mod cli;
