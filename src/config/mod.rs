@@ -12,6 +12,9 @@ mod node;
 mod read;
 pub mod rules;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;

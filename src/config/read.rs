@@ -244,7 +244,9 @@ fn part(entry: &Entry, found: &mut Vec<(usize, String)>) {
         "log" => value::<telemetry::Config>(node, found),
         _ => {
             let only = Node { line: entry.line, value: Value::Map(vec![entry.clone()]) };
-            value::<Config>(&only, found);
+            if let Err(error) = read::<Config>(&only) {
+                found.push((refine(&only, &error), explain(&error.message)));
+            }
         }
     }
 }
@@ -256,34 +258,43 @@ fn each<T: DeserializeOwned>(node: &Node, found: &mut Vec<(usize, String)>) {
     }
 }
 
-/// Tries to read a value; unknown keys are left out one after the other, so that all are named.
+/// Tries to read a value; what is wrong is left out, one after the other, so that all is named.
 fn value<T: DeserializeOwned>(node: &Node, found: &mut Vec<(usize, String)>) {
     let mut node = node.clone();
-    for _ in 0..PROBLEMS_MAX {
+    for round in 0..PROBLEMS_MAX {
         let Err(error) = read::<T>(&node) else { return };
-        let Error { message, .. } = &error;
-        // As in the file: the node itself is where a map of one stands for itself.
-        let line =
-            refine(&Node { line: node.line, value: Value::List(vec![node.clone()]) }, &error);
-        found.push((line, explain(message)));
-        let key = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
-        let key = key.or_else(|| message.split("unknown field `").nth(1)?.split('`').next());
-        if !key.is_some_and(|key| remove(&mut node, key, line)) {
+        let is_consequence = round > 0 && error.message.contains("missing field");
+        if is_consequence {
+            return;
+        }
+        let around = Node { line: node.line, value: Value::List(vec![node.clone()]) };
+        let line = refine(&around, &error);
+        found.push((line, explain(&error.message)));
+        let key =
+            error.message.split("unknown field `").nth(1).and_then(|rest| rest.split('`').next());
+        if !remove(&mut node, line, key) {
             return;
         }
     }
 }
 
-/// Takes a key at a line out of the tree; false when it is not there.
-fn remove(node: &mut Node, key: &str, line: usize) -> bool {
+/// Takes an entry at a line out of the tree: that with the key, or the only one that is there.
+/// False when there is none.
+fn remove(node: &mut Node, line: usize, key: Option<&str>) -> bool {
     match &mut node.value {
         Value::Map(entries) => {
-            let before = entries.len();
-            entries.retain(|entry| !(entry.key == key && entry.line == line));
-            entries.len() < before
-                || entries.iter_mut().any(|entry| remove(&mut entry.value, key, line))
+            let is_meant = |entry: &Entry| {
+                let is_leaf = !matches!(entry.value.value, Value::Map(_) | Value::List(_));
+                entry.line == line && key.map_or(is_leaf, |key| entry.key == key)
+            };
+            let meant = entries.iter().filter(|entry| is_meant(entry)).count();
+            if meant == 1 {
+                entries.retain(|entry| !is_meant(entry));
+                return true;
+            }
+            meant == 0 && entries.iter_mut().any(|entry| remove(&mut entry.value, line, key))
         }
-        Value::List(items) => items.iter_mut().any(|item| remove(item, key, line)),
+        Value::List(items) => items.iter_mut().any(|item| remove(item, line, key)),
         _ => false,
     }
 }
