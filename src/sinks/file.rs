@@ -1,6 +1,6 @@
 //! Lines in a file. Delivered means that they were synced to the disk.
 //!
-//! One item a line: raw events as stored, alerts and notices as native JSON. A line that a crash
+//! One item a line: by default raw events as stored, alerts and notices as native JSON. A line that a crash
 //! left unfinished was never reported delivered; it is cut off when the file is opened again. The
 //! file is created with mode 0600 and locked, so that two processes cannot mix their lines; should
 //! somebody else rename or remove it (logrotate), the next batch goes to a new one.
@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::event::time::format_us;
-use crate::sinks::{CheckError, Delivered, Item, SendError, Sink, blocking, put_line};
+use crate::sinks::encode::Format;
+use crate::sinks::{CheckError, Delivered, Item, SendError, Sink, blocking};
 use crate::units::{Size, Span};
 
 /// What is configured of a file.
@@ -23,6 +24,9 @@ use crate::units::{Size, Span};
 pub struct Config {
     /// The file; its directory must be there.
     pub path: PathBuf,
+    /// How a line is written: `native`, `ecs`, `ocsf`, `cef`, `leef`, `falco`. Default: native.
+    #[serde(default)]
+    pub format: Format,
     /// When to begin another file. Default: never.
     #[serde(default)]
     pub rotate: Rotation,
@@ -72,7 +76,10 @@ impl File {
 impl Sink for File {
     async fn send(&mut self, batch: &[Item<'_>]) -> Result<Delivered, SendError> {
         let mut lines = Vec::with_capacity(batch.iter().map(|item| item.bytes().len() + 1).sum());
-        batch.iter().for_each(|item| put_line(item, &mut lines));
+        for item in batch {
+            self.config.format.encode(item, &mut lines);
+            lines.push(b'\n');
+        }
         let (config, open) = (self.config.clone(), self.open.take());
         self.open = Some(blocking(move || append(&config, open, &lines)).await??);
         Ok(Delivered::default())

@@ -8,6 +8,7 @@
 //! The endpoint of a sink comes from the configuration alone. No value of an event becomes part of
 //! a URL, a header, a topic or a path.
 
+pub mod encode;
 pub mod file;
 pub mod stdout;
 pub mod filter;
@@ -16,6 +17,8 @@ pub mod frame;
 
 use std::future::Future;
 use std::time::Duration;
+
+use sha2::{Digest, Sha256};
 
 use crate::record::{self, StoredEvent};
 use crate::spool;
@@ -51,6 +54,31 @@ impl<'r> Item<'r> {
             _ => return None,
         };
         Some(Item { seq: record.seq, outgoing })
+    }
+
+    /// What copies of one item have in common, also after a crash: 32 hexadecimal digits. Of an
+    /// alert its own id; else a hash of the cluster and of what the item is.
+    pub fn id(&self) -> String {
+        #[derive(serde::Deserialize)]
+        struct Id {
+            id: String,
+        }
+        let hash = |parts: [&[u8]; 2]| {
+            let mut hasher = Sha256::new();
+            for part in parts {
+                hasher.update((part.len() as u64).to_le_bytes());
+                hasher.update(part);
+            }
+            hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        };
+        match self.outgoing {
+            Outgoing::Event(event) => hash([event.cluster.as_bytes(), &event.duplicate_key]),
+            Outgoing::Notice(json) => hash([b"notice", json]),
+            Outgoing::Alert(json) => match serde_json::from_slice::<Id>(json) {
+                Ok(Id { id }) if id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) => id,
+                _ => hash([b"alert", json]),
+            },
+        }
     }
 
     /// The bytes as they are stored: a raw event, or JSON.
@@ -247,19 +275,6 @@ impl Sink for AnySink {
             AnySink::Stdout(sink) => sink.check().await,
         }
     }
-}
-
-/// Writes an item behind what `lines` holds as one line: the stored bytes, with line ends (which
-/// JSON allows between its tokens only) as blanks.
-pub(crate) fn put_line(item: &Item<'_>, lines: &mut Vec<u8>) {
-    let start = lines.len();
-    lines.extend_from_slice(item.bytes());
-    for byte in lines.iter_mut().skip(start) {
-        if matches!(*byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
-    }
-    lines.push(b'\n');
 }
 
 /// Runs file operations off the async threads.

@@ -4,28 +4,37 @@ use std::io::{ErrorKind, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::sinks::{CheckError, Delivered, Item, SendError, Sink, blocking, put_line};
+use crate::sinks::encode::Format;
+use crate::sinks::{CheckError, Delivered, Item, SendError, Sink, blocking};
 
 /// What is configured of standard output.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {}
+pub struct Config {
+    /// How a line is written: `native`, `ecs`, `ocsf`, `cef`, `leef`, `falco`. Default: native.
+    pub format: Format,
+}
 
 /// Writes one item a line: raw events as stored, alerts and notices as native JSON.
 #[derive(Debug, Default)]
-pub struct Stdout {}
+pub struct Stdout {
+    config: Config,
+}
 
 impl Stdout {
     /// A sink of this configuration.
-    pub fn new(_config: Config) -> Stdout {
-        Stdout {}
+    pub fn new(config: Config) -> Stdout {
+        Stdout { config }
     }
 }
 
 impl Sink for Stdout {
     async fn send(&mut self, batch: &[Item<'_>]) -> Result<Delivered, SendError> {
         let mut lines = Vec::with_capacity(batch.iter().map(|item| item.bytes().len() + 1).sum());
-        batch.iter().for_each(|item| put_line(item, &mut lines));
+        for item in batch {
+            self.config.format.encode(item, &mut lines);
+            lines.push(b'\n');
+        }
         let written = blocking(move || {
             let mut out = std::io::stdout().lock();
             out.write_all(&lines).and_then(|()| out.flush())

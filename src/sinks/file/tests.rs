@@ -6,7 +6,7 @@ use super::*;
 use crate::sinks::Outgoing;
 
 fn sink(path: &Path, rotate: Rotation) -> File {
-    File::new(Config { path: path.to_owned(), rotate })
+    File::new(Config { path: path.to_owned(), format: Format::Native, rotate })
 }
 
 async fn send(sink: &mut File, texts: &[&str]) -> Result<Delivered, SendError> {
