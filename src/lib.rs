@@ -16,5 +16,6 @@ pub mod coverage;
 pub mod report;
 pub mod replay;
 pub mod config;
+pub mod admin;
 pub mod certs;
 pub mod cli;
