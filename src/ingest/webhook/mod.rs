@@ -278,7 +278,8 @@ async fn reload(receiver: Arc<Receiver>, cancelled: CancellationToken) {
         let source = &*receiver.source;
         let count = |result: &'static str, number: usize| {
             metrics::counter!(
-                "kubewitness_webhook_reloads_total", "source" => source.to_owned(), "result" => result
+                "kubewitness_webhook_reloads_total",
+                "source" => source.to_owned(), "result" => result
             )
             .increment(number as u64);
         };
