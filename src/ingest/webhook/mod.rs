@@ -19,6 +19,7 @@ mod secret;
 mod tls;
 mod pace;
 mod outcome;
+mod complaints;
 mod silence;
 mod upload;
 mod receiver;
@@ -166,7 +167,15 @@ impl WebhookSource {
                 biased;
                 () = cancelled.cancelled() => break,
                 (stream, peer) = accept(&listener, &source) => {
-                    let Some(admission) = admit(&admissions, peer, &source) else { continue };
+                    let admission = match admissions.admit(peer.ip()) {
+                        Ok(admission) => admission,
+                        Err(reason) => {
+                            rejected(&source, reason);
+                            let peer = Some(peer.ip());
+                            server.receiver.complaints.tell(peer, reason, "connection rejected");
+                            continue;
+                        }
+                    };
                     let (server, drained) = (server.clone(), drained.clone());
                     tracker.spawn(async move {
                         let _admission = admission;
@@ -225,15 +234,6 @@ async fn accept(listener: &TcpListener, source: &str) -> (TcpStream, SocketAddr)
             }
         }
     }
-}
-
-fn admit(
-    admissions: &Arc<Admissions>,
-    peer: SocketAddr,
-    source: &str,
-) -> Option<admission::Admission> {
-    let admitted = admissions.admit(peer.ip());
-    admitted.inspect_err(|reason| rejected(source, reason)).ok()
 }
 
 fn rejected(source: &str, reason: &'static str) {
