@@ -5,6 +5,9 @@ pub mod eval;
 pub mod replay;
 pub mod rules;
 pub mod load;
+pub mod certs;
+pub mod letters;
+pub mod spool;
 
 use std::process::ExitCode;
 
@@ -62,6 +65,12 @@ enum Command {
     /// Work with detection rules
     #[command(subcommand)]
     Rules(rules::Rules),
+    /// Look into a spool
+    #[command(subcommand)]
+    Spool(spool::Spool),
+    /// Make certificates and keys
+    #[command(subcommand)]
+    Certs(certs::Certs),
 }
 
 /// Runs the command line of this process.
@@ -71,6 +80,8 @@ pub fn run() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Rules(command) => rules::run(command),
+        Command::Spool(command) => spool::run(command),
+        Command::Certs(command) => certs::run(command),
     };
     match done {
         Ok(Done::Fine) => ExitCode::SUCCESS,

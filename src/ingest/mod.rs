@@ -6,8 +6,10 @@ pub mod marker;
 pub mod discover;
 pub mod chunk;
 pub mod batch;
+pub mod intake;
 pub mod documents;
 pub mod replay;
+pub mod webhook;
 
 use std::path::PathBuf;
 
