@@ -6,6 +6,7 @@ pub mod marker;
 pub mod discover;
 pub mod chunk;
 pub mod batch;
+pub mod intake;
 pub mod documents;
 pub mod replay;
 
