@@ -14,6 +14,8 @@
 //! Integers are little-endian, `str` and `bytes` are a u32 length and the bytes. It is read back by
 //! the run that wrote it and kept nowhere longer.
 
+use serde::{Deserialize, Serialize};
+
 use crate::alert::Reason;
 use crate::alert::context::request_key;
 use crate::alert::id::RequestKey;
@@ -24,7 +26,7 @@ use crate::event::redact::redact_field;
 use crate::event::{Event, Slot};
 
 /// A packed event with its matches, spelled out again.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sighting {
     /// Event time in microseconds since the epoch.
     pub time_us: i64,
@@ -45,7 +47,7 @@ pub struct Sighting {
 }
 
 /// One detection that matched.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Match {
     /// The detection's position in the engine.
     pub detection: u32,
@@ -56,7 +58,7 @@ pub struct Match {
 }
 
 /// An audit stage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
     /// The event was cut before its stage, or names another one.
     #[default]
