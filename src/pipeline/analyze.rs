@@ -9,23 +9,14 @@ use tokio::time::MissedTickBehavior;
 use crate::engine::Engine;
 use crate::ingest::batch::{Batch, Refused};
 use crate::ingest::intake::Outlet;
-use crate::pipeline::notice::Notice;
 use crate::pipeline::sequencer::{Sequencer, Step, refuse};
 use crate::pipeline::worker::{Judged, Judgement, Worker};
-use crate::pipeline::{Failure, TICK};
+use crate::pipeline::{Failure, Order, TICK};
 use crate::spool;
 
 /// Batches that are with the workers or wait for their turn behind them; their bytes are bounded
 /// by the intake.
 const TICKETS_MAX: usize = 64;
-
-/// What is asked of the running pipeline, beside batches.
-pub enum Order {
-    /// Let these rules judge what follows.
-    Rules(Arc<Engine>),
-    /// Record what is wrong with the audit trail.
-    Notice(Notice),
-}
 
 /// A batch for a worker, with the rules that judge it.
 struct Work {

@@ -23,10 +23,16 @@ pub mod settle;
 pub mod sequencer;
 pub mod recover;
 pub mod analyze;
+pub mod backoff;
+pub mod deliver;
+pub mod health;
+pub mod graph;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::Engine;
+use crate::pipeline::notice::Notice;
 use crate::spool;
 
 /// The name of the detector's snapshot in the spool.
@@ -34,6 +40,14 @@ pub const STATE: &str = "state";
 
 /// How often the ordered part turns when nothing comes.
 pub const TICK: Duration = Duration::from_secs(1);
+
+/// What is asked of the running pipeline, beside batches.
+pub enum Order {
+    /// Let these rules judge what follows.
+    Rules(Arc<Engine>),
+    /// Record what is wrong with the audit trail.
+    Notice(Notice),
+}
 
 /// The time of day; a test has its own.
 #[derive(Clone)]

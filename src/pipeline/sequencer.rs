@@ -262,7 +262,7 @@ pub fn refuse(batch: Batch, refused: Refused) {
     };
     let labels = [("source", batch.source.to_string()), ("reason", reason.to_owned())];
     metrics::counter!("kubewitness_pipeline_refused_total", &labels).increment(1);
-    drop(batch.done.send(Err(refused)));
+    let _gone = batch.done.send(Err(refused));
 }
 
 fn push_notice(notice: &Notice, cluster: &str, assembly: &mut Assembly, tally: &mut Tally) {

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
+use crate::alert::time::EventTime;
 use crate::ingest::batch::{Receipt, Refused};
 use crate::ingest::intake::Held;
+use crate::pipeline::notice::{Kind, Notice};
 use crate::pipeline::tally::Tally;
-use crate::pipeline::{Failure, STATE};
+use crate::pipeline::{Clock, Failure, Order, STATE};
 use crate::spool::{self, Appended, DeadLetter, Pending, Snapshot, Spool};
 
 /// What is on its way to the disk for one batch.
@@ -43,24 +45,36 @@ pub struct Snapshots {
     pub is_writing: AtomicBool,
 }
 
+/// What settling works with.
+pub struct Settling {
+    /// The spool, for dead letters and snapshots.
+    pub spool: Arc<Spool>,
+    /// Told when a snapshot is written.
+    pub snapshots: Arc<Snapshots>,
+    /// Told what a person must know.
+    pub orders: mpsc::UnboundedSender<Order>,
+    /// The time of day.
+    pub clock: Clock,
+}
+
 /// Answers batches in their order until the sequencer ends. Everything before an answer is durable
 /// when it is given, whoever wrote it: a copy of an event that is still on its way waits for it.
 ///
 /// # Errors
 /// The spool cannot be written: the process must exit and open it again.
 pub async fn run(
-    spool: Arc<Spool>,
+    settling: Settling,
     mut settlements: mpsc::Receiver<Settlement>,
-    snapshots: Arc<Snapshots>,
-    lost_letters: watch::Sender<u64>,
 ) -> Result<(), Failure> {
+    let Settling { spool, snapshots, .. } = &settling;
+    let mut is_losing = false;
     let mut seq_last = spool.stats().seq_durable;
     let mut writing: Option<tokio::task::JoinHandle<()>> = None;
     let mut failure = None;
     while let Some(settlement) = settlements.recv().await {
         let Settlement { pending, letters, answer, tally, snapshot } = settlement;
         if failure.is_none() {
-            let kept = keep(&spool, letters, &lost_letters).await;
+            let kept = settling.keep(letters, &mut is_losing).await;
             let durable = match kept {
                 Ok(()) => durable(pending, &mut seq_last).await,
                 Err(error) => Err(error),
@@ -70,13 +84,13 @@ pub async fn run(
         if let Some(Answer { done, receipt, held }) = answer {
             let answer = if failure.is_none() { Ok(receipt) } else { Err(Refused::Closed) };
             // A source that went away asks again, and is told of duplicates.
-            drop(done.send(answer));
+            let _gone = done.send(answer);
             drop(held);
         }
         if failure.is_none() {
             tally.count();
             if let Some(bytes) = snapshot {
-                let (spool, snapshots) = (Arc::clone(&spool), Arc::clone(&snapshots));
+                let (spool, snapshots) = (Arc::clone(spool), Arc::clone(snapshots));
                 let seq = seq_last;
                 if let Some(before) = writing.take() {
                     drop(before.await);
@@ -103,25 +117,41 @@ async fn durable(pending: Vec<Pending>, seq_last: &mut u64) -> Result<(), spool:
     Ok(())
 }
 
-/// Keeps dead letters; where there is no room for them they are counted.
-async fn keep(
-    spool: &Spool,
-    letters: Vec<DeadLetter>,
-    lost: &watch::Sender<u64>,
-) -> Result<(), spool::Error> {
-    let number = letters.len() as u64;
-    if number == 0 {
-        return Ok(());
-    }
-    match spool.dead_letters().append(letters).await {
-        Ok(()) => Ok(()),
-        Err(error @ (spool::Error::Io { .. } | spool::Error::Poisoned { .. })) => Err(error),
-        Err(error) => {
-            tracing::warn!(number, %error, "dead letters are lost");
-            metrics::counter!("kubewitness_pipeline_dead_letters_lost_total").increment(number);
-            lost.send_modify(|lost| *lost += number);
-            Ok(())
+impl Settling {
+    /// Keeps dead letters; where there is no room for them they are counted.
+    async fn keep(
+        &self,
+        letters: Vec<DeadLetter>,
+        is_losing: &mut bool,
+    ) -> Result<(), spool::Error> {
+        let number = letters.len() as u64;
+        if number == 0 {
+            return Ok(());
         }
+        let error = match self.spool.dead_letters().append(letters).await {
+            Ok(()) => {
+                *is_losing = false;
+                return Ok(());
+            }
+            Err(error @ (spool::Error::Io { .. } | spool::Error::Poisoned { .. })) => {
+                return Err(error);
+            }
+            Err(error) => error,
+        };
+        metrics::counter!("kubewitness_pipeline_dead_letters_lost_total").increment(number);
+        if !std::mem::replace(is_losing, true) {
+            let notice = Notice {
+                kind: Kind::DeadLettersFull,
+                time: EventTime(self.clock.now_us()),
+                source: "spool".to_owned(),
+                subject: "dead-letters".to_owned(),
+                text: error.to_string(),
+                lost_bytes: None,
+            };
+            // Nobody listens only while the process ends.
+            drop(self.orders.send(Order::Notice(notice)));
+        }
+        Ok(())
     }
 }
 
