@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+/// A client that behaves as kube-apiserver's webhook backend.
+mod apiserver;
 /// Files in every form: tests/corpus/ingest.
 mod ingest;
 /// The coverage page and the rows of the coverage table.
@@ -24,3 +26,5 @@ mod spool_kill;
 mod equivalence;
 /// Documents of Sigma: what they become, and why they are refused.
 mod rules;
+/// The webhook source on real sockets.
+mod webhook;
