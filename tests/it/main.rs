@@ -24,6 +24,8 @@ mod sigma;
 mod spool_kill;
 /// The engine against the reference, on generated rules and events.
 mod equivalence;
+/// The Kafka sink against Apache Kafka, where one is named.
+mod kafka;
 /// Documents of Sigma: what they become, and why they are refused.
 mod rules;
 /// The webhook source on real sockets.
