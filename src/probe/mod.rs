@@ -229,7 +229,8 @@ impl Probe {
         let url = &target.url;
         let is_bare = url.path() == "/" && url.query().is_none() && url.username().is_empty();
         if !matches!(url.scheme(), "https" | "http") || !url.has_host() || !is_bare {
-            return Err(Error::Url(url.to_string()));
+            let host = url.host_str().unwrap_or("no host");
+            return Err(Error::Url(format!("{}://{host}", url.scheme())));
         }
         let mut builder = Client::builder()
             .redirect(Policy::none())

@@ -12,6 +12,8 @@ mod coverage;
 mod shipped;
 /// The table of metrics against the sources.
 mod metrics;
+/// `kubewitness probe` against a server that answers and logs as an API server does.
+mod probe;
 /// A slow evaluator of conditions, straight from the specification.
 mod reference;
 /// Secrets planted in events: tests/corpus/redaction.
