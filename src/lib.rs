@@ -15,6 +15,7 @@ pub mod cases;
 pub mod coverage;
 pub mod report;
 pub mod replay;
+pub mod pipeline;
 pub mod config;
 pub mod admin;
 pub mod probe;

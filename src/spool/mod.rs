@@ -41,7 +41,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-mod disk;
+pub(crate) mod disk;
 
 mod record;
 mod segment;
