@@ -17,5 +17,7 @@ pub mod report;
 pub mod replay;
 pub mod pipeline;
 pub mod config;
+pub mod admin;
+pub mod probe;
 pub mod certs;
 pub mod cli;
