@@ -64,6 +64,7 @@ async fn at_every_step(fault: Fault, stride: u64, losses: &[(Content, Names)]) {
     let steps = sim.steps();
     assert!(steps > 30, "only {steps} steps");
     let mut step = 1;
+    println!("{steps} steps");
     while step <= steps {
         let sim = Sim::default();
         sim.fail_at(step, fault);

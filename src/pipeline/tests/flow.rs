@@ -5,28 +5,23 @@ use crate::spool::disk::sim::Sim;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// A little of everything: users, reads of secrets in old and new namespaces, pods, sessions.
+/// A little of everything: users, reads of secrets in old and new namespaces, pods, sessions at
+/// two stages; four seconds apart.
 pub(crate) fn traffic(lines: u32) -> Vec<String> {
     let users = ["ada", "bob", "eve"];
-    (0..lines)
-        .map(|n| {
-            let user = users[n as usize % 3];
-            match n % 7 {
-                0 => staged(n, user, "create", "pods/exec", "dev", "ResponseStarted"),
-                1 => line(n, user, "create", "pods", "dev"),
-                2 if n > 40 => line(n, user, "get", "secrets", &format!("team-{}", n % 11)),
-                6 if n > 7 => staged(
-                    n - 6,
-                    users[(n as usize - 6) % 3],
-                    "create",
-                    "pods/exec",
-                    "dev",
-                    "ResponseComplete",
-                ),
-                _ => line(n, user, "get", if n % 2 == 0 { "secrets" } else { "nodes" }, "dev"),
-            }
-        })
-        .collect()
+    let one = |n: u32| {
+        let (second, user) = (n * 4, users[n as usize % 3]);
+        let exec = |second, stage| staged(second, "ada", "create", "pods/exec", "dev", stage);
+        match n % 7 {
+            0 => exec(second, "ResponseStarted"),
+            1 => line(second, "zoe", "create", "pods", "dev"),
+            2 if n > 20 => line(second, user, "get", "secrets", &format!("team-{}", n % 11)),
+            6 => exec(second - 24, "ResponseComplete"),
+            _ if n % 2 == 0 => line(second, user, "get", "secrets", "dev"),
+            _ => line(second, user, "get", "nodes", "dev"),
+        }
+    };
+    (0..lines).map(one).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

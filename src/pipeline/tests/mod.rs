@@ -74,8 +74,7 @@ correlation:
   group-by: [user.username]
   timespan: 1d
   generate: true
-  condition: {field: [objectRef.namespace]}
-  learning: 10s
+  condition: {field: [objectRef.namespace], learning: 10s}
 level: medium
 ---
 title: Pod without secret
