@@ -26,7 +26,7 @@ use crate::event::redact;
 use crate::ingest::webhook;
 use crate::rule::pack::Pack;
 use crate::units::{Size, Span};
-use crate::{sinks, spool, telemetry};
+use crate::{pipeline, sinks, spool, telemetry};
 
 pub use check::KEY_BYTES_MIN;
 pub use read::{Override, load};
@@ -48,6 +48,9 @@ pub struct Config {
     /// What never leaves memory.
     #[serde(default)]
     pub redaction: Redaction,
+    /// How events are judged, and for how long copies and counts are remembered.
+    #[serde(default)]
+    pub pipeline: pipeline::graph::Config,
     /// Where events and alerts are kept until every sink has them.
     pub spool: Spool,
     /// Where events and alerts go; at least one.
