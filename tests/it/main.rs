@@ -8,6 +8,8 @@ mod ingest;
 mod coverage;
 /// The compiled engine against trying every shipped rule.
 mod shipped;
+/// The table of metrics against the sources.
+mod metrics;
 /// A slow evaluator of conditions, straight from the specification.
 mod reference;
 /// Secrets planted in events: tests/corpus/redaction.
