@@ -24,7 +24,8 @@ const CHECKPOINT_BYTES_MAX: usize = 64 << 10;
 /// Where a file was read to, and how to know it again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileCheckpoint {
-    version: u32,
+    /// The version of the format.
+    pub version: u32,
     /// The file's last known path.
     pub path: PathBuf,
     /// The device that held it.

@@ -33,8 +33,7 @@ impl Stat {
 
     /// Whether the file has not been written to between the two.
     pub(crate) fn is_unchanged(&self, other: &Stat) -> bool {
-        self.is_same_file(other)
-            && (self.size, self.modified_ns) == (other.size, other.modified_ns)
+        self.is_same_file(other) && (self.size, self.modified_ns) == (other.size, other.modified_ns)
     }
 }
 
@@ -144,11 +143,7 @@ fn stat_of(metadata: &std::fs::Metadata) -> Stat {
 }
 
 /// Reads at an offset until the buffer is full or the file is over.
-pub(crate) fn read_full(
-    file: &dyn DiskFile,
-    buffer: &mut [u8],
-    offset: u64,
-) -> io::Result<usize> {
+pub(crate) fn read_full(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read_at(&mut buffer[filled..], offset + filled as u64) {

@@ -93,6 +93,17 @@ impl Family {
         }
     }
 
+    /// The file being written is this one, links resolved.
+    pub(crate) fn move_to(&mut self, real: &Path) {
+        self.directory = real.parent().map(Path::to_owned).unwrap_or_default();
+        self.live_name = name_of(real);
+    }
+
+    /// Whether nothing of the log is left.
+    pub(crate) fn is_over(&self) -> bool {
+        self.scanned.is_some() && self.segments.is_empty()
+    }
+
     /// Takes a file over that an earlier run knew.
     pub(crate) fn remember(&mut self, id: u64, known: &FileCheckpoint) {
         let rank = match LogName::parse(&self.live_name, &name_of(&known.path)) {
@@ -212,8 +223,7 @@ impl Family {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.path.clone(),
             result => result?,
         };
-        self.directory = real.parent().map(Path::to_owned).unwrap_or_default();
-        self.live_name = name_of(&real);
+        self.move_to(&real);
         let directory = match disk.stat(&self.directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_fixed => {
                 Stat::default()
@@ -370,12 +380,7 @@ impl Family {
 }
 
 /// Counts a failure, and tells it when it lasts.
-fn cannot_read(
-    segment: &mut Segment,
-    error: &io::Error,
-    now: Duration,
-    findings: &mut Findings,
-) {
+fn cannot_read(segment: &mut Segment, error: &io::Error, now: Duration, findings: &mut Findings) {
     findings.failure();
     if segment.trouble.fail(now) {
         let path = segment.path.display().to_string();

@@ -33,7 +33,6 @@ struct Entry {
     rank: Rank,
     plain: String,
     stat: Stat,
-    is_packed: bool,
 }
 
 /// An entry's bytes, opened once when they are asked for.
@@ -120,7 +119,7 @@ impl Family {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            let entry = Entry { path, rank, plain: plain.clone(), stat, is_packed };
+            let entry = Entry { path, rank, plain: plain.clone(), stat };
             // The log backend compresses in place and unlinks the plain file when the compressed
             // one is complete: while both exist the plain one is the whole one.
             let is_better = entries.get(&plain).is_none_or(|twin| match is_packed {

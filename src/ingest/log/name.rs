@@ -72,7 +72,6 @@ pub fn live_name(name: &str) -> String {
         return live.to_owned();
     }
     let is_rotated = number.is_some() && plain.contains('.');
-    let is_rotated = number.is_some() && plain.contains('.');
     if is_rotated { plain.to_owned() } else { unpacked(name).0.to_owned() }
 }
 

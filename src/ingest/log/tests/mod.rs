@@ -1,0 +1,1 @@
+//! The log source against a disk of its own.
