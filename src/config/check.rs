@@ -86,18 +86,6 @@ fn limits(config: &Config, faults: &mut Vec<Fault>) {
     if config.admin.connections_max == 0 || config.admin.request_timeout.0.is_zero() {
         fault(faults, "admin", "connections_max and request_timeout must be above 0");
     }
-    let batch = config.spool.batch_bytes_max;
-    for (index, source) in config.sources.iter().enumerate() {
-        let Some(event) = source.event_bytes_max() else { continue };
-        // A frame's head, a record's head and its names come on top; an alert may come with it.
-        if event.0 + (64 << 10) > batch.0 {
-            let message = format!(
-                "an event of up to {event} does not fit into spool.batch_bytes_max ({batch}); \
-                 lower this, or raise that (and spool.segment_bytes_max)"
-            );
-            fault(faults, format!("sources.{index}"), message);
-        }
-    }
 }
 
 fn redaction(config: &Config, faults: &mut Vec<Fault>) {

@@ -17,12 +17,13 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::event::redact;
+use crate::ingest::webhook;
 use crate::rule::pack::Pack;
 use crate::units::{Size, Span};
 use crate::{sinks, spool, telemetry};
@@ -64,13 +65,15 @@ pub struct Config {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Source {
     /// A webhook backend's target.
-    Webhook(serde_json::Value),
+    Webhook(webhook::config::Config),
 }
 
 impl Source {
     /// Its name, by which positions and metrics are kept.
     pub fn name(&self) -> &str {
-        "webhook"
+        match self {
+            Source::Webhook(config) => &config.name,
+        }
     }
 
     /// Its type as the configuration spells it.
@@ -81,22 +84,31 @@ impl Source {
     }
 
     /// Where it listens, if it does.
-    fn listen(&self) -> Option<std::net::SocketAddr> {
-        None
+    pub fn listen(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Source::Webhook(config) => Some(config.listen),
+        }
     }
 
     /// The longest event that it hands over whole.
-    fn event_bytes_max(&self) -> Option<Size> {
-        None
+    pub fn event_bytes_max(&self) -> Size {
+        match self {
+            Source::Webhook(config) => config.limits.event_bytes_max,
+        }
     }
 
     /// Whether it would read the file.
-    fn reads(&self, _path: &std::path::Path) -> bool {
-        false
+    fn reads(&self, _path: &Path) -> bool {
+        match self {
+            Source::Webhook(_) => false,
+        }
     }
 
+    /// What makes no sense by itself.
     fn check(&self) -> Result<(), String> {
-        Ok(())
+        match self {
+            Source::Webhook(config) => config.check().map_err(|error| error.to_string()),
+        }
     }
 }
 

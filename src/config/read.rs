@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use crate::config::node::{Error, read, refine};
+use crate::config::node::{read, refine};
 use crate::config::{Admin, Config, Network, Problem, Redaction, Rules, Source, Spool, check};
 use crate::rule::problem::nearest;
 use crate::rule::yaml::{self, Entry, Node, Value};

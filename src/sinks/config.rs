@@ -4,7 +4,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::sinks::{AnySink, RecordKind, file, filter, stdout};
+use crate::sinks::{AnySink, RecordKind, file, filter, kafka, stdout};
 use crate::units::{Size, Span};
 
 /// One sink: what every sink has, and what its type has.
@@ -70,6 +70,8 @@ pub enum Kind {
     File(file::Config),
     /// Lines on standard output.
     Stdout(stdout::Config),
+    /// Topics of a Kafka cluster.
+    Kafka(kafka::Config),
 }
 
 /// The keys of [`Common`].
@@ -123,6 +125,7 @@ impl Config {
         match &self.kind {
             Kind::File(_) => "file",
             Kind::Stdout(_) => "stdout",
+            Kind::Kafka(_) => "kafka",
         }
     }
 
@@ -131,10 +134,14 @@ impl Config {
     /// # Errors
     /// What in the configuration cannot be, secrets that cannot be read among it.
     pub fn build(&self) -> Result<AnySink, Unusable> {
-        Ok(match &self.kind {
-            Kind::File(config) => AnySink::File(file::File::new(config.clone())),
-            Kind::Stdout(config) => AnySink::Stdout(stdout::Stdout::new(config.clone())),
-        })
+        let built = match &self.kind {
+            Kind::File(config) => Ok(AnySink::File(file::File::new(config.clone()))),
+            Kind::Stdout(config) => Ok(AnySink::Stdout(stdout::Stdout::new(config.clone()))),
+            Kind::Kafka(config) => {
+                kafka::Kafka::new(config.clone(), &self.common.records).map(AnySink::Kafka)
+            }
+        };
+        built.map_err(|cause| Unusable { sink: self.common.name.clone(), cause })
     }
 }
 

@@ -9,8 +9,10 @@
 //! a URL, a header, a topic or a path.
 
 pub mod encode;
+pub mod secret;
 pub mod file;
 pub mod stdout;
+pub mod kafka;
 pub mod filter;
 pub mod config;
 pub mod frame;
@@ -138,8 +140,8 @@ pub struct Delivered {
     pub rejected: Vec<Rejection>,
     /// Indices, ascending, of items that the far side could not take just now.
     pub again: Vec<usize>,
-    /// When to send those again, where the far side said so.
-    pub after: Option<Duration>,
+    /// Why, where it is known: [`SendError::Retry`] or [`SendError::Block`].
+    pub why: Option<SendError>,
 }
 
 /// An item that the far side refuses for good.
@@ -259,6 +261,8 @@ pub enum AnySink {
     File(file::File),
     /// Lines on standard output.
     Stdout(stdout::Stdout),
+    /// Topics of a Kafka cluster.
+    Kafka(kafka::Kafka),
 }
 
 impl Sink for AnySink {
@@ -266,6 +270,7 @@ impl Sink for AnySink {
         match self {
             AnySink::File(sink) => sink.send(batch).await,
             AnySink::Stdout(sink) => sink.send(batch).await,
+            AnySink::Kafka(sink) => sink.send(batch).await,
         }
     }
 
@@ -273,6 +278,7 @@ impl Sink for AnySink {
         match self {
             AnySink::File(sink) => sink.check().await,
             AnySink::Stdout(sink) => sink.check().await,
+            AnySink::Kafka(sink) => sink.check().await,
         }
     }
 }

@@ -83,6 +83,42 @@ pub const METRICS: &[Metric] = &[
         "Bytes of the files that hold dead letters.",
     ),
     gauge("kubewitness_dead_letters", Unit::Count, &[], "Dead letters that are kept."),
+    gauge(
+        "kubewitness_ingest_queue_bytes",
+        Unit::Bytes,
+        &[],
+        "Bytes of batches between the sources and the spool.",
+    ),
+    counter(
+        "kubewitness_sink_rejected_total",
+        &["sink", "reason"],
+        "Records that a sink gave up for good; each is a dead letter.",
+    ),
+    counter(
+        "kubewitness_sink_retries_total",
+        &["sink", "outcome"],
+        "Batches that were not taken, by what is done next.",
+    ),
+    histogram(
+        "kubewitness_sink_send_seconds",
+        &["sink"],
+        "Time that the far side took for a batch.",
+    ),
+    counter(
+        "kubewitness_sink_sent_bytes_total",
+        &["sink"],
+        "Bytes that the far side accepted, as stored.",
+    ),
+    counter(
+        "kubewitness_sink_sent_total",
+        &["sink", "kind"],
+        "Records that the far side accepted.",
+    ),
+    counter(
+        "kubewitness_sink_splits_total",
+        &["sink"],
+        "Batches that were halved: too large, or with an item that is refused.",
+    ),
     counter(
         "kubewitness_spool_appended_bytes_total",
         &[],
@@ -121,6 +157,58 @@ pub const METRICS: &[Metric] = &[
         Unit::Bytes,
         &[],
         "Bytes of batches that wait for the disk.",
+    ),
+    gauge("kubewitness_webhook_connections", Unit::Count, &["source"], "Open connections."),
+    counter(
+        "kubewitness_webhook_connections_closed_total",
+        &["source", "reason"],
+        "Connections closed by a time limit.",
+    ),
+    counter(
+        "kubewitness_webhook_connections_rejected_total",
+        &["source", "reason"],
+        "Connections beyond a limit.",
+    ),
+    counter(
+        "kubewitness_webhook_denied_total",
+        &["source", "reason"],
+        "Requests of callers that may not post here.",
+    ),
+    counter(
+        "kubewitness_webhook_handshakes_rejected_total",
+        &["source", "reason"],
+        "TLS handshakes that failed.",
+    ),
+    counter(
+        "kubewitness_webhook_received_bytes_total",
+        &["source"],
+        "Bytes of bodies, decompressed.",
+    ),
+    counter(
+        "kubewitness_webhook_refused_total",
+        &["source", "reason"],
+        "Requests that were answered with an error, by cause.",
+    ),
+    counter(
+        "kubewitness_webhook_reloads_total",
+        &["source", "result"],
+        "Times that certificates or tokens were read again.",
+    ),
+    histogram(
+        "kubewitness_webhook_request_seconds",
+        &["source"],
+        "Time from a request to its answer.",
+    ),
+    counter(
+        "kubewitness_webhook_requests_total",
+        &["source", "path", "status"],
+        "Requests by class of status.",
+    ),
+    gauge(
+        "kubewitness_webhook_silent_clusters",
+        Unit::Count,
+        &["source"],
+        "Clusters that nothing arrived from for longer than configured.",
     ),
 ];
 
