@@ -11,7 +11,7 @@ use crate::cli::load::counted;
 use crate::cli::{Done, Error};
 use crate::config::rules::chain;
 use crate::config::{self, Config, Mode, Override, Source};
-use crate::ingest::webhook;
+use crate::ingest::{log, webhook};
 use crate::report::escape::visible;
 use crate::rule::Body;
 use crate::sinks::frame::Frame;
@@ -219,6 +219,10 @@ fn room(dir: &Path) -> Option<u64> {
 async fn look_at_source(source: &Source, findings: &mut Findings) {
     let what = format!("source {}", source.name());
     match source {
+        Source::Log(config) => match log::preflight(config) {
+            Ok(()) => findings.ok(&what, config.path.patterns().join(", ")),
+            Err(error) => findings.fail(&what, chain(&error)),
+        },
         Source::Webhook(config) => match webhook::check(config).await {
             Ok(()) => findings.ok(&what, format!("webhook on {}{}", config.listen, config.path)),
             Err(error) => findings.fail(&what, chain(&error)),

@@ -1,5 +1,6 @@
 //! `kubewitness run`: sources to spool to sinks, until a signal or a failure.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::cli::{Done, Error};
 use crate::config::rules::chain;
 use crate::config::{Config, Source};
 use crate::event::redact::Redactor;
+use crate::ingest::log::LogSource;
 use crate::ingest::webhook::WebhookSource;
 use crate::pipeline::Clock;
 use crate::pipeline::graph::{Pipeline, Setup};
@@ -159,6 +161,17 @@ async fn start_sources(
                 sources.spawn(async move {
                     source.run().await;
                     (name, Ok(()))
+                });
+            }
+            Source::Log(config) => {
+                let known = pipeline.checkpoints(&name).iter();
+                let checkpoints: BTreeMap<String, Vec<u8>> =
+                    known.map(|one| (one.key.clone(), one.value.clone())).collect();
+                let source = LogSource::new(config.clone(), checkpoints, intake, stop);
+                let source = source.map_err(|error| Error::Input(chain(&error)))?;
+                sources.spawn(async move {
+                    let ended = source.run().await;
+                    (name, ended.map_err(|error| chain(&error)))
                 });
             }
         }
