@@ -314,6 +314,7 @@ impl Ways<'_> {
         failed: &Arc<watch::Sender<Option<String>>>,
     ) -> Result<Vec<JoinHandle<()>>, Failure> {
         let mut tasks = Vec::new();
+        let damages = Arc::default();
         for frame in sinks {
             let cursor = self.spool.cursor(frame.name(), Start::Oldest).await;
             let cursor = cursor.map_err(Failure::Spool)?;
@@ -322,7 +323,8 @@ impl Ways<'_> {
             let notify = Box::new(move |notice| drop(orders.send(Order::Notice(notice))));
             let (clock, stop) = (self.clock.clone(), self.stop.clone());
             let dead_letters = self.spool.dead_letters().clone();
-            let delivery = Delivery { frame, cursor, dead_letters, notify, clock, stop };
+            let damages = Arc::clone(&damages);
+            let delivery = Delivery { frame, cursor, dead_letters, notify, damages, clock, stop };
             tasks.push(watched(deliver::run(delivery), failed));
         }
         Ok(tasks)

@@ -1,6 +1,9 @@
 //! What goes through, in what order, and what is answered.
 
-use crate::pipeline::tests::{Plan, RULES, Rig, engine, held, line, staged};
+use crate::ingest::batch::{Notice, NoticeKind};
+use crate::pipeline::tests::delivery::{Recording, common, wait_for};
+use crate::pipeline::tests::{NOW_US, Plan, RULES, Rig, all, batch, engine, held, line, staged};
+use crate::sinks::frame::Frame;
 use crate::spool::disk::sim::Sim;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -70,12 +73,8 @@ async fn time_passes_when_nothing_comes() {
     let rig = Rig::start(&sim, Plan::new(&engine)).await.unwrap();
     rig.send("log", &[line(1, "ada", "create", "pods", "dev")], 0).await.unwrap();
     rig.now_us.fetch_add(300_000_000, Ordering::AcqRel);
-    let mut waited = 0;
     let appended = rig.pipeline.spool().stats().records;
-    while rig.pipeline.spool().stats().records < appended + 2 && waited < 500 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        waited += 1;
-    }
+    wait_for(|| rig.pipeline.spool().stats().records >= appended + 2).await;
     rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
     let held = held(&sim, &engine);
     assert!(held.alerts.iter().any(|alert| alert.contains("pod-without-secret")));
@@ -106,4 +105,44 @@ async fn a_reload_keeps_the_state_of_rules_that_did_not_change() {
     let rig = Rig::start(&sim, Plan::new(&before)).await.unwrap();
     rig.send("log", &[secret(201), secret(202)], 5).await.unwrap();
     rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_source_notices_and_what_the_spool_lost_raise_alerts() {
+    let (sim, engine) = (Sim::default(), engine(RULES));
+    let rig = Rig::start(&sim, Plan::new(&engine)).await.unwrap();
+    let (mut batch, answer) = batch("log", &[], 0);
+    batch.notices.push(Notice {
+        kind: NoticeKind::Gap,
+        at_us: NOW_US,
+        text: "audit-2026-01-01.log was deleted before 17 bytes of it were read".to_owned(),
+        subject: "audit-2026-01-01.log".to_owned(),
+        lost_bytes: Some(17),
+    });
+    rig.pipeline.intake().send(batch).await.unwrap();
+    answer.await.unwrap().unwrap();
+    rig.send("log", &traffic(20), 0).await.unwrap();
+    rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
+    let before = held(&sim, &engine);
+    assert!(before.notices[0].contains(r#""kind":"gap""#), "{:?}", before.notices);
+    assert!(before.notices[0].contains(r#""lost_bytes":17"#));
+    assert!(before.built_in[0].contains("kubewitness-source-gap"), "{:?}", before.built_in);
+    assert!(before.built_in[0].contains(r#""level":"high""#));
+    // A bit rots in what had been durable.
+    let segment = sim.paths().into_iter().find(|path| path.extension().is_some_and(|e| e == "seg"));
+    let segment = segment.unwrap();
+    let mut bytes = sim.content(&segment);
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    sim.tamper(&segment, bytes);
+    // Two sinks meet it; it is told once.
+    let sinks = ["one", "two"].map(|name| Frame::new(common(name), Recording::default()));
+    let plan = Plan { sinks: sinks.into(), ..Plan::new(&engine) };
+    let rig = Rig::with_sinks(&sim, plan).await.unwrap();
+    let appended = rig.pipeline.spool().stats().records;
+    wait_for(|| rig.pipeline.spool().stats().records >= appended + 2).await;
+    rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
+    let all = all(&sim);
+    let told = all.iter().filter(|record| record.contains("kubewitness-spool-damaged")).count();
+    assert_eq!(told, 1, "damage is told");
 }
