@@ -25,6 +25,7 @@ pub mod terms;
 pub mod verdict;
 pub mod correlate;
 pub mod feed;
+pub mod table;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -110,7 +110,7 @@ impl Intake {
 }
 
 /// Wakes a thread that waits for a future.
-struct Unpark(Thread);
+pub(crate) struct Unpark(pub(crate) Thread);
 
 impl Wake for Unpark {
     fn wake(self: Arc<Unpark>) {

@@ -9,6 +9,7 @@ pub mod batch;
 pub mod intake;
 pub mod documents;
 pub mod replay;
+pub mod log;
 pub mod webhook;
 
 use std::path::PathBuf;

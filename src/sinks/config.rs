@@ -4,7 +4,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::sinks::{AnySink, RecordKind, file, filter, stdout};
+use crate::sinks::{AnySink, RecordKind, elasticsearch, file, filter, kafka, splunk, stdout};
 use crate::units::{Size, Span};
 
 /// One sink: what every sink has, and what its type has.
@@ -70,6 +70,13 @@ pub enum Kind {
     File(file::Config),
     /// Lines on standard output.
     Stdout(stdout::Config),
+    /// Topics of a Kafka cluster.
+    Kafka(kafka::Config),
+    /// Splunk's HTTP Event Collector.
+    Splunk(splunk::Config),
+    /// Data streams of Elasticsearch or OpenSearch.
+    #[serde(alias = "opensearch")]
+    Elasticsearch(elasticsearch::Config),
 }
 
 /// The keys of [`Common`].
@@ -123,6 +130,9 @@ impl Config {
         match &self.kind {
             Kind::File(_) => "file",
             Kind::Stdout(_) => "stdout",
+            Kind::Kafka(_) => "kafka",
+            Kind::Splunk(_) => "splunk",
+            Kind::Elasticsearch(_) => "elasticsearch",
         }
     }
 
@@ -131,10 +141,20 @@ impl Config {
     /// # Errors
     /// What in the configuration cannot be, secrets that cannot be read among it.
     pub fn build(&self) -> Result<AnySink, Unusable> {
-        Ok(match &self.kind {
-            Kind::File(config) => AnySink::File(file::File::new(config.clone())),
-            Kind::Stdout(config) => AnySink::Stdout(stdout::Stdout::new(config.clone())),
-        })
+        let records = &self.common.records;
+        let built = match &self.kind {
+            Kind::File(config) => Ok(AnySink::File(file::File::new(config.clone()))),
+            Kind::Stdout(config) => Ok(AnySink::Stdout(stdout::Stdout::new(config.clone()))),
+            Kind::Kafka(config) => kafka::Kafka::new(config.clone(), records).map(AnySink::Kafka),
+            Kind::Splunk(config) => {
+                splunk::Splunk::new(config.clone(), records).map(AnySink::Splunk)
+            }
+            Kind::Elasticsearch(config) => {
+                elasticsearch::Elasticsearch::new(config.clone(), records)
+                    .map(AnySink::Elasticsearch)
+            }
+        };
+        built.map_err(|cause| Unusable { sink: self.common.name.clone(), cause })
     }
 }
 

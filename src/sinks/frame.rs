@@ -144,14 +144,7 @@ impl<S: Sink> Frame<S> {
                 Ok(delivered) => self.settle(load, &batch, delivered)?,
                 Err(SendError::TooLarge { cause }) => self.split(load, "too_large", cause)?,
                 Err(SendError::Reject { reason, cause }) => self.split(load, reason, cause)?,
-                Err(SendError::Retry { after, cause }) => {
-                    self.count_retry("retry");
-                    return Err(Unsent::Retry { after, cause });
-                }
-                Err(SendError::Block { cause, remedy }) => {
-                    self.count_retry("block");
-                    return Err(Unsent::Block { cause, remedy });
-                }
+                Err(error) => return Err(self.hold(error)),
             }
         }
         Ok(())
@@ -182,10 +175,10 @@ impl<S: Sink> Frame<S> {
         }
         let again: Vec<usize> = delivered.again.iter().filter_map(|index| place(*index)).collect();
         if !again.is_empty() {
-            let cause = format!("{} items were not taken just now", again.len());
+            let busy = || SendError::retry(format!("{} items were not taken", again.len()));
+            let why = delivered.why.unwrap_or_else(busy);
             load.parts.push_front(again);
-            self.count_retry("retry");
-            return Err(Unsent::Retry { after: delivered.after, cause });
+            return Err(self.hold(why));
         }
         if refused > 0 { self.refuse_all() } else { Ok(()) }
     }
@@ -220,6 +213,21 @@ impl<S: Sink> Frame<S> {
         metrics::counter!("kubewitness_sink_rejected_total", "sink" => sink, "reason" => reason)
             .increment(1);
         load.rejections.push(rejection);
+    }
+
+    /// Counts and passes on why something is left.
+    fn hold(&self, error: SendError) -> Unsent {
+        let (outcome, unsent) = match error {
+            SendError::Block { cause, remedy } => ("block", Unsent::Block { cause, remedy }),
+            SendError::Retry { after, cause } => ("retry", Unsent::Retry { after, cause }),
+            SendError::TooLarge { cause } | SendError::Reject { cause, .. } => {
+                ("retry", Unsent::Retry { after: None, cause })
+            }
+        };
+        let sink = self.common.name.clone();
+        metrics::counter!("kubewitness_sink_retries_total", "sink" => sink, "outcome" => outcome)
+            .increment(1);
+        unsent
     }
 
     /// Refusing everything is no fault of an item.
@@ -259,12 +267,6 @@ impl<S: Sink> Frame<S> {
         counts.iter().any(|(_, count)| *count > 0)
     }
 
-    fn count_retry(&self, outcome: &'static str) {
-        let sink = self.common.name.clone();
-        metrics::counter!("kubewitness_sink_retries_total", "sink" => sink, "outcome" => outcome)
-            .increment(1);
-    }
-
     fn observe(&self, took: Duration) {
         metrics::histogram!("kubewitness_sink_send_seconds", "sink" => self.common.name.clone())
             .record(took.as_secs_f64());
@@ -285,6 +287,14 @@ impl<'r> Load<'r> {
     /// Whether the sink gets nothing of the read.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// When the last event among them arrived here, microseconds since the epoch.
+    pub fn received_us(&self) -> Option<i64> {
+        self.items.iter().rev().find_map(|item| match item.outgoing {
+            Outgoing::Event(event) => Some(event.received_us),
+            Outgoing::Alert(_) | Outgoing::Notice(_) => None,
+        })
     }
 
     /// What the far side refused for good, for the store of dead letters.

@@ -9,8 +9,13 @@
 //! a URL, a header, a topic or a path.
 
 pub mod encode;
+pub mod secret;
+pub mod endpoint;
 pub mod file;
 pub mod stdout;
+pub mod kafka;
+pub mod splunk;
+pub mod elasticsearch;
 pub mod filter;
 pub mod config;
 pub mod frame;
@@ -138,8 +143,8 @@ pub struct Delivered {
     pub rejected: Vec<Rejection>,
     /// Indices, ascending, of items that the far side could not take just now.
     pub again: Vec<usize>,
-    /// When to send those again, where the far side said so.
-    pub after: Option<Duration>,
+    /// Why, where it is known: [`SendError::Retry`] or [`SendError::Block`].
+    pub why: Option<SendError>,
 }
 
 /// An item that the far side refuses for good.
@@ -259,6 +264,12 @@ pub enum AnySink {
     File(file::File),
     /// Lines on standard output.
     Stdout(stdout::Stdout),
+    /// Topics of a Kafka cluster.
+    Kafka(kafka::Kafka),
+    /// Splunk's HTTP Event Collector.
+    Splunk(splunk::Splunk),
+    /// Data streams of Elasticsearch or OpenSearch.
+    Elasticsearch(elasticsearch::Elasticsearch),
 }
 
 impl Sink for AnySink {
@@ -266,6 +277,9 @@ impl Sink for AnySink {
         match self {
             AnySink::File(sink) => sink.send(batch).await,
             AnySink::Stdout(sink) => sink.send(batch).await,
+            AnySink::Kafka(sink) => sink.send(batch).await,
+            AnySink::Splunk(sink) => sink.send(batch).await,
+            AnySink::Elasticsearch(sink) => sink.send(batch).await,
         }
     }
 
@@ -273,6 +287,9 @@ impl Sink for AnySink {
         match self {
             AnySink::File(sink) => sink.check().await,
             AnySink::Stdout(sink) => sink.check().await,
+            AnySink::Kafka(sink) => sink.check().await,
+            AnySink::Splunk(sink) => sink.check().await,
+            AnySink::Elasticsearch(sink) => sink.check().await,
         }
     }
 }

@@ -12,6 +12,8 @@ mod coverage;
 mod shipped;
 /// The table of metrics against the sources.
 mod metrics;
+/// `kubewitness probe` against a server that answers and logs as an API server does.
+mod probe;
 /// A slow evaluator of conditions, straight from the specification.
 mod reference;
 /// Secrets planted in events: tests/corpus/redaction.
@@ -22,8 +24,12 @@ mod sample;
 mod sigma;
 /// The spool in a process that is killed again and again.
 mod spool_kill;
+/// `kubewitness run`, killed again and again under load.
+mod live_kill;
 /// The engine against the reference, on generated rules and events.
 mod equivalence;
+/// The Kafka sink against Apache Kafka, where one is named.
+mod kafka;
 /// Documents of Sigma: what they become, and why they are refused.
 mod rules;
 /// The webhook source on real sockets.

@@ -162,7 +162,7 @@ fn user(facts: &Facts<'_>, o: &mut Object<'_>) {
     let (type_id, kind) = match ActorKind::of(name) {
         ActorKind::User => (1, "User"),
         ActorKind::System | ActorKind::Node => (3, "System"),
-        ActorKind::ServiceAccount => (4, "Service"),
+        ActorKind::ServiceAccount => (99, "Service Account"),
         ActorKind::Anonymous => (0, "Unknown"),
     };
     o.text("name", if name.is_empty() { "unknown" } else { name });
@@ -239,6 +239,5 @@ fn finding_info(subject: &Subject<'_>, o: &mut Object<'_>) {
     });
     o.objects("related_events", &alert.events, |event, o| {
         o.text("uid", if event.audit_id.is_empty() { "unknown" } else { &event.audit_id });
-        o.number("time", ms(event.time.as_micros()));
     });
 }
