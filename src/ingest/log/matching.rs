@@ -24,9 +24,6 @@ use crate::ingest::log::segment::{Segment, fits_before};
 /// renamed.
 const MISSING_SCANS: u32 = 2;
 
-/// A head of fewer bytes tells no copy from another file.
-const COPY_BYTES_MIN: u32 = 64;
-
 /// A file in the directory, or the better of two that are one (`x.log` and `x.log.gz`).
 struct Entry {
     path: PathBuf,
@@ -63,6 +60,21 @@ impl Probe {
         }
         let is_whole = |length: Option<u32>| length == Some(segment.read.offset as u32);
         if segment.is_finished && is_whole(self.content.claimed_length()?) {
+            return Ok(true);
+        }
+        fits_before(&mut self.content, segment.read.tail, segment.read.offset)
+    }
+
+    /// Whether this is a copy of the segment's open file, be it still in the making.
+    fn is_copy(&mut self, segment: &mut Segment) -> io::Result<bool> {
+        let Some(original) = &mut segment.content else { return Ok(false) };
+        let mut head = vec![0; self.head.len()];
+        let length = original.read_at(&mut head, 0)?;
+        if length < head.len() || head != self.head {
+            return Ok(false);
+        }
+        let is_shorter = !self.content.is_packed() && self.stat.size < segment.read.offset;
+        if is_shorter || segment.read.tail.length == 0 {
             return Ok(true);
         }
         fits_before(&mut self.content, segment.read.tail, segment.read.offset)
@@ -131,6 +143,11 @@ impl Family {
             }
         }
         let mut entries: Vec<Entry> = entries.into_values().collect();
+        // Of a file with two names (a hard link, or a rename in between) the live one counts.
+        let live = entries.iter().find(|entry| entry.rank == Rank::Live).map(|entry| entry.stat);
+        entries.retain(|entry| {
+            entry.rank == Rank::Live || !live.is_some_and(|live| live.is_same_file(&entry.stat))
+        });
         entries.sort_by(|a, b| a.rank.cmp(&b.rank));
         Ok(entries)
     }
@@ -160,14 +177,6 @@ impl Family {
         now: Duration,
         findings: &mut Findings,
     ) -> bool {
-        // A second name of a file that is already placed: a hard link, or a rename in between.
-        let is_second = |segment: &Segment| {
-            segment.is_named && segment.content.is_some() && segment.stat.is_same_file(&entry.stat)
-        };
-        if self.segments.iter().any(is_second) {
-            self.must_scan |= entry.rank == Rank::Live;
-            return true;
-        }
         let candidates = self.candidates(&entry);
         if candidates.is_empty() || entry.stat.size == 0 {
             self.add(disk, &entry, now, findings);
@@ -215,7 +224,7 @@ impl Family {
                 2
             } else if is_renamed && entry.stat.size > 0 {
                 3
-            } else if is_copy && segment.was_live && segment.head.length >= COPY_BYTES_MIN {
+            } else if is_copy && segment.was_live && segment.content.is_some() {
                 4
             } else {
                 continue;
@@ -241,11 +250,11 @@ impl Family {
             let segment = &mut self.segments[*index];
             let is_copy = segment.is_named;
             let fits = match is_copy {
-                // A copy in the making is shorter than what was read.
-                true if entry.stat.size < segment.read.offset => {
-                    segment.head.fits_head(&probe.head)
+                true => probe.is_copy(segment)?,
+                false => {
+                    let is_same = is_stamped && is_same_name(&live_name, segment, entry);
+                    probe.fits(segment, is_same)?
                 }
-                _ => probe.fits(segment, is_stamped && is_same_name(&live_name, segment, entry))?,
             };
             if !fits {
                 continue;

@@ -138,7 +138,7 @@ impl Sim {
 
     pub(crate) fn set_now(&self, now_us: i64) {
         let mut state = self.lock();
-        state.now_ns = state.now_ns.max(now_us * 1_000);
+        state.now_ns = now_us * 1_000 + state.now_ns % 1_000;
     }
 
     /// Creates or truncates.
@@ -246,11 +246,6 @@ impl Sim {
 
     pub(crate) fn heal(&self) {
         self.lock().faults.clear();
-    }
-
-    /// How many files are held open that have no name any more.
-    pub(crate) fn unlinked(&self) -> usize {
-        self.lock().nodes.values().filter(|node| node.links == 0).count()
     }
 }
 
