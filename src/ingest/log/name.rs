@@ -82,7 +82,8 @@ fn before_stamp(plain: &str) -> Option<String> {
 const LUMBERJACK: &str = "dddd-dd-ddTdd-dd-dd.ddd";
 const KUBELET: &str = "dddddddd-dddddd";
 
-fn unpacked(name: &str) -> (&str, bool) {
+/// The name without the suffix of compression, and whether it has one.
+pub(crate) fn unpacked(name: &str) -> (&str, bool) {
     match name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")) {
         Some(plain) => (plain, true),
         None => (name, false),

@@ -319,10 +319,7 @@ impl Bench {
                 let text: Vec<u8> = tokens.iter().flat_map(|token| line(token)).collect();
                 self.sim.open_existing(&self.path(name)).unwrap().write_at(&text, None);
             }
-            ["cp", from, to] => {
-                let bytes = self.sim.contents(&self.path(from));
-                self.sim.write(&self.path(to), &bytes);
-            }
+            ["cp", from, to] => self.sim.copy(&self.path(from), &self.path(to)),
             ["mv", from, to] => self.sim.rename(&self.path(from), &self.path(to)),
             ["ln", from, to] => self.sim.link(&self.path(from), &self.path(to)),
             ["sym", target, path] => self.sim.symlink(&self.path(target), &self.path(path)),
@@ -333,6 +330,10 @@ impl Bench {
             ["gzip", name] => {
                 let bytes = self.sim.contents(&self.path(name));
                 self.sim.write(&packed(&self.path(name)), &gzip(&bytes));
+            }
+            ["zstd", name] => {
+                let bytes = zstd::encode_all(&*self.sim.contents(&self.path(name)), 1).unwrap();
+                self.sim.write(&self.path(&format!("{name}.zst")), &bytes);
             }
             ["cut", name, length] => {
                 let size = self.sim.contents(&self.path(name)).len() as u64;

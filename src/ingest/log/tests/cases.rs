@@ -101,3 +101,20 @@ fn state() {
 fn several_files() {
     check("several files", "audit.log");
 }
+
+#[test]
+fn thousands_of_backups_at_the_start() {
+    let mut bench = Bench::new("audit.log");
+    let mut script = String::new();
+    for number in 0..5_000 {
+        let (second, minute) = (number % 60, number / 60);
+        let name =
+            format!("audit-2026-01-01T{:02}-{:02}-{second:02}.000.log", minute / 60, minute % 60);
+        script += &format!("put {name} n{number};");
+    }
+    bench.run(&script);
+    bench.run("w last; read; stop; w again; read");
+    let expected: Vec<String> = (0..5_000).map(|number| format!("n{number}")).collect();
+    assert_eq!(bench.tokens(), format!("{} last again", expected.join(" ")));
+    assert!(bench.texts.is_empty(), "{:?}", bench.texts);
+}
