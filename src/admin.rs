@@ -65,8 +65,6 @@ pub struct Views {
     pub live: View,
     /// `/readyz`: nothing is sent here while one of these is not well.
     pub ready: View,
-    /// Sets gauges that nobody counts along the way, before each scrape.
-    pub observe: Box<dyn Fn() + Send + Sync>,
 }
 
 /// The listener cannot be had.
@@ -172,7 +170,6 @@ fn router(shared: Arc<Shared>) -> Router {
         .route(
             "/metrics",
             get(|State(shared): State<Arc<Shared>>| async move {
-                (shared.views.observe)();
                 answer(
                     StatusCode::OK,
                     "text/plain; version=0.0.4; charset=utf-8",
@@ -274,7 +271,6 @@ mod tests {
             ready: Box::new(|| {
                 vec![Status::ok("rules", "540"), Status::failed("spool", "is full\u{1b}[2J")]
             }),
-            observe: Box::new(|| {}),
         }
     }
 

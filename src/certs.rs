@@ -75,7 +75,9 @@ impl Request {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file that would be overwritten.
-    #[error("{} exists and is not overwritten; choose another directory or move it away", .0.display())]
+    #[error(
+        "{} exists and is not overwritten; choose another directory or move it away", .0.display()
+    )]
     Exists(PathBuf),
     /// The request makes no sense.
     #[error("{0}")]

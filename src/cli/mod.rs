@@ -6,8 +6,11 @@ pub mod replay;
 pub mod rules;
 pub mod load;
 pub mod certs;
+pub mod check;
 pub mod letters;
 pub mod probe;
+pub mod reload;
+pub mod run;
 pub mod spool;
 
 use std::process::ExitCode;
@@ -66,6 +69,10 @@ enum Command {
     /// Work with detection rules
     #[command(subcommand)]
     Rules(rules::Rules),
+    /// Receive events, find attacks, ship alerts and events
+    Run(run::RunArgs),
+    /// Look whether `run` would work, without changing anything
+    Check(check::CheckArgs),
     /// Look into a spool
     #[command(subcommand)]
     Spool(spool::Spool),
@@ -85,6 +92,8 @@ pub fn run() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Rules(command) => rules::run(command),
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Spool(command) => spool::run(command),
         Command::Probe(args) => probe::run(&args),
         Command::Certs(command) => certs::run(command),

@@ -13,6 +13,8 @@ mod read;
 pub mod rules;
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -23,10 +25,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::event::redact;
-use crate::ingest::webhook;
+use crate::ingest::{log, webhook};
 use crate::rule::pack::Pack;
 use crate::units::{Size, Span};
-use crate::{sinks, spool, telemetry};
+use crate::{pipeline, sinks, spool, telemetry};
 
 pub use check::KEY_BYTES_MIN;
 pub use read::{Override, load};
@@ -48,6 +50,9 @@ pub struct Config {
     /// What never leaves memory.
     #[serde(default)]
     pub redaction: Redaction,
+    /// How events are judged, and for how long copies and counts are remembered.
+    #[serde(default)]
+    pub pipeline: pipeline::graph::Config,
     /// Where events and alerts are kept until every sink has them.
     pub spool: Spool,
     /// Where events and alerts go; at least one.
@@ -64,6 +69,8 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Source {
+    /// The log backend's file and its rotated siblings.
+    Log(log::config::Config),
     /// A webhook backend's target.
     Webhook(webhook::config::Config),
 }
@@ -72,6 +79,7 @@ impl Source {
     /// Its name, by which positions and metrics are kept.
     pub fn name(&self) -> &str {
         match self {
+            Source::Log(config) => &config.name,
             Source::Webhook(config) => &config.name,
         }
     }
@@ -79,6 +87,7 @@ impl Source {
     /// Its type as the configuration spells it.
     pub fn type_name(&self) -> &'static str {
         match self {
+            Source::Log(_) => "log",
             Source::Webhook(_) => "webhook",
         }
     }
@@ -86,20 +95,15 @@ impl Source {
     /// Where it listens, if it does.
     pub fn listen(&self) -> Option<std::net::SocketAddr> {
         match self {
+            Source::Log(_) => None,
             Source::Webhook(config) => Some(config.listen),
         }
     }
 
-    /// The longest event that it hands over whole.
-    pub fn event_bytes_max(&self) -> Size {
-        match self {
-            Source::Webhook(config) => config.limits.event_bytes_max,
-        }
-    }
-
     /// Whether it would read the file.
-    fn reads(&self, _path: &Path) -> bool {
+    fn reads(&self, path: &Path) -> bool {
         match self {
+            Source::Log(config) => config.reads(path),
             Source::Webhook(_) => false,
         }
     }
@@ -107,6 +111,7 @@ impl Source {
     /// What makes no sense by itself.
     fn check(&self) -> Result<(), String> {
         match self {
+            Source::Log(config) => config.check().map_err(|error| error.to_string()),
             Source::Webhook(config) => config.check().map_err(|error| error.to_string()),
         }
     }

@@ -8,7 +8,7 @@ use crate::config::node::{read, refine};
 use crate::config::{Admin, Config, Network, Problem, Redaction, Rules, Source, Spool, check};
 use crate::rule::problem::nearest;
 use crate::rule::yaml::{self, Entry, Node, Value};
-use crate::{sinks, telemetry};
+use crate::{pipeline, sinks, telemetry};
 
 /// What a variable's name begins with; `__` stands between the keys behind it.
 const VARIABLE_PREFIX: &str = "KUBEWITNESS__";
@@ -238,6 +238,7 @@ fn part(entry: &Entry, found: &mut Vec<(usize, String)>) {
         "trusted_proxies" => value::<Vec<Network>>(node, found),
         "rules" => value::<Rules>(node, found),
         "redaction" => value::<Redaction>(node, found),
+        "pipeline" => value::<pipeline::graph::Config>(node, found),
         "spool" => value::<Spool>(node, found),
         "sinks" => each::<sinks::config::Config>(node, found),
         "admin" => value::<Admin>(node, found),

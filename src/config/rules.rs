@@ -1,10 +1,13 @@
 //! From the configuration's `rules:` to a compiled engine, and to the same one again on a reload.
 
 use std::collections::HashSet;
+use std::hash::{Hash as _, Hasher as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use rustc_hash::FxHasher;
 
 use crate::config::Rules;
 use crate::engine::Engine;
@@ -75,12 +78,38 @@ impl Rules {
         Ok(Loaded { rules, left_out })
     }
 
+    /// A number that changes with the files that the rules are read from: their names, sizes and
+    /// times, through symbolic links. Blocks.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = FxHasher::default();
+        self.paths.iter().chain(&self.filters).for_each(|path| fingerprint(path, 0, &mut hasher));
+        hasher.finish()
+    }
+
     /// Loads and compiles the rules for audit events. Blocks.
     ///
     /// # Errors
     /// As [`Rules::load`], and rules that cannot be compiled.
     pub fn compile(&self, proxies: &[IpNet]) -> Result<Arc<Engine>, Error> {
         compile(self.load(&[])?.rules, proxies)
+    }
+}
+
+/// How deep directories are looked through for changes.
+const DEPTH_MAX: usize = 16;
+
+fn fingerprint(path: &Path, depth: usize, hasher: &mut FxHasher) {
+    let Ok(metadata) = std::fs::metadata(path) else { return };
+    if !metadata.is_dir() {
+        path.hash(hasher);
+        (metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ino()).hash(hasher);
+        return;
+    }
+    let Ok(entries) = std::fs::read_dir(path) else { return };
+    let mut inside: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    inside.sort();
+    if depth < DEPTH_MAX {
+        inside.iter().for_each(|path| fingerprint(path, depth + 1, hasher));
     }
 }
 

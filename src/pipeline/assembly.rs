@@ -98,7 +98,8 @@ mod tests {
         assembly.push(2, |bytes| bytes.extend_from_slice(&[b'y'; 150]));
         assembly.push(2, |bytes| bytes.extend_from_slice(&[b'z'; 150]));
         let batches = assembly.finish();
-        let sizes: Vec<(u32, u64)> = batches.iter().map(|one| (one.records(), one.bytes())).collect();
+        let sizes: Vec<(u32, u64)> =
+            batches.iter().map(|one| (one.records(), one.bytes())).collect();
         assert_eq!(sizes, [(2, 119), (4, 129 + 79 - 129 + 129), (1, 182), (1, 182)]);
     }
 

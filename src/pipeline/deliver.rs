@@ -124,7 +124,8 @@ struct Standing {
 
 impl Standing {
     fn new(sink: &str) -> Standing {
-        let standing = Standing { backoff: Backoff::default(), is_failing: false, is_blocked: false };
+        let standing =
+            Standing { backoff: Backoff::default(), is_failing: false, is_blocked: false };
         standing.show(sink);
         standing
     }
@@ -176,7 +177,8 @@ impl<S: Sink> Delivery<S> {
     fn notice(&self, kind: Kind, text: String) {
         let sink = self.frame.name().to_owned();
         let time = EventTime(self.clock.now_us());
-        let notice = Notice { kind, time, subject: sink.clone(), source: sink, text, lost_bytes: None };
+        let notice =
+            Notice { kind, time, subject: sink.clone(), source: sink, text, lost_bytes: None };
         (self.notify)(notice);
     }
 }

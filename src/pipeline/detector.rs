@@ -208,7 +208,12 @@ impl Detector {
     }
 
     /// The same for a sighting that was packed under other rules, which recovery meets.
-    pub fn foreign_sighting(&mut self, bytes: &[u8], time_us: i64, mapping: &Mapping) -> Option<()> {
+    pub fn foreign_sighting(
+        &mut self,
+        bytes: &[u8],
+        time_us: i64,
+        mapping: &Mapping,
+    ) -> Option<()> {
         self.sighting.unpack(bytes, time_us)?;
         relocate(&mut self.sighting, mapping);
         self.raiser.observe(&self.sighting, &mut |_| {});

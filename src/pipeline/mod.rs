@@ -28,6 +28,9 @@ pub mod deliver;
 pub mod health;
 pub mod graph;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -154,10 +154,7 @@ impl Notice {
         let is_blinding = matches!(
             self.kind,
             Kind::Source(
-                NoticeKind::Gap
-                    | NoticeKind::Truncated
-                    | NoticeKind::Unlinked
-                    | NoticeKind::Silent
+                NoticeKind::Gap | NoticeKind::Truncated | NoticeKind::Unlinked | NoticeKind::Silent
             ) | Kind::SpoolDamaged
         );
         let tags: Vec<String> = if is_blinding {

@@ -139,8 +139,7 @@ impl Sequencer {
     fn batch(&mut self, batch: Batch, judged: Judged) -> (Assembly, Settlement) {
         let Judged { bytes, entries, letters, counts } = judged;
         let mut assembly = self.assembly(bytes.len() + entries.len() * 64);
-        let mut receipt =
-            Receipt { rejects: counts.rejects.iter().sum(), ..Receipt::default() };
+        let mut receipt = Receipt { rejects: counts.rejects.iter().sum(), ..Receipt::default() };
         let mut tally = Tally { source: batch.source.to_string(), counts, ..Tally::default() };
         for entry in &entries {
             if self.detector.is_duplicate(&entry.duplicate_key) {

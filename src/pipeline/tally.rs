@@ -46,7 +46,8 @@ impl Tally {
                 metrics::counter!("kubewitness_pipeline_rejects_total", &labels).increment(count);
             }
         }
-        for (level, (matches, alerts)) in Level::ALL.iter().zip(self.matches.iter().zip(self.alerts))
+        for (level, (matches, alerts)) in
+            Level::ALL.iter().zip(self.matches.iter().zip(self.alerts))
         {
             let level = level.as_str();
             if *matches > 0 {

@@ -4,7 +4,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::sinks::{AnySink, RecordKind, file, filter, kafka, stdout};
+use crate::sinks::{AnySink, RecordKind, elasticsearch, file, filter, kafka, splunk, stdout};
 use crate::units::{Size, Span};
 
 /// One sink: what every sink has, and what its type has.
@@ -72,6 +72,11 @@ pub enum Kind {
     Stdout(stdout::Config),
     /// Topics of a Kafka cluster.
     Kafka(kafka::Config),
+    /// Splunk's HTTP Event Collector.
+    Splunk(splunk::Config),
+    /// Data streams of Elasticsearch or OpenSearch.
+    #[serde(alias = "opensearch")]
+    Elasticsearch(elasticsearch::Config),
 }
 
 /// The keys of [`Common`].
@@ -126,6 +131,8 @@ impl Config {
             Kind::File(_) => "file",
             Kind::Stdout(_) => "stdout",
             Kind::Kafka(_) => "kafka",
+            Kind::Splunk(_) => "splunk",
+            Kind::Elasticsearch(_) => "elasticsearch",
         }
     }
 
@@ -134,11 +141,17 @@ impl Config {
     /// # Errors
     /// What in the configuration cannot be, secrets that cannot be read among it.
     pub fn build(&self) -> Result<AnySink, Unusable> {
+        let records = &self.common.records;
         let built = match &self.kind {
             Kind::File(config) => Ok(AnySink::File(file::File::new(config.clone()))),
             Kind::Stdout(config) => Ok(AnySink::Stdout(stdout::Stdout::new(config.clone()))),
-            Kind::Kafka(config) => {
-                kafka::Kafka::new(config.clone(), &self.common.records).map(AnySink::Kafka)
+            Kind::Kafka(config) => kafka::Kafka::new(config.clone(), records).map(AnySink::Kafka),
+            Kind::Splunk(config) => {
+                splunk::Splunk::new(config.clone(), records).map(AnySink::Splunk)
+            }
+            Kind::Elasticsearch(config) => {
+                elasticsearch::Elasticsearch::new(config.clone(), records)
+                    .map(AnySink::Elasticsearch)
             }
         };
         built.map_err(|cause| Unusable { sink: self.common.name.clone(), cause })

@@ -179,6 +179,8 @@ impl Config {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("message.timeout.ms", "0")
+            // An unknown topic may be one that was created just now.
+            .set("topic.metadata.propagation.max.ms", "5000")
             .set("message.max.bytes", self.message_bytes_max.0.to_string())
             .set("compression.type", compression)
             .set("linger.ms", self.linger.0.as_millis().to_string())

@@ -10,9 +10,12 @@
 
 pub mod encode;
 pub mod secret;
+pub mod endpoint;
 pub mod file;
 pub mod stdout;
 pub mod kafka;
+pub mod splunk;
+pub mod elasticsearch;
 pub mod filter;
 pub mod config;
 pub mod frame;
@@ -263,6 +266,10 @@ pub enum AnySink {
     Stdout(stdout::Stdout),
     /// Topics of a Kafka cluster.
     Kafka(kafka::Kafka),
+    /// Splunk's HTTP Event Collector.
+    Splunk(splunk::Splunk),
+    /// Data streams of Elasticsearch or OpenSearch.
+    Elasticsearch(elasticsearch::Elasticsearch),
 }
 
 impl Sink for AnySink {
@@ -271,6 +278,8 @@ impl Sink for AnySink {
             AnySink::File(sink) => sink.send(batch).await,
             AnySink::Stdout(sink) => sink.send(batch).await,
             AnySink::Kafka(sink) => sink.send(batch).await,
+            AnySink::Splunk(sink) => sink.send(batch).await,
+            AnySink::Elasticsearch(sink) => sink.send(batch).await,
         }
     }
 
@@ -279,6 +288,8 @@ impl Sink for AnySink {
             AnySink::File(sink) => sink.check().await,
             AnySink::Stdout(sink) => sink.check().await,
             AnySink::Kafka(sink) => sink.check().await,
+            AnySink::Splunk(sink) => sink.check().await,
+            AnySink::Elasticsearch(sink) => sink.check().await,
         }
     }
 }

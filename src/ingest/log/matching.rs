@@ -91,7 +91,7 @@ impl Probe {
         let Some(original) = &mut segment.content else { return Ok(false) };
         let mut head = vec![0; self.head.len()];
         let length = original.read_at(&mut head, 0)?;
-        if length < head.len() || head != self.head {
+        if head.is_empty() || length < head.len() || head != self.head {
             return Ok(false);
         }
         let is_shorter = !self.content.is_packed() && self.stat.size < segment.read.offset;
@@ -200,7 +200,12 @@ impl Family {
         findings: &mut Findings,
     ) -> bool {
         let candidates = self.candidates(&entry);
-        if candidates.is_empty() || entry.stat.size == 0 {
+        let is_empty_one = |at: &usize| {
+            let segment = &self.segments[*at];
+            segment.head.length == 0 && segment.stat.is_same_file(&entry.stat)
+        };
+        let is_new = entry.stat.size == 0 && !candidates.iter().any(is_empty_one);
+        if candidates.is_empty() || is_new {
             self.add(disk, &entry, now, findings);
             return true;
         }

@@ -158,6 +158,7 @@ impl Segment {
         let stat = Stat {
             device: known.device,
             inode: known.inode,
+            born_ns: known.born_ns,
             size: known.size,
             modified_ns: known.modified_ns,
             links: 1,
@@ -182,6 +183,7 @@ impl Segment {
         FileCheckpoint {
             device: stat.device,
             inode: stat.inode,
+            born_ns: stat.born_ns,
             size: stat.size,
             modified_ns: stat.modified_ns,
             head: self.head,

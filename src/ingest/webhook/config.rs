@@ -413,3 +413,75 @@ impl Limits {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_makes_no_sense() {
+        let tls = |client_ca_file: Option<&str>| Tls {
+            cert_file: "tls.crt".into(),
+            key_file: "tls.key".into(),
+            client_ca_file: client_ca_file.map(PathBuf::from),
+            client_certificate: ClientCertificate::Required,
+            allowed_names: Vec::new(),
+            version_min: TlsVersion::V12,
+        };
+        let public = || Config { listen: ([0, 0, 0, 0], 8443).into(), ..Config::default() };
+        let secure = || Config { tls: Some(tls(Some("ca.crt"))), ..public() };
+        let firehose = |path: &str| {
+            Some(Firehose { path: path.into(), access_key_file: "key".into(), cluster: None })
+        };
+        let cluster = |name: &str, names: &[&str]| Cluster {
+            name: name.into(),
+            certificate_names: names.iter().map(|name| (*name).into()).collect(),
+        };
+        let token = |cluster: &str| Token { file: "t".into(), cluster: Some(cluster.into()) };
+        let named = Tls { allowed_names: vec!["a".into()], ..tls(None) };
+        let limits = |limits| Config { limits, ..Config::default() };
+        for (config, words) in [
+            (Config::default(), ""),
+            (secure(), ""),
+            (public(), "configure tls, or set insecure_plain_http: true"),
+            (Config { insecure_plain_http: true, ..public() }, "tls.client_ca_file or tokens"),
+            (Config { tls: Some(tls(None)), ..public() }, "set insecure_anonymous: true"),
+            (Config { tls: Some(tls(None)), insecure_anonymous: true, ..public() }, ""),
+            (Config { tls: Some(tls(None)), tokens: vec![token("a")], ..public() }, ""),
+            (Config { tls: Some(named), ..Config::default() }, "needs tls.client_ca_file"),
+            (
+                Config { firehose: firehose("/firehose"), ..secure() },
+                "client_certificate: optional",
+            ),
+            (Config { firehose: firehose("/audit"), ..Config::default() }, "lies inside of /audit"),
+            (Config { firehose: firehose("/audit/f"), ..Config::default() }, "choose another"),
+            (Config { firehose: firehose("/auditor"), ..Config::default() }, ""),
+            (Config { path: "/".into(), ..Config::default() }, "\"/\" is no path"),
+            (Config { path: "/a/{b}".into(), ..Config::default() }, "is no path"),
+            (Config { name: String::new(), ..Config::default() }, "name is empty"),
+            (Config { clusters: vec![cluster("A", &["x"])], ..secure() }, "\"A\" is no name"),
+            (Config { tokens: vec![token("../a")], ..secure() }, "is no name"),
+            (Config { clusters: vec![cluster("a", &[])], ..secure() }, "nobody may post for"),
+            (Config { clusters: vec![cluster("a", &["x"]); 2], ..secure() }, "a is there twice"),
+            (limits(Limits { requests_max: 0, ..Limits::default() }), "limits.requests_max is 0"),
+            (
+                limits(Limits { header_bytes_max: Size(1), ..Limits::default() }),
+                "limits.header_bytes_max is 1B: choose between 8KiB and 1MiB",
+            ),
+        ] {
+            let problem = config.check().err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(problem.contains(words), "{problem:?} lacks {words:?}");
+            assert_eq!(problem.is_empty(), words.is_empty(), "{problem}");
+        }
+    }
+
+    #[test]
+    fn knows_names_of_clusters() {
+        for name in ["a", "0", "prod-1", "eu.prod", &"a".repeat(63)] {
+            assert!(is_cluster(name), "{name}");
+        }
+        for name in ["", "-a", ".a", "A", "a/b", "..", "a_b", "a b", "ä", &"a".repeat(64)] {
+            assert!(!is_cluster(name), "{name}");
+        }
+    }
+}

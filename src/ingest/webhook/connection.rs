@@ -67,8 +67,10 @@ impl Server {
 
     fn rejected(&self, address: SocketAddr, reason: &'static str, error: Option<&io::Error>) {
         let source = &*self.receiver.source;
-        let error = error.map(tracing::field::display);
-        tracing::debug!(source, peer = %address.ip(), reason, error, "handshake rejected");
+        if let Some(error) = error {
+            tracing::debug!(source, peer = %address.ip(), %error, "handshake failed");
+        }
+        self.receiver.complaints.tell(Some(address.ip()), reason, "handshake rejected");
         metrics::counter!(
             "kubewitness_webhook_handshakes_rejected_total",
             "source" => source.to_owned(), "reason" => reason

@@ -19,6 +19,7 @@ mod secret;
 mod tls;
 mod pace;
 mod outcome;
+mod complaints;
 mod silence;
 mod upload;
 mod receiver;
@@ -166,7 +167,15 @@ impl WebhookSource {
                 biased;
                 () = cancelled.cancelled() => break,
                 (stream, peer) = accept(&listener, &source) => {
-                    let Some(admission) = admit(&admissions, peer, &source) else { continue };
+                    let admission = match admissions.admit(peer.ip()) {
+                        Ok(admission) => admission,
+                        Err(reason) => {
+                            rejected(&source, reason);
+                            let peer = Some(peer.ip());
+                            server.receiver.complaints.tell(peer, reason, "connection rejected");
+                            continue;
+                        }
+                    };
                     let (server, drained) = (server.clone(), drained.clone());
                     tracker.spawn(async move {
                         let _admission = admission;
@@ -227,15 +236,6 @@ async fn accept(listener: &TcpListener, source: &str) -> (TcpStream, SocketAddr)
     }
 }
 
-fn admit(
-    admissions: &Arc<Admissions>,
-    peer: SocketAddr,
-    source: &str,
-) -> Option<admission::Admission> {
-    let admitted = admissions.admit(peer.ip());
-    admitted.inspect_err(|reason| rejected(source, reason)).ok()
-}
-
 fn rejected(source: &str, reason: &'static str) {
     metrics::counter!(
         "kubewitness_webhook_connections_rejected_total",
@@ -278,7 +278,8 @@ async fn reload(receiver: Arc<Receiver>, cancelled: CancellationToken) {
         let source = &*receiver.source;
         let count = |result: &'static str, number: usize| {
             metrics::counter!(
-                "kubewitness_webhook_reloads_total", "source" => source.to_owned(), "result" => result
+                "kubewitness_webhook_reloads_total",
+                "source" => source.to_owned(), "result" => result
             )
             .increment(number as u64);
         };

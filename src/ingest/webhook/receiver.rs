@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, ORIGIN};
 use axum::http::{HeaderMap, Response, Version};
 use axum::routing::post;
 use tokio::sync::Semaphore;
@@ -16,6 +16,7 @@ use crate::clock::Stopwatch;
 use crate::event::value::Value;
 use crate::ingest::intake::Intake;
 use crate::ingest::webhook::access::{Access, Denied, Granted, Peer};
+use crate::ingest::webhook::complaints::Complaints;
 use crate::ingest::webhook::config::Config;
 use crate::ingest::webhook::outcome::{Form, Outcome};
 use crate::ingest::webhook::pace::PacedBody;
@@ -36,6 +37,7 @@ pub(crate) struct Receiver {
     pub(crate) intake: Intake,
     pub(crate) heard: Heard,
     pub(crate) source: Arc<str>,
+    pub(crate) complaints: Complaints,
     requests: Semaphore,
     buffers: Arc<Semaphore>,
 }
@@ -68,6 +70,7 @@ impl Receiver {
         let clusters = declared.chain(tokens).chain(firehose).chain(pubsub);
         let units = config.limits.buffer_bytes_max.as_usize() / BUFFER_UNIT_BYTES;
         Receiver {
+            complaints: Complaints::new(&source),
             heard: Heard::new(&source, clusters.map(Arc::from)),
             requests: Semaphore::new(config.limits.requests_max.min(Semaphore::MAX_PERMITS)),
             buffers: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
@@ -146,7 +149,7 @@ impl Receiver {
             Outcome::Slow | Outcome::Gone | Outcome::TooLarge => false,
             _ => body.discard(DISCARDED_BYTES_MAX).await,
         };
-        self.count(door, outcome, body.received(), parts.extensions.get::<Arc<Peer>>());
+        self.count(outcome, body.received(), parts.extensions.get::<Arc<Peer>>());
         let form = match door {
             Door::Firehose => Form::Firehose { request_id: &request_id },
             Door::Audit | Door::PubSub => Form::Plain,
@@ -173,6 +176,13 @@ impl Receiver {
         let length = header(headers, CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
         if length.is_some_and(|length: u64| length > self.config.limits.body_bytes_max.0) {
             return Outcome::TooLarge;
+        }
+        // Said before the body is looked at: the sooner, the cheaper for both.
+        if self.intake.is_closed() {
+            return Outcome::Closed;
+        }
+        if self.intake.bytes_free() == 0 {
+            return Outcome::Saturated("queue_bytes_max");
         }
         let Ok(_permit) = self.requests.try_acquire() else {
             return Outcome::Saturated("requests_max");
@@ -201,7 +211,7 @@ impl Receiver {
         }
     }
 
-    fn count(&self, door: Door, outcome: Outcome, bytes: u64, peer: Option<&Arc<Peer>>) {
+    fn count(&self, outcome: Outcome, bytes: u64, peer: Option<&Arc<Peer>>) {
         let source = self.source.to_string();
         metrics::counter!("kubewitness_webhook_received_bytes_total", "source" => source.clone())
             .increment(bytes);
@@ -209,14 +219,7 @@ impl Receiver {
             return;
         }
         let reason = outcome.reason();
-        let peer = peer.map(|peer| tracing::field::display(peer.address));
-        tracing::debug!(
-            source = &*self.source,
-            door = door.name(),
-            peer,
-            reason,
-            "request refused"
-        );
+        self.complaints.tell(peer.map(|peer| peer.address), reason, "request refused");
         metrics::counter!(
             "kubewitness_webhook_refused_total", "source" => source.clone(), "reason" => reason
         )
@@ -236,8 +239,12 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Who calls; nobody, where the connection did not say.
+/// Who calls; nobody, where the connection did not say. A page in a browser is refused: it reaches
+/// loopback addresses, and nobody asked it to post events.
 fn caller(request: &Request) -> Result<&Peer, Denied> {
+    if request.headers().contains_key(ORIGIN) {
+        return Err(Denied::Forbidden("browser"));
+    }
     let peer = request.extensions().get::<Arc<Peer>>();
     peer.map(|peer| &**peer).ok_or(Denied::Unauthenticated("no_credential"))
 }

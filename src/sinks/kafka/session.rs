@@ -8,10 +8,10 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::metadata::Metadata;
+use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::Notify;
 
@@ -100,6 +100,8 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
+        // An alert of the far side about certificates comes as a failed read.
+        let code = if reason.contains("SSL routines") { RDKafkaErrorCode::SSL } else { code };
         let mut state = self.state();
         // That all brokers are gone says less than why one is.
         if code != RDKafkaErrorCode::AllBrokersDown || state.trouble.is_none() {
@@ -134,8 +136,6 @@ fn claims(token: &str) -> (Option<String>, Option<i64>) {
     let claims: Claims = serde_json::from_slice(&json).unwrap_or_default();
     (claims.sub, claims.exp)
 }
-
-impl ConsumerContext for Context {}
 
 impl ProducerContext for Context {
     type DeliveryOpaque = usize;
@@ -265,24 +265,17 @@ pub(crate) async fn check(
     Ok(())
 }
 
-/// Finds every topic. A consumer asks, since its question creates none.
+/// Finds every topic; the question creates none (`allow.auto.create.topics` is off by default).
 fn find(
     client: &ClientConfig,
     context: Context,
     topics: &[String],
     wait_max: Duration,
 ) -> Result<(), CheckError> {
-    let consumer: BaseConsumer<Context> = BaseConsumer::from_config_and_context(client, context)
+    let producer: BaseProducer<Context> = BaseProducer::from_config_and_context(client, context)
         .map_err(|error| CheckError::new(error.to_string(), "mend the sink's configuration"))?;
     for topic in topics {
-        // Events of the client (tokens, errors) are served by polling only.
-        let _ = consumer.poll(Duration::ZERO);
-        let metadata = consumer.fetch_metadata(Some(topic), wait_max).map_err(|error| {
-            let _ = consumer.poll(Duration::ZERO);
-            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-            let trouble = consumer.context().take_trouble();
-            wrong(trouble.unwrap_or_else(|| (code, format!("cannot ask the brokers: {error}"))))
-        })?;
+        let metadata = ask(&producer, topic, wait_max)?;
         let error = metadata.topics().iter().find_map(|found| found.error());
         if let Some(error) = error {
             let code = RDKafkaErrorCode::from(error);
@@ -290,6 +283,36 @@ fn find(
         }
     }
     Ok(())
+}
+
+/// Asks again and again, until a person's help is needed or `wait_max` is over.
+fn ask(
+    producer: &BaseProducer<Context>,
+    topic: &str,
+    wait_max: Duration,
+) -> Result<Metadata, CheckError> {
+    use rdkafka::producer::Producer;
+    const TRY: Duration = Duration::from_secs(2);
+    let since = clock::Stopwatch::start();
+    let mut earlier: Option<Trouble> = None;
+    loop {
+        // Tokens are asked for, and troubles told, while it is polled only.
+        producer.poll(Duration::from_millis(100));
+        let error = match producer.client().fetch_metadata(Some(topic), TRY) {
+            Ok(metadata) => return Ok(metadata),
+            Err(error) => error,
+        };
+        producer.poll(Duration::from_millis(100));
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        let all_down = |trouble: &Trouble| trouble.0 == RDKafkaErrorCode::AllBrokersDown;
+        let told = producer.context().take_trouble().filter(|told| !all_down(told)).or(earlier);
+        let unknown = || (code, format!("cannot ask the brokers: {error}"));
+        let trouble = told.clone().unwrap_or_else(unknown);
+        earlier = told;
+        if matches!(verdict(trouble.0), Verdict::Block(_)) || since.elapsed() > wait_max {
+            return Err(wrong(trouble));
+        }
+    }
 }
 
 fn wrong((code, cause): Trouble) -> CheckError {

@@ -33,7 +33,7 @@ pub(crate) fn verdict(code: Code) -> Verdict {
             Verdict::Block("allow the user IdempotentWrite on the cluster")
         }
         Code::Authentication | Code::SaslAuthenticationFailed => {
-            Verdict::Block("mend the user or its secret")
+            Verdict::Block("mend the user, its secret or the mechanism")
         }
         Code::UnsupportedSASLMechanism | Code::IllegalSASLState => {
             Verdict::Block("use a SASL mechanism that the listener has")

@@ -79,6 +79,9 @@ fn status(answer: &[u8]) -> u16 {
     text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest[..3].parse().ok()).unwrap_or(0)
 }
 
+/// A name, what is sent at first, what is sent again and again, and the status; 0 for a close.
+type Hostile<'c> = (&'c str, Vec<u8>, Option<&'c [u8]>, u16);
+
 #[tokio::test]
 async fn refuses_each_and_serves_on() {
     let dir = tempfile::tempdir().unwrap();
@@ -90,7 +93,7 @@ async fn refuses_each_and_serves_on() {
     let bomb = gzip(&vec![b' '; 2 << 20]);
     let gz = format!("Content-Encoding: gzip\r\nContent-Length: {}\r\n", bomb.len());
     let close = "Connection: close\r\n";
-    let cases: Vec<(&str, Vec<u8>, Option<&[u8]>, u16)> = vec![
+    let cases: Vec<Hostile<'_>> = vec![
         ("silence", vec![], None, 0),
         ("a slow head", b"POST /audit HTTP/1.1\r\nHost: a\r\n".to_vec(), None, 0),
         ("a head that does not end", post("", b"")[..30].to_vec(), Some(b"X: y\r\n"), 431),
@@ -147,8 +150,23 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 const HEADERS: u8 = 1;
 const RESET: u8 = 3;
 const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+
+/// The code with which an answer over HTTP/2 goes away, if it does.
+fn goes_away(answer: &[u8]) -> Option<u8> {
+    let (mut rest, mut code) = (answer, None);
+    while let Some((head, behind)) = rest.split_at_checked(9) {
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let (payload, behind) = behind.split_at_checked(length)?;
+        if head[3] == GOAWAY {
+            code = payload.get(7).copied();
+        }
+        rest = behind;
+    }
+    code
+}
 
 /// What a connection over HTTP/2 starts with, and a POST that is not authenticated.
 fn http2(frames: &[Vec<u8>]) -> Vec<u8> {
@@ -175,16 +193,27 @@ async fn refuses_abuse_of_http2() {
         })
         .collect();
     let block = frame(CONTINUATION, 0, 1, &many.concat()[..16_000]);
-    for (name, frames, again) in [
-        ("resets", (0..5_000).map(opened_and_reset).collect::<Vec<_>>(), None),
-        ("more streams than allowed, and no bodies", (0..1_000).map(opened).collect(), None),
-        ("a head that does not end", vec![frame(HEADERS, 0, 1, POST)], Some(block.as_slice())),
-        ("a head that stops", vec![frame(HEADERS, 0, 1, POST)], None),
-        ("nothing", vec![], None),
-        ("settings again and again", vec![], Some(frame(SETTINGS, 0, 0, b"").as_slice())),
-        ("a frame too large", vec![frame(HEADERS, 0, 1, &vec![0; 20_000])], None),
+    for (name, frames, again, expected) in [
+        ("resets", (0..5_000).map(opened_and_reset).collect::<Vec<_>>(), None, Some(11)),
+        (
+            "more streams than allowed, and no bodies",
+            (0..1_000).map(opened).collect(),
+            None,
+            Some(0),
+        ),
+        (
+            "a head that does not end",
+            vec![frame(HEADERS, 0, 1, POST)],
+            Some(block.as_slice()),
+            Some(1),
+        ),
+        ("a head that stops", vec![frame(HEADERS, 0, 1, POST)], None, None),
+        ("nothing", vec![], None, None),
+        ("settings again and again", vec![], Some(frame(SETTINGS, 0, 0, b"").as_slice()), None),
+        ("a frame too large", vec![frame(HEADERS, 0, 1, &vec![0; 20_000])], None, Some(6)),
     ] {
-        raw(stage.address, &http2(&frames), again).await;
+        let answer = raw(stage.address, &http2(&frames), again).await;
+        assert_eq!(goes_away(&answer), expected, "{name}");
         honest(&stage, name).await;
     }
     stage.stop().await;

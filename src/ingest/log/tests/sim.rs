@@ -32,6 +32,7 @@ struct Node {
     links: u64,
     holders: u64,
     modified_ns: i64,
+    born_ns: i64,
 }
 
 impl Node {
@@ -107,6 +108,7 @@ impl State {
             size: node.size(),
             links: node.links,
             modified_ns: node.modified_ns,
+            born_ns: node.born_ns,
             is_file: true,
         }
     }
@@ -153,7 +155,9 @@ impl Sim {
                 let inode = state.free_inode();
                 state.serial += 1;
                 let serial = state.serial;
-                state.nodes.insert(serial, Node { inode, links: 1, ..Node::default() });
+                state
+                    .nodes
+                    .insert(serial, Node { inode, links: 1, born_ns: now, ..Node::default() });
                 state.names.insert(path.to_owned(), serial);
                 state.touch_directory(path);
                 serial
