@@ -41,7 +41,7 @@ struct Run {
     /// The highest number that logrotate gave.
     copies: u64,
     part: Option<u64>,
-    /// What was written before anything was durable can vanish with a kill, and nobody knows.
+    /// What was written before anything was durable can vanish, and nobody knows.
     unknown: u64,
     log: Vec<String>,
 }
@@ -70,7 +70,7 @@ impl Run {
             18 => "hold".to_owned(),
             _ => "answer".to_owned(),
         };
-        if script == "stop" && self.bench.store.is_empty() {
+        if self.bench.store.is_empty() {
             self.unknown = self.written;
         }
         self.bench.run(&script);
