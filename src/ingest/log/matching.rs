@@ -75,12 +75,14 @@ impl Probe {
 
     /// Whether this is the segment's file, or a copy of it, at least up to its position.
     fn fits(&mut self, segment: &Segment, is_same_name: bool) -> io::Result<bool> {
-        if segment.head.length == 0 {
-            let is_same = is_same_name || self.stat.is_same_file(&segment.stat);
-            return Ok(segment.read.offset == 0 && is_same);
-        }
         if !segment.head.fits_head(&self.head) {
             return Ok(false);
+        }
+        let head = &self.head[..segment.head.length as usize];
+        let has_line = head.len() == ANCHOR_BYTES_MAX || head.contains(&b'\n');
+        if segment.read.offset == 0 && !has_line && !(segment.is_replaced && !head.is_empty()) {
+            // The beginning of a line is the same in every log.
+            return Ok(is_same_name || self.stat.is_same_file(&segment.stat));
         }
         let is_whole = |length: Option<u32>| length == Some(segment.read.offset as u32);
         if segment.is_finished && is_whole(self.content.claimed_length()?) {
