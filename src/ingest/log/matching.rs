@@ -80,7 +80,8 @@ impl Probe {
         }
         let head = &self.head[..segment.head.length as usize];
         let has_line = head.len() == ANCHOR_BYTES_MAX || head.contains(&b'\n');
-        if segment.read.offset == 0 && !has_line && !(segment.is_replaced && !head.is_empty()) {
+        let is_weak = !has_line && (head.is_empty() || !segment.is_replaced);
+        if segment.read.offset == 0 && is_weak {
             // The beginning of a line is the same in every log.
             return Ok(is_same_name || self.stat.is_same_file(&segment.stat));
         }

@@ -261,6 +261,7 @@ impl Segment {
             self.stat.size = before.size;
             return Ok(Look::Replaced);
         }
+        self.refresh_head()?;
         Ok(match stat.size.cmp(&before.size) {
             std::cmp::Ordering::Less => Look::Shrunk(before.size - stat.size),
             std::cmp::Ordering::Equal => Look::Same,
