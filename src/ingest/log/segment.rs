@@ -380,3 +380,20 @@ pub(crate) fn fits_before(content: &mut Content, anchor: Anchor, end: u64) -> io
     let found = content.read_at(&mut bytes, start)?;
     Ok(anchor.fits(&bytes[..found]))
 }
+
+/// Puts the files in order: by their names, and those without one behind what stood before them.
+pub(crate) fn in_order(segments: Vec<Segment>) -> Vec<Segment> {
+    let before: Vec<u64> = segments.iter().map(|segment| segment.id).collect();
+    let (mut ordered, nameless): (Vec<Segment>, Vec<Segment>) =
+        segments.into_iter().partition(|segment| segment.is_named);
+    ordered.sort_by(|a, b| a.rank.cmp(&b.rank));
+    for segment in nameless {
+        let own = before.iter().position(|id| *id == segment.id).unwrap_or(0);
+        let place = before[..own]
+            .iter()
+            .rev()
+            .find_map(|id| ordered.iter().position(|other| other.id == *id).map(|place| place + 1));
+        ordered.insert(place.unwrap_or(0), segment);
+    }
+    ordered
+}
