@@ -377,6 +377,13 @@ impl Bench {
                 bytes[end - at..].fill(0xff);
                 self.sim.write(&self.path(name), &bytes);
             }
+            _ => return self.run_faults(words),
+        }
+        true
+    }
+
+    fn run_faults(&mut self, words: &[&str]) -> bool {
+        match *words {
             ["device", number] => self.sim.set_device(number.parse().unwrap()),
             ["short-reads"] => self.sim.set_short(true),
             ["unmount"] => self.sim.set_unmounted(true),
