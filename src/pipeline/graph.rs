@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
@@ -266,29 +266,36 @@ impl Pipeline {
     /// # Errors
     /// What failed before or while it ended; nothing acknowledged is lost.
     pub async fn drain(self, deadline: Duration) -> Result<Drained, String> {
-        let Pipeline { spool, stop_sources, stop_sinks, left, right, failure, .. } = self;
+        let Pipeline { spool, stop_sources, stop_sinks, left, right, failure, health, .. } = self;
+        let appender = health.appender;
+        let mut over = std::pin::pin!(tokio::time::sleep(deadline));
         stop_sources.cancel();
-        for task in left {
-            joined(task).await;
+        for mut task in left {
+            tokio::select! {
+                () = &mut over, if !over.is_elapsed() => {
+                    // What waits for room in the spool was not acknowledged: it is refused.
+                    appender.stop_waiting();
+                    joined(task).await;
+                }
+                ended = &mut task => resume(ended),
+            }
         }
         // Cursors read what is left of a closed spool, and then end.
         let closed = match Arc::try_unwrap(spool) {
             Ok(spool) => spool.close().await,
             Err(_) => Ok(()),
         };
-        let stop = tokio::spawn({
-            let stop_sinks = stop_sinks.clone();
-            async move {
-                tokio::time::sleep(deadline).await;
-                stop_sinks.cancel();
-            }
-        });
         let mut sinks_behind = 0;
-        for task in right {
-            joined(task).await;
-            sinks_behind += usize::from(stop_sinks.is_cancelled());
+        for mut task in right {
+            tokio::select! {
+                ended = &mut task => resume(ended),
+                () = &mut over, if !over.is_elapsed() => {
+                    stop_sinks.cancel();
+                    sinks_behind += 1;
+                    joined(task).await;
+                }
+            }
         }
-        stop.abort();
         let failed = failure.borrow().clone();
         match (failed, closed) {
             (Some(failure), _) => Err(failure),
@@ -384,7 +391,12 @@ fn watched(
 }
 
 async fn joined(task: JoinHandle<()>) {
-    if let Err(error) = task.await
+    resume(task.await);
+}
+
+/// A panic of a task is one of the process.
+fn resume(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
         && error.is_panic()
     {
         std::panic::resume_unwind(error.into_panic());

@@ -85,7 +85,12 @@ pub async fn recover(
     }
     let snapshot =
         Snapshot { seq: spool.stats().seq_durable, bytes: detector.snapshot(duplicate_key) };
-    spool.write_snapshot(STATE, snapshot).await.map_err(Failure::Spool)?;
+    match spool.write_snapshot(STATE, snapshot).await {
+        Err(error) if is_anew => return Err(Failure::Spool(error)),
+        // A disk without room is no reason not to deliver what is there.
+        Err(error) => tracing::error!(%error, "snapshot not written; the old one stands"),
+        Ok(()) => {}
+    }
     let is_changed = table != own || is_anew;
     Ok(Recovered { detector, duplicate_key, is_changed, restarted, notices })
 }
