@@ -89,6 +89,55 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Bytes of batches between the sources and the spool.",
     ),
+    gauge("kubewitness_log_files", Unit::Count, &["source"], "Files that are known of a log."),
+    counter(
+        "kubewitness_log_gaps_total",
+        &["source"],
+        "Files of a log that were gone before they were read to their end.",
+    ),
+    counter(
+        "kubewitness_log_hole_bytes_total",
+        &["source"],
+        "Bytes of holes and NULs in a log that were passed over.",
+    ),
+    gauge(
+        "kubewitness_log_loss_seconds",
+        Unit::Seconds,
+        &["source"],
+        "Estimated time until rotation deletes what is not read yet; infinite while nothing grows.",
+    ),
+    counter(
+        "kubewitness_log_notices_total",
+        &["source", "kind"],
+        "What a log source noticed about its files.",
+    ),
+    counter(
+        "kubewitness_log_read_bytes_total",
+        &["source"],
+        "Bytes read from a log, decompressed; what is read again counts again.",
+    ),
+    counter(
+        "kubewitness_log_read_failures_total",
+        &["source"],
+        "Files and directories of a log that could not be opened or read; each is tried again.",
+    ),
+    counter(
+        "kubewitness_log_refusals_total",
+        &["source"],
+        "Times that the spool was full and a log was read again from what is durable.",
+    ),
+    counter("kubewitness_log_rotations_total", &["source"], "Rotations of a log that were seen."),
+    counter(
+        "kubewitness_log_truncations_total",
+        &["source"],
+        "Files of a log that became shorter, or were written anew.",
+    ),
+    gauge(
+        "kubewitness_log_unread_bytes",
+        Unit::Bytes,
+        &["source"],
+        "Bytes of a log that are on disk and not read yet; of compressed files, theirs.",
+    ),
     counter(
         "kubewitness_pipeline_alerts_total",
         &["level"],
