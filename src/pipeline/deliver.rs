@@ -1,5 +1,7 @@
 //! The right half: records of the spool to one sink, in order, at least once.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -12,6 +14,9 @@ use crate::sinks::Sink;
 use crate::sinks::frame::{Frame, Load, Unsent};
 use crate::spool::{self, Cursor, DeadLetters, Records};
 
+/// Damages that are told at most in one run; the spool counts all.
+pub const DAMAGES_MAX: usize = 1_000;
+
 /// One sink with its position.
 pub struct Delivery<S> {
     /// The sink, with its filter and limits.
@@ -22,6 +27,8 @@ pub struct Delivery<S> {
     pub dead_letters: DeadLetters,
     /// Told what a person must know.
     pub notify: Box<dyn Fn(Notice) + Send + Sync>,
+    /// Damages that were told, by file and offset; shared by all sinks.
+    pub damages: Arc<Mutex<BTreeSet<(String, u64)>>>,
     /// The time of day.
     pub clock: Clock,
     /// Cancelled: stop where it stands; the rest is delivered after the next start.
@@ -44,6 +51,7 @@ pub async fn run<S: Sink>(mut delivery: Delivery<S>) -> Result<(), Failure> {
             Err(spool::Error::Closed) => break,
             Err(error) => return Err(Failure::Spool(error)),
         };
+        delivery.mourn(&records);
         // Filtered once; goes on where it stopped however often it is sent.
         let mut load = delivery.frame.load(&records);
         while let Err(unsent) = delivery.frame.send(&mut load).await {
@@ -75,6 +83,21 @@ impl<S: Sink> Delivery<S> {
         tokio::time::sleep(wait).await;
         self.cursor.rewind();
         self.cursor.read(&limits).await
+    }
+
+    /// Tells what of the spool cannot be read any more, once for all sinks.
+    fn mourn(&self, records: &Records) {
+        if records.missing > 0 {
+            let sink = self.frame.name().to_owned();
+            let name = "kubewitness_sink_missing_records_total";
+            metrics::counter!(name, "sink" => sink).increment(records.missing);
+        }
+        for damage in &records.damages {
+            let mut known = spool::guard(&self.damages);
+            if known.len() < DAMAGES_MAX && known.insert((damage.file.clone(), damage.offset)) {
+                (self.notify)(Notice::of_damage(damage, self.clock.now_us()));
+            }
+        }
     }
 
     /// Keeps what the far side refused for good; where there is no room for it, it is counted.

@@ -84,6 +84,7 @@ mod tests {
         assert!((0..10).all(|n| !window.contains(&key(n))), "the oldest go");
         assert_eq!((window.take_forgotten(), window.take_forgotten()), (10, 0));
         window.insert(&key(100), 51, &bounds);
+        assert_eq!(window.take_forgotten(), 10, "the younger generation was full");
         window.insert(&key(101), 102, &bounds);
         assert!(!window.contains(&key(29)) && window.contains(&key(100)));
         assert_eq!(window.take_forgotten(), 0);

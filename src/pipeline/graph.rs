@@ -95,6 +95,14 @@ impl Config {
         }
     }
 
+    fn policy(&self, options: &Options) -> SnapshotPolicy {
+        SnapshotPolicy {
+            // Segments behind the elder of two snapshots are held back.
+            bytes: self.snapshot_bytes.0.min(options.bytes_max / 8),
+            interval_us: self.snapshot_interval.as_micros(),
+        }
+    }
+
     fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         if self.threads == 0 { cores() } else { self.threads }
@@ -162,17 +170,8 @@ impl Pipeline {
         let (orders, received) = mpsc::unbounded_channel();
         let (stop_sources, stop_sinks) = (CancellationToken::new(), CancellationToken::new());
 
-        let mut right = Vec::new();
-        for frame in sinks {
-            let cursor = spool.cursor(frame.name(), Start::Oldest).await.map_err(Failure::Spool)?;
-            let orders = orders.clone();
-            // Nobody listens only while the process ends.
-            let notify = Box::new(move |notice| drop(orders.send(Order::Notice(notice))));
-            let (clock, stop) = (clock.clone(), stop_sinks.clone());
-            let dead_letters = spool.dead_letters().clone();
-            let delivery = Delivery { frame, cursor, dead_letters, notify, clock, stop };
-            right.push(watched(deliver::run(delivery), &failed));
-        }
+        let ways = Ways { spool: &spool, orders: &orders, clock: &clock, stop: &stop_sinks };
+        let right = ways.start(sinks, &failed).await?;
 
         let (intake, outlet) = intake(config.queue_bytes_max.as_usize());
         let (settlements, settling) = mpsc::channel(SETTLEMENTS_MAX);
@@ -193,17 +192,12 @@ impl Pipeline {
             event_bytes_max: (options.batch_bytes_max / 4 * 3) as usize,
         });
         tell(&recovered, &engine, &orders);
-        let policy = SnapshotPolicy {
-            // Segments behind the elder of two snapshots are held back.
-            bytes: config.snapshot_bytes.0.min(options.bytes_max / 8),
-            interval_us: config.snapshot_interval.as_micros(),
-        };
         let sequencer = Sequencer {
             detector: recovered.detector,
             appender: spool.appender().waiting(),
             settlements,
             batch_bytes_max: options.batch_bytes_max,
-            policy,
+            policy: config.policy(&options),
             snapshots,
             duplicate_key: recovered.duplicate_key,
             cluster: cluster.unwrap_or_default(),
@@ -301,6 +295,39 @@ impl Pipeline {
             (None, Err(error)) => Err(error.to_string()),
             (None, Ok(())) => Ok(Drained { sinks_behind }),
         }
+    }
+}
+
+/// The ways out of the spool.
+struct Ways<'w> {
+    spool: &'w Spool,
+    orders: &'w mpsc::UnboundedSender<Order>,
+    clock: &'w Clock,
+    stop: &'w CancellationToken,
+}
+
+impl Ways<'_> {
+    /// Starts a task for each sink; a new one begins with the oldest record that is held.
+    async fn start<S: Sink + 'static>(
+        &self,
+        sinks: Vec<Frame<S>>,
+        failed: &Arc<watch::Sender<Option<String>>>,
+    ) -> Result<Vec<JoinHandle<()>>, Failure> {
+        let mut tasks = Vec::new();
+        let damages = Arc::default();
+        for frame in sinks {
+            let cursor = self.spool.cursor(frame.name(), Start::Oldest).await;
+            let cursor = cursor.map_err(Failure::Spool)?;
+            let orders = self.orders.clone();
+            // Nobody listens only while the process ends.
+            let notify = Box::new(move |notice| drop(orders.send(Order::Notice(notice))));
+            let (clock, stop) = (self.clock.clone(), self.stop.clone());
+            let dead_letters = self.spool.dead_letters().clone();
+            let damages = Arc::clone(&damages);
+            let delivery = Delivery { frame, cursor, dead_letters, notify, damages, clock, stop };
+            tasks.push(watched(deliver::run(delivery), failed));
+        }
+        Ok(tasks)
     }
 }
 

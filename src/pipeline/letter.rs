@@ -175,7 +175,7 @@ mod tests {
         for (bytes, expected) in [
             (
                 &b"{\"kind\":\"Secret\",\"data\":{\"k\":\"aHVudGVyMg==\"}}"[..],
-                "{\"kind\":\"Secret\",\"aaaa\":{\"a\":\"aaaaaaaaa9aa==\"}}",
+                "{\"kind\":\"Secret\",\"aaaa\":{\"a\":\"aaaaaaaaaa==\"}}",
             ),
             (b"2026-11-22T00:01:02 hunter2\n\xff", "9999-99-99a99:99:99 aaaaaa9??"),
             (b"", ""),

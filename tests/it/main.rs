@@ -26,6 +26,8 @@ mod sample;
 mod sigma;
 /// The spool in a process that is killed again and again.
 mod spool_kill;
+/// `kubewitness run`, killed again and again under load.
+mod live_kill;
 /// The engine against the reference, on generated rules and events.
 mod equivalence;
 /// The Kafka sink against Apache Kafka, where one is named.

@@ -1,32 +1,30 @@
 //! What goes through, in what order, and what is answered.
 
-use crate::pipeline::tests::{Plan, RULES, Rig, engine, held, line, staged};
+use crate::ingest::batch::{Notice, NoticeKind};
+use crate::pipeline::tests::delivery::{Recording, common, wait_for};
+use crate::pipeline::tests::{NOW_US, Plan, RULES, Rig, all, batch, engine, held, line, staged};
+use crate::sinks::frame::Frame;
 use crate::spool::disk::sim::Sim;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// A little of everything: users, reads of secrets in old and new namespaces, pods, sessions.
+/// A little of everything: users, reads of secrets in old and new namespaces, pods, sessions at
+/// two stages; four seconds apart.
 pub(crate) fn traffic(lines: u32) -> Vec<String> {
     let users = ["ada", "bob", "eve"];
-    (0..lines)
-        .map(|n| {
-            let user = users[n as usize % 3];
-            match n % 7 {
-                0 => staged(n, user, "create", "pods/exec", "dev", "ResponseStarted"),
-                1 => line(n, user, "create", "pods", "dev"),
-                2 if n > 40 => line(n, user, "get", "secrets", &format!("team-{}", n % 11)),
-                6 if n > 7 => staged(
-                    n - 6,
-                    users[(n as usize - 6) % 3],
-                    "create",
-                    "pods/exec",
-                    "dev",
-                    "ResponseComplete",
-                ),
-                _ => line(n, user, "get", if n % 2 == 0 { "secrets" } else { "nodes" }, "dev"),
-            }
-        })
-        .collect()
+    let one = |n: u32| {
+        let (second, user) = (n * 4, users[n as usize % 3]);
+        let exec = |second, stage| staged(second, "ada", "create", "pods/exec", "dev", stage);
+        match n % 7 {
+            0 => exec(second, "ResponseStarted"),
+            1 => line(second, "zoe", "create", "pods", "dev"),
+            2 if n > 20 => line(second, user, "get", "secrets", &format!("team-{}", n % 11)),
+            6 => exec(second - 24, "ResponseComplete"),
+            _ if n % 2 == 0 => line(second, user, "get", "secrets", "dev"),
+            _ => line(second, user, "get", "nodes", "dev"),
+        }
+    };
+    (0..lines).map(one).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -66,7 +64,10 @@ async fn a_copy_is_stored_once_and_a_shared_audit_id_is_no_copy() {
         .collect();
     assert_eq!(rig.send("log", &one_id, 30).await.unwrap().events, 1_000);
     rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
-    assert_eq!(held(&sim, &engine).events.len(), 1_030);
+    let held = held(&sim, &engine);
+    assert_eq!(held.events.len(), 1_030);
+    assert_eq!(held.built_in.len(), 1, "one alert says that an audit id is shared");
+    assert!(held.built_in[0].contains("kubewitness-audit-id-reused"), "{:?}", held.built_in);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,12 +76,8 @@ async fn time_passes_when_nothing_comes() {
     let rig = Rig::start(&sim, Plan::new(&engine)).await.unwrap();
     rig.send("log", &[line(1, "ada", "create", "pods", "dev")], 0).await.unwrap();
     rig.now_us.fetch_add(300_000_000, Ordering::AcqRel);
-    let mut waited = 0;
     let appended = rig.pipeline.spool().stats().records;
-    while rig.pipeline.spool().stats().records < appended + 2 && waited < 500 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        waited += 1;
-    }
+    wait_for(|| rig.pipeline.spool().stats().records >= appended + 2).await;
     rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
     let held = held(&sim, &engine);
     assert!(held.alerts.iter().any(|alert| alert.contains("pod-without-secret")));
@@ -111,4 +108,44 @@ async fn a_reload_keeps_the_state_of_rules_that_did_not_change() {
     let rig = Rig::start(&sim, Plan::new(&before)).await.unwrap();
     rig.send("log", &[secret(201), secret(202)], 5).await.unwrap();
     rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_source_notices_and_what_the_spool_lost_raise_alerts() {
+    let (sim, engine) = (Sim::default(), engine(RULES));
+    let rig = Rig::start(&sim, Plan::new(&engine)).await.unwrap();
+    let (mut batch, answer) = batch("log", &[], 0);
+    batch.notices.push(Notice {
+        kind: NoticeKind::Gap,
+        at_us: NOW_US,
+        text: "audit-2026-01-01.log was deleted before 17 bytes of it were read".to_owned(),
+        subject: "audit-2026-01-01.log".to_owned(),
+        lost_bytes: Some(17),
+    });
+    rig.pipeline.intake().send(batch).await.unwrap();
+    answer.await.unwrap().unwrap();
+    rig.send("log", &traffic(20), 0).await.unwrap();
+    rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
+    let before = held(&sim, &engine);
+    assert!(before.notices[0].contains(r#""kind":"gap""#), "{:?}", before.notices);
+    assert!(before.notices[0].contains(r#""lost_bytes":17"#));
+    assert!(before.built_in[0].contains("kubewitness-source-gap"), "{:?}", before.built_in);
+    assert!(before.built_in[0].contains(r#""level":"high""#));
+    // A bit rots in what had been durable.
+    let segment = sim.paths().into_iter().find(|path| path.extension().is_some_and(|e| e == "seg"));
+    let segment = segment.unwrap();
+    let mut bytes = sim.content(&segment);
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    sim.tamper(&segment, bytes);
+    // Two sinks meet it; it is told once.
+    let sinks = ["one", "two"].map(|name| Frame::new(common(name), Recording::default()));
+    let plan = Plan { sinks: sinks.into(), ..Plan::new(&engine) };
+    let rig = Rig::with_sinks(&sim, plan).await.unwrap();
+    let appended = rig.pipeline.spool().stats().records;
+    wait_for(|| rig.pipeline.spool().stats().records >= appended + 2).await;
+    rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
+    let all = all(&sim);
+    let told = all.iter().filter(|record| record.contains("kubewitness-spool-damaged")).count();
+    assert_eq!(told, 1, "damage is told");
 }

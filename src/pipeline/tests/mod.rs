@@ -20,13 +20,14 @@ use crate::pipeline::graph::{Config, Pipeline, Setup};
 use crate::pipeline::{Clock, Failure};
 use crate::record::{self, StoredEvent, kind};
 use crate::rule::load::{self, load_texts};
-use crate::sinks::AnySink;
 use crate::sinks::frame::Frame;
+use crate::sinks::{AnySink, Sink};
 use crate::spool::disk::Disk;
 use crate::spool::disk::sim::Sim;
 use crate::spool::{self, Options, Spool};
 
 mod crash;
+mod delivery;
 mod flow;
 mod secrets;
 
@@ -74,8 +75,7 @@ correlation:
   group-by: [user.username]
   timespan: 1d
   generate: true
-  condition: {field: [objectRef.namespace]}
-  learning: 10s
+  condition: {field: [objectRef.namespace], learning: 10s}
 level: medium
 ---
 title: Pod without secret
@@ -174,16 +174,16 @@ pub(crate) struct Rig {
 }
 
 /// How a rig differs from the plain one.
-pub(crate) struct Plan {
+pub(crate) struct Plan<S = AnySink> {
     pub(crate) options: Options,
     pub(crate) config: Config,
     pub(crate) engine: Arc<Engine>,
     pub(crate) redactor: Redactor,
-    pub(crate) sinks: Vec<Frame<AnySink>>,
+    pub(crate) sinks: Vec<Frame<S>>,
 }
 
-impl Plan {
-    pub(crate) fn new(engine: &Arc<Engine>) -> Plan {
+impl<S> Plan<S> {
+    pub(crate) fn new(engine: &Arc<Engine>) -> Plan<S> {
         let config = Config {
             threads: 2,
             duplicates_max: 10_000,
@@ -198,6 +198,13 @@ impl Plan {
 
 impl Rig {
     pub(crate) async fn start(sim: &Sim, plan: Plan) -> Result<Rig, Failure> {
+        Rig::with_sinks(sim, plan).await
+    }
+
+    pub(crate) async fn with_sinks<S: Sink + 'static>(
+        sim: &Sim,
+        plan: Plan<S>,
+    ) -> Result<Rig, Failure> {
         let Plan { options, config, engine, redactor, sinks } = plan;
         let opened =
             Spool::open_on(Disk::Sim(sim.clone()), Path::new("/spool"), options.clone(), None);
@@ -240,6 +247,8 @@ pub(crate) struct Held {
     pub(crate) alerts: Vec<String>,
     /// Notices.
     pub(crate) notices: Vec<String>,
+    /// Alerts that no rule raised.
+    pub(crate) built_in: Vec<String>,
     /// What evaluating the events anew raises.
     pub(crate) expected: Vec<String>,
 }
@@ -268,12 +277,26 @@ pub(crate) fn held(sim: &Sim, engine: &Arc<Engine>) -> Held {
                     reference.advance(time, &mut held.expected);
                 }
                 kind::ALERT if text().contains(r#""source":"sigma""#) => held.alerts.push(text()),
+                kind::ALERT => held.built_in.push(text()),
                 kind::NOTICE => held.notices.push(text()),
                 _ => {}
             }
         }
     }
     held
+}
+
+/// Every record that can be read, as text.
+pub(crate) fn all(sim: &Sim) -> Vec<String> {
+    let disk = Disk::Sim(sim.fork());
+    let (spool, _) = Spool::open_on(disk, Path::new("/spool"), roomy(), None).expect("it opens");
+    let mut reader = spool.reader(1);
+    let mut all = Vec::new();
+    while let Some(records) = reader.read_blocking(&spool::Limits::default()).expect("it reads") {
+        let text = |payload: &[u8]| String::from_utf8_lossy(payload).into_owned();
+        all.extend(records.iter().map(|record| text(record.payload)));
+    }
+    all
 }
 
 fn roomy() -> Options {
