@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod units;
+pub mod telemetry;
 pub mod event;
 pub mod ingest;
 pub mod rule;
@@ -14,4 +15,9 @@ pub mod cases;
 pub mod coverage;
 pub mod report;
 pub mod replay;
+pub mod pipeline;
+pub mod config;
+pub mod admin;
+pub mod probe;
+pub mod certs;
 pub mod cli;

@@ -21,6 +21,7 @@ pub mod terms;
 pub mod verdict;
 pub mod correlate;
 pub mod feed;
+pub mod table;
 
 use std::sync::Arc;
 

@@ -375,7 +375,7 @@ impl OpenFile {
 
 /// Where a chunk of lines may end: behind the last line, but not between the parts of a CRI line,
 /// for the worker that gets the first part must get the last. `None` when no line ends here.
-fn unframed_end(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn unframed_end(bytes: &[u8]) -> Option<usize> {
     let mut end = bytes.len();
     'shorter: loop {
         let mut is_known = [false; 2];

@@ -315,6 +315,14 @@ impl<'r> Load<'r> {
         self.items.is_empty()
     }
 
+    /// When the last event among them arrived here, microseconds since the epoch.
+    pub fn received_us(&self) -> Option<i64> {
+        self.items.iter().rev().find_map(|item| match item.outgoing {
+            Outgoing::Event(event) => Some(event.received_us),
+            Outgoing::Alert(_) | Outgoing::Notice(_) => None,
+        })
+    }
+
     /// What the far side refused for good, for the store of dead letters.
     pub fn dead_letters(&self, sink: &str, at_us: i64) -> Vec<DeadLetter> {
         let letter = |rejection: &Rejection| {
