@@ -8,6 +8,7 @@ pub mod engine;
 pub mod alert;
 pub mod spool;
 pub mod record;
+pub mod archive;
 pub mod cases;
 pub mod coverage;
 pub mod report;
