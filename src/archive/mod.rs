@@ -20,3 +20,5 @@ pub mod record;
 pub mod proof;
 pub mod segment;
 pub mod layout;
+pub mod store;
+pub mod directory;
