@@ -22,3 +22,12 @@ pub mod segment;
 pub mod layout;
 pub mod store;
 pub mod directory;
+#[cfg(test)]
+mod sim;
+pub mod fringe;
+pub mod state;
+pub mod seal;
+pub mod recover;
+pub mod writer;
+#[cfg(test)]
+mod tests;
