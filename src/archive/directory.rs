@@ -178,6 +178,14 @@ impl Store for Directory {
         self.run("read", key, move |path| read(path, limit))
     }
 
+    fn read_oldest<'a>(&'a self, _: &'a str, _: u64) -> Answer<'a, Option<Bytes>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn has_locks(&self) -> bool {
+        false
+    }
+
     fn size<'a>(&'a self, key: &'a str) -> Answer<'a, Option<u64>> {
         self.run("look at", key, |path| match path.metadata() {
             Err(error) if is_absent(&error) => Ok(None),

@@ -62,8 +62,13 @@ impl Fringe {
 
     /// Appends a record; returns the tiles and the bundle that it filled.
     pub fn push(&mut self, record: Vec<u8>) -> Vec<Derived> {
+        self.push_leaf(leaf_hash(&record), record)
+    }
+
+    /// Appends a leaf whose record may not be known; the bundle is right only where it is.
+    pub fn push_leaf(&mut self, leaf: Hash, record: Vec<u8>) -> Vec<Derived> {
         let mut full = Vec::new();
-        let mut hash = leaf_hash(&record);
+        let mut hash = leaf;
         self.records.push(record);
         self.size += 1;
         for level in 0u8.. {

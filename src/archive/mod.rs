@@ -29,5 +29,7 @@ pub mod state;
 pub mod seal;
 pub mod recover;
 pub mod writer;
+pub mod reader;
+pub mod verify;
 #[cfg(test)]
 mod tests;

@@ -134,7 +134,28 @@ impl Store for Memory {
     }
 
     fn read<'a>(&'a self, key: &'a str, limit: u64) -> Answer<'a, Option<Bytes>> {
-        self.run(key, move |memory| memory.current(key).filter(|it| it.len() as u64 <= limit))
+        let found = self.run(key, move |memory| memory.current(key));
+        async move {
+            let found = found.await?;
+            let size = found.as_ref().map_or(0, |bytes| bytes.len() as u64);
+            if size > limit {
+                return Err(Error::TooLarge { key: key.to_owned(), size, limit });
+            }
+            Ok(found)
+        }
+        .boxed()
+    }
+
+    fn read_oldest<'a>(&'a self, key: &'a str, limit: u64) -> Answer<'a, Option<Bytes>> {
+        self.run(key, move |memory| {
+            let objects = memory.objects.lock().unwrap();
+            let oldest = objects.get(key)?.iter().flatten().next().cloned();
+            oldest.filter(|bytes| bytes.len() as u64 <= limit)
+        })
+    }
+
+    fn has_locks(&self) -> bool {
+        false
     }
 
     fn size<'a>(&'a self, key: &'a str) -> Answer<'a, Option<u64>> {

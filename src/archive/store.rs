@@ -88,6 +88,9 @@ pub trait Store: Send + Sync {
     /// Reads an object of at most `limit` bytes; `None` when there is none.
     fn read<'a>(&'a self, key: &'a str, limit: u64) -> Answer<'a, Option<Bytes>>;
 
+    /// Reads the first version that a key ever had; `None` where the store keeps no versions.
+    fn read_oldest<'a>(&'a self, key: &'a str, limit: u64) -> Answer<'a, Option<Bytes>>;
+
     /// Bytes of an object; `None` when there is none.
     fn size<'a>(&'a self, key: &'a str) -> Answer<'a, Option<u64>>;
 
@@ -98,6 +101,9 @@ pub trait Store: Send + Sync {
     /// Keys that begin with `prefix` and have more than one version, or a deletion over them. Empty
     /// where the store keeps no versions.
     fn shadows<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<Versions>>;
+
+    /// Whether the store locks objects, so that [`Store::locked_until`] has a meaning.
+    fn has_locks(&self) -> bool;
 
     /// Until when the object is locked, microseconds since the epoch; `None` when it is not, or the
     /// store does not lock.
