@@ -30,6 +30,8 @@ pub mod seal;
 pub mod recover;
 pub mod writer;
 pub mod reader;
+pub mod location;
 pub mod verify;
+pub mod prove;
 #[cfg(test)]
 mod tests;

@@ -56,6 +56,12 @@ impl Memory {
         Memory { objects, attempts, ..Memory::default() }
     }
 
+    /// Another store with the same objects, of which the same are hidden.
+    pub(crate) fn copy_all(&self) -> Memory {
+        let hidden = Mutex::new(self.hidden.lock().unwrap().clone());
+        Memory { hidden, ..self.copy() }
+    }
+
     /// Keys that were to be created with more than one content.
     pub(crate) fn contested(&self) -> Vec<String> {
         let attempts = self.attempts.lock().unwrap();

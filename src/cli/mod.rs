@@ -5,6 +5,9 @@ pub mod eval;
 pub mod replay;
 pub mod rules;
 pub mod load;
+pub mod archive;
+pub mod prove;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -36,6 +39,8 @@ pub enum Done {
     Failed,
     /// `--fail-on` was met: exit code 3.
     Alarm,
+    /// What `verify` found at worst, as an exit code of its own.
+    Verdict(u8),
 }
 
 /// Finds attacks in Kubernetes audit logs.
@@ -62,6 +67,13 @@ enum Command {
     /// Work with detection rules
     #[command(subcommand)]
     Rules(rules::Rules),
+    /// Verify an archive: every byte proven, or what is missing or changed
+    Verify(Box<verify::VerifyArgs>),
+    /// Prove one event of an archive with two small files
+    Prove(prove::ProveArgs),
+    /// Make keys, append to and read archives
+    #[command(subcommand)]
+    Archive(archive::Archive),
 }
 
 /// Runs the command line of this process.
@@ -71,11 +83,15 @@ pub fn run() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Rules(command) => rules::run(command),
+        Command::Verify(args) => verify::run(&args),
+        Command::Prove(args) => prove::run(&args),
+        Command::Archive(command) => archive::run(command),
     };
     match done {
         Ok(Done::Fine) => ExitCode::SUCCESS,
         Ok(Done::Failed) => ExitCode::from(1),
         Ok(Done::Alarm) => ExitCode::from(3),
+        Ok(Done::Verdict(code)) => ExitCode::from(code),
         Err(Error::Failed(message)) => {
             eprintln!("kubewitness: {message}");
             ExitCode::from(1)

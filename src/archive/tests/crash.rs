@@ -9,7 +9,7 @@ use crate::archive::sim::Memory;
 use crate::archive::tests::{append, audit, open, raw};
 
 /// Sizes of the tree before the append that is killed; the append adds two records.
-const SIZES: [u64; 8] = [0, 1, 2, 254, 255, 256, 257, 511];
+const SIZES: [u64; 7] = [0, 1, 254, 255, 256, 257, 511];
 
 fn copy_dir(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
@@ -84,7 +84,6 @@ async fn a_writer_that_is_killed_anywhere_goes_on_without_a_fork() {
                 operations += 1;
             }
             assert!(operations > 10, "{operations}");
-            eprintln!("size {size} {is_kept} {operations}");
         }
     }
 }
