@@ -14,6 +14,11 @@ use crate::archive::verify::{Class, Level, Options, Report};
 /// Prefix of checkpoints with the signatures of witnesses; what they say is checked where it is used.
 const WITNESSED: &str = "witness/";
 
+/// Stands for the segment of a record that is not known.
+pub(crate) const UNKNOWN: u64 = 0;
+/// Stands for the segment of a record that has none.
+pub(crate) const NO_SEGMENT: u64 = 2;
+
 /// A short name of a key, so that millions of them fit into memory.
 pub(crate) fn key_hash(key: &str) -> u64 {
     let mut hasher = FxHasher::default();
@@ -35,7 +40,8 @@ pub(crate) async fn verify(
             continue;
         }
         let is_signed = if key.starts_with(SEGMENTS) {
-            segment_seq(key).and_then(|seq| objects.get(seq as usize)) == Some(&key_hash(key))
+            let object = segment_seq(key).and_then(|seq| objects.get(seq as usize));
+            object.is_some_and(|object| [key_hash(key), UNKNOWN].contains(object))
         } else if key.starts_with(COMMITS) {
             commit_seq(key).is_some_and(|seq| seq < size)
         } else {

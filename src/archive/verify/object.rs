@@ -69,6 +69,18 @@ pub(crate) async fn check(
     Ok(checked)
 }
 
+/// Looks at the object of a record that came from a bundle, its commit being lost.
+pub(crate) async fn check_object(
+    store: &Arc<dyn Store>,
+    segment: Segment,
+    level: Level,
+    now_us: i64,
+) -> Result<Checked, store::Error> {
+    let mut checked = Checked::default();
+    object(store, segment, level, now_us, &mut checked).await?;
+    Ok(checked)
+}
+
 fn class_of_proof(error: &proof::Error) -> Class {
     match error {
         proof::Error::Note(error) => class_of(error),

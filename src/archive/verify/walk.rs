@@ -12,7 +12,7 @@ use crate::archive::recover::Commit;
 use crate::archive::store::{self, Store};
 use crate::archive::tile::{TILE_WIDTH, Tile, decode_bundle, hashes_of};
 use crate::archive::tree::{Frontier, Hash, leaf_hash};
-use crate::archive::verify::object::{Checked, check};
+use crate::archive::verify::object::{Checked, check, check_object};
 use crate::archive::verify::{Class, Known, Options, Report, Step, extras};
 use crate::event::time::parse_us;
 
@@ -75,13 +75,8 @@ pub(crate) async fn verify(
 
 impl Walk<'_> {
     async fn take(&mut self, checked: Checked) -> Result<(), store::Error> {
-        for finding in checked.findings {
-            self.report.add(finding.class, &finding.key, finding.text);
-        }
-        self.report.lines += checked.lines;
-        self.report.bytes += checked.bytes;
-        let seq = checked.seq;
-        let derived = match checked.commit {
+        let (seq, commit) = (checked.seq, self.report(checked));
+        let derived = match commit {
             Some(commit) => self.known_leaf(commit),
             None => self.unknown_leaf(seq).await?,
         };
@@ -92,6 +87,15 @@ impl Walk<'_> {
         }
         self.meet();
         Ok(())
+    }
+
+    fn report(&mut self, checked: Checked) -> Option<Commit> {
+        for finding in checked.findings {
+            self.report.add(finding.class, &finding.key, finding.text);
+        }
+        self.report.lines += checked.lines;
+        self.report.bytes += checked.bytes;
+        checked.commit
     }
 
     fn known_leaf(&mut self, commit: Commit) -> Vec<Derived> {
@@ -125,36 +129,50 @@ impl Walk<'_> {
         derived
     }
 
-    /// The commit is not to be had: the leaf's hash may be in the bundle, or in the tile.
+    /// The commit is not to be had: the record may be in the bundle, its hash in the tile. The next
+    /// commit's root says whether it was the right one.
     async fn unknown_leaf(&mut self, seq: u64) -> Result<Vec<Derived>, store::Error> {
-        self.objects.push(0);
-        self.numbers = None;
-        let leaf = self.spare_leaf(seq).await?;
+        let (leaf, record) = self.spare(seq).await?;
         self.is_doubtful = true;
-        self.has_hole = true;
-        let leaf = leaf.unwrap_or_default();
+        self.numbers = None;
+        let segment = match record.as_deref().and_then(Record::decode) {
+            Some(record) => {
+                self.count(&record);
+                record.segment
+            }
+            None => {
+                self.objects.push(extras::UNKNOWN);
+                None
+            }
+        };
+        if let Some(segment) = segment {
+            let Options { level, now_us, .. } = *self.options;
+            let checked = check_object(self.store, segment, level, now_us).await?;
+            self.report(checked);
+        }
+        self.has_hole |= record.is_none();
         self.frontier.push(leaf);
-        let derived = self.fringe.push_leaf(leaf, Vec::new());
+        let derived = self.fringe.push_leaf(leaf, record.unwrap_or_default());
         Ok(self.bundle_ends(derived))
     }
 
-    async fn spare_leaf(&self, seq: u64) -> Result<Option<Hash>, store::Error> {
+    async fn spare(&self, seq: u64) -> Result<(Hash, Option<Vec<u8>>), store::Error> {
         let published = self.known.iter().find(|known| known.source == CHECKPOINT);
         let sizes = [u64::MAX / 2, published.map_or(0, |known| known.head.size)];
         let (index, place) = (seq / TILE_WIDTH, (seq % TILE_WIDTH) as usize);
         for tile in sizes.into_iter().filter_map(|size| Tile::within(0, index, size)) {
             let bundle = quietly(self.store.read(&tile.entries_path(), BUNDLE_BYTES_MAX).await)?;
-            let record = bundle.as_deref().and_then(decode_bundle);
-            if let Some(record) = record.as_ref().and_then(|records| records.get(place)) {
-                return Ok(Some(leaf_hash(record)));
+            let records = bundle.as_deref().and_then(decode_bundle);
+            if let Some(record) = records.as_ref().and_then(|records| records.get(place)) {
+                return Ok((leaf_hash(record), Some(record.to_vec())));
             }
             let hashes = quietly(self.store.read(&tile.path(), 32 * TILE_WIDTH).await)?;
             let hashes = hashes.as_deref().and_then(hashes_of);
             if let Some(hash) = hashes.as_ref().and_then(|hashes| hashes.get(place)) {
-                return Ok(Some(*hash));
+                return Ok((*hash, None));
             }
         }
-        Ok(None)
+        Ok((Hash::default(), None))
     }
 
     async fn compare(&mut self, (key, expected): Derived) -> Result<(), store::Error> {
@@ -194,7 +212,8 @@ impl Walk<'_> {
     /// The spool's numbers must go on where they ended.
     fn count(&mut self, record: &Record) {
         let key = commit_key(record.seq);
-        self.objects.push(record.segment.as_ref().map_or(0, |it| extras::key_hash(&it.object)));
+        let segment = record.segment.as_ref();
+        self.objects.push(segment.map_or(extras::NO_SEGMENT, |it| extras::key_hash(&it.object)));
         self.newest_us = parse_us(record.sealed_at.as_bytes()).or(self.newest_us);
         if record.kind == Kind::Gap {
             let reason = record.says.get("reason").map_or("no reason given", String::as_str);
