@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 
-use crate::archive::store::{Answer, Error, Listed, Put, Store, Versions};
+use crate::archive::store::{Answer, Error, Listed, Lock, Put, Store, Versions};
 
 /// Prefix of files that are being written; never part of a key.
 const UNFINISHED: &str = ".unfinished-";
@@ -209,6 +209,10 @@ impl Store for Directory {
     }
 
     fn locked_until<'a>(&'a self, _: &'a str) -> Answer<'a, Option<i64>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn lock<'a>(&'a self) -> Answer<'a, Option<Lock>> {
         async { Ok(None) }.boxed()
     }
 

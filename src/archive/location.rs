@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::archive::bucket::Bucket;
 use crate::archive::directory::Directory;
 use crate::archive::store::Store;
 
@@ -31,6 +32,10 @@ pub fn open(location: &str) -> Result<Arc<dyn Store>, Error> {
     match location.split_once("://") {
         None if location.is_empty() => Err(wrong("no location")),
         None => Ok(Arc::new(Directory::new(Path::new(location)))),
+        Some(("s3" | "s3a" | "gs" | "az" | "abfs" | "abfss", _)) => match Bucket::open(location) {
+            Ok(bucket) => Ok(Arc::new(bucket)),
+            Err(error) => Err(wrong(&error.to_string())),
+        },
         Some(_) => Err(wrong("not a scheme that is known")),
     }
 }

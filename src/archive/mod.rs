@@ -22,6 +22,8 @@ pub mod segment;
 pub mod layout;
 pub mod store;
 pub mod directory;
+pub(crate) mod s3;
+pub mod bucket;
 #[cfg(test)]
 mod sim;
 pub mod fringe;
@@ -29,6 +31,7 @@ pub mod state;
 pub mod seal;
 pub mod recover;
 pub mod writer;
+pub mod preflight;
 pub mod reader;
 pub mod location;
 pub mod verify;

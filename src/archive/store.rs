@@ -73,6 +73,28 @@ pub struct Versions {
     pub is_deleted: bool,
 }
 
+/// Who may undo a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LockMode {
+    /// Whoever has a special right.
+    Governance,
+    /// Nobody, before it ends.
+    Compliance,
+}
+
+/// How a store locks what it is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// Every overwriting and deletion keeps what was before.
+    pub has_versions: bool,
+    /// Objects can be locked.
+    pub is_enabled: bool,
+    /// How objects are locked by default; `None` when they are not.
+    pub mode: Option<LockMode>,
+    /// For how many days they are.
+    pub days: Option<u32>,
+}
+
 /// The result of an operation.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
 
@@ -108,6 +130,9 @@ pub trait Store: Send + Sync {
     /// Until when the object is locked, microseconds since the epoch; `None` when it is not, or the
     /// store does not lock.
     fn locked_until<'a>(&'a self, key: &'a str) -> Answer<'a, Option<i64>>;
+
+    /// How the store locks; `None` where that cannot be asked.
+    fn lock<'a>(&'a self) -> Answer<'a, Option<Lock>>;
 
     /// Where it is, for messages.
     fn location(&self) -> String;

@@ -375,6 +375,11 @@ impl Writer {
         }
         match self.store.read(key, bytes.len() as u64).await {
             Ok(Some(found)) if found == bytes => Ok(()),
+            Ok(None) => Err(Error::Store(store::Error::Unavailable {
+                operation: "create",
+                key: key.to_owned(),
+                source: "it is being created by somebody, or is deleted".into(),
+            })),
             Ok(_) | Err(store::Error::TooLarge { .. }) => Err(Error::Fork(key.to_owned())),
             Err(error) => Err(error.into()),
         }
