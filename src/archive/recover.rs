@@ -1,6 +1,6 @@
 //! Where a log stands, found without trusting what can be hidden: heads, evidence against them, and
-//! what a writer needs to go on. Reads do not grow with the log's length but with its logarithm, and
-//! at most 255 objects a level of tiles.
+//! what a writer needs to go on. Reads grow with the logarithm of the log's length: at most 255
+//! objects a level of tiles.
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};

@@ -37,10 +37,10 @@ pub enum Error {
         source: io::Error,
     },
     /// Another process has it.
-    #[error("{} belongs to a writer that is running; give each its own state directory", .0.display())]
+    #[error("{} belongs to a running writer; give each its own state directory", .0.display())]
     Locked(PathBuf),
     /// A file that this writer did not write, or that the disk damaged.
-    #[error("{} cannot be read; move the state directory away, and recover without it", .0.display())]
+    #[error("{} cannot be read; move the state directory away to recover", .0.display())]
     Corrupt(PathBuf),
 }
 

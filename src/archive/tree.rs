@@ -331,7 +331,8 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_but_the_proof_itself_is_accepted(
-            size in 2usize..400, index: prop::sample::Index, at: prop::sample::Index, bit in 0usize..256,
+            size in 2usize..400, index: prop::sample::Index, at: prop::sample::Index,
+            bit in 0usize..256,
             old: prop::sample::Index, cut: bool,
         ) {
             let leaves = leaves(size);

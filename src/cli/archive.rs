@@ -73,7 +73,8 @@ pub struct AppendArgs {
     #[arg(long, default_value = "")]
     pub cluster: String,
     /// Lines in one record
-    #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value = "100000",
+        value_parser = clap::value_parser!(u64).range(1..))]
     pub lines_max: u64,
 }
 

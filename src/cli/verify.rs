@@ -61,7 +61,8 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub json: bool,
     /// Records looked at at a time
-    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", default_value = "8",
+        value_parser = clap::value_parser!(u16).range(1..=256))]
     pub parallel: u16,
     /// Verify one event by its proof file, without any archive
     #[arg(

@@ -1,5 +1,5 @@
-//! What lies in the archive beside what was signed: orphans, later versions, tiles of sizes that the
-//! log once had. A listing is where to look, never a proof that there is no more.
+//! What lies in the archive beside what was signed: orphans, later versions, tiles of sizes that
+//! the log once had. A listing is where to look, never a proof that there is no more.
 
 use std::hash::Hasher as _;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::archive::store::{self, Store};
 use crate::archive::tile::{TILE_WIDTH, Tile};
 use crate::archive::verify::{Class, Level, Options, Report};
 
-/// Prefix of checkpoints with the signatures of witnesses; what they say is checked where it is used.
+/// Prefix of checkpoints with the signatures of witnesses.
 const WITNESSED: &str = "witness/";
 
 /// Stands for the segment of a record that is not known.
