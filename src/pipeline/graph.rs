@@ -38,7 +38,7 @@ use crate::units::{Size, Span};
 pub struct Config {
     /// Threads that decode, match and redact. Default: 0, one a core.
     pub threads: usize,
-    /// Bytes of batches under way between the sources and the disk. Default: 16MiB.
+    /// Bytes of batches under way between the sources and the disk. Default: 8MiB.
     pub queue_bytes_max: Size,
     /// Events among which copies are found; at least half as many are remembered. Default: 900000.
     pub duplicates_max: usize,
@@ -65,7 +65,7 @@ impl Default for Config {
         let limits = Limits::default();
         Config {
             threads: 0,
-            queue_bytes_max: Size::mib(16),
+            queue_bytes_max: Size::mib(8),
             duplicates_max: 900_000,
             duplicates_window: Span::from_secs(3_600),
             keys_max: limits.keys_max,
