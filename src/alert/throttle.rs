@@ -4,6 +4,7 @@
 use std::hash::{Hash as _, Hasher as _};
 
 use rustc_hash::{FxHashMap, FxHasher};
+use serde::{Deserialize, Serialize};
 
 use crate::alert::Alert;
 
@@ -14,20 +15,59 @@ pub const WINDOW_US: i64 = 3_600_000_000;
 /// few repeats more.
 pub const KEYS_MAX: usize = 100_000;
 
+/// What repeats of an alert may have in common, the cluster aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The rule.
+    Rule,
+    /// The authenticated name.
+    Actor,
+    /// The kind of object, its subresource included.
+    Resource,
+    /// The object's namespace.
+    Namespace,
+    /// The object's name.
+    Name,
+    /// The verb.
+    Verb,
+    /// The address that can be trusted.
+    SourceIp,
+}
+
+impl Part {
+    /// What makes a repeat where nothing else is said.
+    pub const DEFAULT: [Part; 5] =
+        [Part::Rule, Part::Actor, Part::Resource, Part::Namespace, Part::Name];
+}
+
 /// Remembers what was shown.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Throttle {
+    window_us: i64,
+    by: Vec<Part>,
     shown: FxHashMap<u64, i64>,
     hidden: u64,
 }
 
+impl Default for Throttle {
+    fn default() -> Throttle {
+        Throttle::new(WINDOW_US, &Part::DEFAULT)
+    }
+}
+
 impl Throttle {
-    /// Whether the alert is to be shown: the first of its rule, actor, resource, namespace and name
-    /// within the window.
+    /// A throttle that has shown nothing: repeats are equal in `by`, and hidden for `window_us`
+    /// microseconds of event time.
+    pub fn new(window_us: i64, by: &[Part]) -> Throttle {
+        Throttle { window_us, by: by.to_vec(), shown: FxHashMap::default(), hidden: 0 }
+    }
+
+    /// Whether the alert is to be shown: the first of its kind within the window.
     pub fn shows(&mut self, alert: &Alert) -> bool {
         let time = alert.time.as_micros();
-        let key = repeat_key(alert);
-        if self.shown.get(&key).is_some_and(|shown| time - shown < WINDOW_US) {
+        let key = repeat_key(alert, &self.by);
+        if self.shown.get(&key).is_some_and(|shown| time - shown < self.window_us) {
             self.hidden += 1;
             return false;
         }
@@ -45,10 +85,20 @@ impl Throttle {
 }
 
 /// What makes an alert a repeat of another.
-fn repeat_key(alert: &Alert) -> u64 {
+fn repeat_key(alert: &Alert, by: &[Part]) -> u64 {
     let mut hasher = FxHasher::default();
-    let request = &alert.request;
-    let parts = [&request.resource, &request.subresource, &request.namespace, &request.name];
-    (&alert.rule.id, &alert.cluster, &alert.actor.username, parts).hash(&mut hasher);
+    let (actor, request) = (&alert.actor, &alert.request);
+    alert.cluster.hash(&mut hasher);
+    for part in by {
+        match part {
+            Part::Rule => alert.rule.id.hash(&mut hasher),
+            Part::Actor => actor.username.hash(&mut hasher),
+            Part::Resource => (&request.resource, &request.subresource).hash(&mut hasher),
+            Part::Namespace => request.namespace.hash(&mut hasher),
+            Part::Name => request.name.hash(&mut hasher),
+            Part::Verb => request.verb.hash(&mut hasher),
+            Part::SourceIp => actor.source_ip.hash(&mut hasher),
+        }
+    }
     hasher.finish()
 }

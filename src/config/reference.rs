@@ -16,8 +16,8 @@ const MINIMAL: &str = include_str!("../../deploy/config.minimal.yaml");
 /// A key that nothing has; what is said of it lists those that are known.
 const PROBE: &str = "zzzzzzzzzzzzzzzz";
 
-/// What every sink has.
-const COMMON: [&str; 4] = ["name", "records", "filter", "batch"];
+/// Parts that several types of sinks have.
+const SHARED: [&str; 5] = ["filter", "batch", "throttle", "http", "auth"];
 
 /// The keys of every map of the reference, and those that the program knows there, by path; items
 /// of a list go by their type.
@@ -36,13 +36,20 @@ fn walk(root: &mut Node, path: &mut Vec<usize>, name: &str, keys: &mut Keys) {
         }
         Value::Map(entries) => {
             let here: Vec<String> = entries.iter().map(|entry| entry.key.clone()).collect();
-            let known = known(root, path);
+            let (mut known, common) = known(root, path);
+            // What every sink has is shown at the first.
+            if name == ".sinks[file]" {
+                known.extend(common);
+            }
             // A reference to a secret is a file or a variable, never both.
             let is_secret = known.contains("env") && known.contains("file");
-            if name != ".rules.placeholders" && !is_secret {
-                // How requests are made is the same for every sink, and shown once.
-                let is_shared = name.starts_with(".sinks[") && name.ends_with(".http");
-                let name = if is_shared { "sinks over HTTP" } else { name };
+            let is_free = name == ".rules.placeholders" || name.ends_with(".headers");
+            if !is_free && !is_secret {
+                // What several sinks have alike may be shown in parts.
+                let last = name.rsplit('.').next().unwrap_or_default();
+                let is_shared = name.starts_with(".sinks[") && SHARED.contains(&last);
+                let shared = format!("sinks: {last}");
+                let name = if is_shared { &shared } else { name };
                 let both = keys.entry(name.to_owned()).or_default();
                 both.0.extend(here.iter().filter(|key| *key != "type").cloned());
                 both.1.extend(known);
@@ -69,16 +76,24 @@ fn at<'n>(root: &'n mut Node, path: &[usize]) -> &'n mut Node {
     })
 }
 
-/// What the program knows beside a key that it does not know.
-fn known(root: &mut Node, path: &[usize]) -> BTreeSet<String> {
+/// What the program knows beside a key that it does not know; and what it knows of every sink.
+fn known(root: &mut Node, path: &[usize]) -> (BTreeSet<String>, BTreeSet<String>) {
     let Value::Map(entries) = &mut at(root, path).value else { unreachable!("a map was walked") };
     let value = Node { line: 1, value: Value::Null };
     entries.push(Entry { key: PROBE.to_owned(), line: 1, value });
     let said = read::<Config>(root).err().map(|error| error.message).unwrap_or_default();
     let Value::Map(entries) = &mut at(root, path).value else { unreachable!("a map was walked") };
     entries.pop();
-    let words = said.split('`').skip(1).step_by(2).filter(|word| *word != PROBE);
-    words.map(str::to_owned).collect()
+    let (own, common) = said.split_once("; every sink:").unwrap_or((&said, ""));
+    let words = |text: &str| -> BTreeSet<String> {
+        text.split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|word| *word != PROBE)
+            .map(str::to_owned)
+            .collect()
+    };
+    (words(own), words(common))
 }
 
 /// The types that a list's items can be of.
@@ -100,11 +115,8 @@ fn the_reference_has_every_key_and_no_other() {
     assert!(keys.len() > 15, "{keys:?}");
     let mut lacks = Vec::new();
     for (name, (here, known)) in &keys {
-        // What every sink has is shown at the first.
-        let is_shown = |key: &str| name.contains("sinks") && COMMON.contains(&key);
-        let is_first = name == ".sinks[file]";
-        let missing = known.difference(here).filter(|key| is_first || !is_shown(key));
-        lacks.extend(missing.into_iter().map(|key| format!("{name}.{key}")));
+        let missing = known.difference(here);
+        lacks.extend(missing.map(|key| format!("{name}.{key}")));
     }
     assert!(lacks.is_empty(), "the reference lacks {lacks:?}");
     for list in ["sources", "sinks"] {

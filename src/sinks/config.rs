@@ -4,7 +4,9 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::sinks::{AnySink, RecordKind, elasticsearch, file, filter, kafka, splunk, stdout};
+use crate::sinks::{
+    AnySink, RecordKind, elasticsearch, file, filter, http, kafka, splunk, stdout, syslog, throttle,
+};
 use crate::units::{Size, Span};
 
 /// One sink: what every sink has, and what its type has.
@@ -34,6 +36,9 @@ pub struct Common {
     /// How much is sent at a time.
     #[serde(default)]
     pub batch: BatchConfig,
+    /// Which repeats of alerts are hidden from it, and counted. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<throttle::Config>,
 }
 
 /// How much is sent at a time.
@@ -77,10 +82,14 @@ pub enum Kind {
     /// Data streams of Elasticsearch or OpenSearch.
     #[serde(alias = "opensearch")]
     Elasticsearch(elasticsearch::Config),
+    /// Any service that takes a POST.
+    Http(http::Config),
+    /// A receiver of syslog.
+    Syslog(syslog::Config),
 }
 
 /// The keys of [`Common`].
-const COMMON_KEYS: [&str; 4] = ["name", "records", "filter", "batch"];
+const COMMON_KEYS: [&str; 5] = ["name", "records", "filter", "batch", "throttle"];
 
 fn alerts_and_notices() -> Vec<RecordKind> {
     vec![RecordKind::Alerts, RecordKind::Notices]
@@ -133,6 +142,8 @@ impl Config {
             Kind::Kafka(_) => "kafka",
             Kind::Splunk(_) => "splunk",
             Kind::Elasticsearch(_) => "elasticsearch",
+            Kind::Http(_) => "http",
+            Kind::Syslog(_) => "syslog",
         }
     }
 
@@ -153,6 +164,8 @@ impl Config {
                 elasticsearch::Elasticsearch::new(config.clone(), records)
                     .map(AnySink::Elasticsearch)
             }
+            Kind::Http(config) => http::Http::new(config.clone(), records).map(AnySink::Http),
+            Kind::Syslog(config) => syslog::Syslog::new(config.clone()).map(AnySink::Syslog),
         };
         built.map_err(|cause| Unusable { sink: self.common.name.clone(), cause })
     }

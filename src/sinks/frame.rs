@@ -15,10 +15,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::alert::Alert;
+use crate::alert::throttle::Throttle;
 use crate::clock::Stopwatch;
 use crate::sinks::config::{Common, Config, Unusable};
 use crate::sinks::{
     AnySink, CheckError, Delivered, Item, Outgoing, RecordKind, Rejection, SendError, Sink,
+    throttle,
 };
 use crate::spool::{DeadLetter, Limits, Records};
 
@@ -26,6 +28,7 @@ use crate::spool::{DeadLetter, Limits, Records};
 pub struct Frame<S = AnySink> {
     common: Common,
     sink: S,
+    throttle: Option<Throttle>,
     /// Items given up since the last one was accepted.
     rejects_in_a_row: usize,
 }
@@ -74,7 +77,8 @@ impl Frame<AnySink> {
 impl<S: Sink> Frame<S> {
     /// A frame around a sink.
     pub fn new(common: Common, sink: S) -> Frame<S> {
-        Frame { common, sink, rejects_in_a_row: 0 }
+        let throttle = common.throttle.as_ref().map(throttle::Config::throttle);
+        Frame { common, sink, throttle, rejects_in_a_row: 0 }
     }
 
     /// The sink's name.
@@ -116,7 +120,29 @@ impl<S: Sink> Frame<S> {
         load
     }
 
-    fn wants(&self, item: &Item<'_>) -> bool {
+    fn wants(&mut self, item: &Item<'_>) -> bool {
+        self.passes(item) && self.shows(item)
+    }
+
+    /// Whether the item is no repeat that is hidden; counts those that are.
+    fn shows(&mut self, item: &Item<'_>) -> bool {
+        let (Some(throttle), Outgoing::Alert(json)) = (&mut self.throttle, item.outgoing) else {
+            return true;
+        };
+        let is_shown = throttle::shows(throttle, json);
+        if !is_shown {
+            let sink = self.common.name.clone();
+            metrics::counter!("kubewitness_sink_throttled_total", "sink" => sink).increment(1);
+        }
+        is_shown
+    }
+
+    /// How many repeats of alerts were hidden from the sink.
+    pub fn hidden(&self) -> u64 {
+        self.throttle.as_ref().map_or(0, Throttle::hidden)
+    }
+
+    fn passes(&self, item: &Item<'_>) -> bool {
         let alert = match item.outgoing {
             Outgoing::Alert(json) if self.common.filter.asks_alerts() => {
                 serde_json::from_slice::<Alert>(json).ok()

@@ -16,7 +16,10 @@ pub mod stdout;
 pub mod kafka;
 pub mod splunk;
 pub mod elasticsearch;
+pub mod http;
+pub mod syslog;
 pub mod filter;
+pub mod throttle;
 pub mod config;
 pub mod frame;
 
@@ -270,6 +273,10 @@ pub enum AnySink {
     Splunk(splunk::Splunk),
     /// Data streams of Elasticsearch or OpenSearch.
     Elasticsearch(elasticsearch::Elasticsearch),
+    /// Any service that takes a POST.
+    Http(http::Http),
+    /// A receiver of syslog.
+    Syslog(syslog::Syslog),
 }
 
 impl Sink for AnySink {
@@ -280,6 +287,8 @@ impl Sink for AnySink {
             AnySink::Kafka(sink) => sink.send(batch).await,
             AnySink::Splunk(sink) => sink.send(batch).await,
             AnySink::Elasticsearch(sink) => sink.send(batch).await,
+            AnySink::Http(sink) => sink.send(batch).await,
+            AnySink::Syslog(sink) => sink.send(batch).await,
         }
     }
 
@@ -290,6 +299,8 @@ impl Sink for AnySink {
             AnySink::Kafka(sink) => sink.check().await,
             AnySink::Splunk(sink) => sink.check().await,
             AnySink::Elasticsearch(sink) => sink.check().await,
+            AnySink::Http(sink) => sink.check().await,
+            AnySink::Syslog(sink) => sink.check().await,
         }
     }
 }

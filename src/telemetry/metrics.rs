@@ -228,6 +228,16 @@ pub const METRICS: &[Metric] = &[
         "Age of what the sink accepted last.",
     ),
     counter(
+        "kubewitness_sink_missing_records_total",
+        &["sink"],
+        "Records that were deleted or damaged before the sink had them.",
+    ),
+    counter(
+        "kubewitness_sink_pointers_total",
+        &[],
+        "Records too large for the far side, in place of which a pointer was sent.",
+    ),
+    counter(
         "kubewitness_sink_rejected_total",
         &["sink", "reason"],
         "Records that a sink gave up for good; each is a dead letter.",
@@ -256,6 +266,11 @@ pub const METRICS: &[Metric] = &[
         "kubewitness_sink_splits_total",
         &["sink"],
         "Batches that were halved: too large, or with an item that is refused.",
+    ),
+    counter(
+        "kubewitness_sink_throttled_total",
+        &["sink"],
+        "Repeats of alerts that were hidden from the sink.",
     ),
     counter(
         "kubewitness_spool_appended_bytes_total",

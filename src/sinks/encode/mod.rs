@@ -11,6 +11,8 @@ pub(crate) mod ocsf;
 pub(crate) mod cef;
 pub(crate) mod leef;
 pub(crate) mod falco;
+pub(crate) mod services;
+pub(crate) mod template;
 
 use serde::{Deserialize, Serialize};
 

@@ -65,6 +65,7 @@ fn common(bytes_max: u64, rejects_in_a_row_max: usize) -> Common {
             rejects_in_a_row_max,
             ..BatchConfig::default()
         },
+        throttle: None,
     }
 }
 
@@ -205,5 +206,34 @@ fn a_filter_passes_what_is_named() {
         let load = frame.load_items(items);
         let seqs: Vec<u64> = load.items.iter().map(|item| item.seq).collect();
         assert_eq!(seqs, passed, "{records} {filter}");
+    }
+}
+
+#[test]
+fn a_throttle_hides_repeats_of_alerts_from_its_sink() {
+    let alert = |minute: u32, user: &str| {
+        format!(
+            r#"{{"id":"1","time":"2026-01-01T00:{minute:02}:00Z","kind":"match","cluster":"c",
+            "rule":{{"id":"r1","title":"t","level":"low","source":"sigma"}},
+            "actor":{{"username":"{user}"}},"request":{{}},"summary":"","count":1}}"#
+        )
+    };
+    let alerts: Vec<String> = [(0, "a"), (1, "a"), (2, "b"), (9, "a"), (11, "a")]
+        .map(|(minute, user)| alert(minute, user))
+        .to_vec();
+    for (throttle, shown, hidden) in [
+        ("null", vec![1, 2, 3, 4, 5], 0),
+        (r#"{"window":"10m"}"#, vec![1, 3, 5], 2),
+        (r#"{"window":"10m","by":["rule"]}"#, vec![1, 5], 3),
+        ("{}", vec![1, 3], 3),
+    ] {
+        let throttle = serde_json::from_str(throttle).unwrap();
+        let mut frame = Frame::new(Common { throttle, ..common(1_000, 0) }, Scripted::default());
+        let items = alerts.iter().zip(1..);
+        let items =
+            items.map(|(json, seq)| Item { seq, outgoing: Outgoing::Alert(json.as_bytes()) });
+        let load = frame.load_items(items);
+        let seqs: Vec<u64> = load.items.iter().map(|item| item.seq).collect();
+        assert_eq!((seqs, frame.hidden()), (shown, hidden));
     }
 }
