@@ -9,7 +9,6 @@
 //! a URL, a header, a topic or a path.
 
 pub mod encode;
-pub mod secret;
 pub mod endpoint;
 pub mod file;
 pub mod stdout;
