@@ -13,6 +13,7 @@ pub mod alert;
 pub mod spool;
 pub mod record;
 pub mod sinks;
+pub mod archive;
 pub mod cases;
 pub mod coverage;
 pub mod report;

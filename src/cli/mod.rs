@@ -12,6 +12,9 @@ pub mod probe;
 pub mod reload;
 pub mod run;
 pub mod spool;
+pub mod archive;
+pub mod prove;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -43,6 +46,8 @@ pub enum Done {
     Failed,
     /// `--fail-on` was met: exit code 3.
     Alarm,
+    /// What `verify` found at worst, as an exit code of its own.
+    Verdict(u8),
 }
 
 /// Finds attacks in Kubernetes audit logs.
@@ -81,6 +86,13 @@ enum Command {
     /// Make certificates and keys
     #[command(subcommand)]
     Certs(certs::Certs),
+    /// Verify an archive: every byte proven, or what is missing or changed
+    Verify(Box<verify::VerifyArgs>),
+    /// Prove one event of an archive with two small files
+    Prove(prove::ProveArgs),
+    /// Make keys, append to and read archives
+    #[command(subcommand)]
+    Archive(archive::Archive),
 }
 
 /// Runs the command line of this process.
@@ -97,11 +109,15 @@ pub fn run() -> ExitCode {
         Command::Spool(command) => spool::run(command),
         Command::Probe(args) => probe::run(&args),
         Command::Certs(command) => certs::run(command),
+        Command::Verify(args) => verify::run(&args),
+        Command::Prove(args) => prove::run(&args),
+        Command::Archive(command) => archive::run(command),
     };
     match done {
         Ok(Done::Fine) => ExitCode::SUCCESS,
         Ok(Done::Failed) => ExitCode::from(1),
         Ok(Done::Alarm) => ExitCode::from(3),
+        Ok(Done::Verdict(code)) => ExitCode::from(code),
         Err(Error::Failed(message)) => {
             eprintln!("kubewitness: {message}");
             ExitCode::from(1)

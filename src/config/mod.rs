@@ -13,6 +13,8 @@ mod read;
 pub mod rules;
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

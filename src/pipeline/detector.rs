@@ -22,6 +22,7 @@ use crate::engine::correlate::Limits;
 use crate::engine::table::{Mapping, RuleTable};
 use crate::ingest::batch::Checkpoint;
 use crate::pipeline::duplicates::{Bounds, Duplicates};
+use crate::pipeline::reuse::AuditIds;
 
 /// The version of snapshots that this release writes.
 const VERSION: u8 = 1;
@@ -42,6 +43,7 @@ pub struct Detector {
     memory: Memory,
     raiser: Raiser,
     duplicates: Duplicates,
+    audit_ids: AuditIds,
     /// By source and key.
     checkpoints: BTreeMap<(String, String), Vec<u8>>,
     /// Event time up to which everything is decided, and when its event arrived.
@@ -52,13 +54,14 @@ pub struct Detector {
     evicted: (u64, u64),
 }
 
-/// A state as a snapshot holds it; with borrowed duplicates when it is written.
+/// A state as a snapshot holds it; with borrowed tables when it is written.
 #[derive(Serialize, Deserialize)]
-struct Stored<D> {
+struct Stored<D, A> {
     duplicate_key: [u8; 16],
     table: RuleTable,
     raiser: RaiserState,
     duplicates: D,
+    audit_ids: A,
     checkpoints: Vec<(String, String, Vec<u8>)>,
     newest_us: i64,
     received_us: i64,
@@ -87,6 +90,7 @@ impl Detector {
             engine,
             memory,
             duplicates: Duplicates::default(),
+            audit_ids: AuditIds::default(),
             checkpoints: BTreeMap::new(),
             newest_us: i64::MIN,
             received_us: i64::MIN,
@@ -103,6 +107,7 @@ impl Detector {
             table: self.table.clone(),
             raiser: self.raiser.state(),
             duplicates: &self.duplicates,
+            audit_ids: &self.audit_ids,
             checkpoints: checkpoints
                 .map(|((source, key), value)| (source.clone(), key.clone(), value.clone()))
                 .collect(),
@@ -122,9 +127,11 @@ impl Detector {
         if *version != VERSION {
             return Err(Unusable::Version { found: *version });
         }
-        let stored: Stored<Duplicates> = postcard::from_bytes(bytes).map_err(Unusable::Bytes)?;
+        let stored: Stored<Duplicates, AuditIds> =
+            postcard::from_bytes(bytes).map_err(Unusable::Bytes)?;
         self.raiser.take_up(stored.raiser, &stored.table.mapping(&self.table));
         self.duplicates = stored.duplicates;
+        self.audit_ids = stored.audit_ids;
         for (source, key, value) in stored.checkpoints {
             self.checkpoints.insert((source, key), value);
         }
@@ -191,6 +198,12 @@ impl Detector {
         // A time that is ahead of the clock must not decide what is still to come.
         let latest_us = received_us.saturating_add(self.memory.limits.lateness_us);
         self.advance(time_us.min(latest_us), raise);
+    }
+
+    /// Counts the request that the event completes, by a hash of its audit id; true when it is the
+    /// one that makes them too many.
+    pub fn audit_id(&mut self, id: u64) -> bool {
+        self.audit_ids.count(id)
     }
 
     /// Takes the sighting of the event before. Says whether it changed the state, so that it has

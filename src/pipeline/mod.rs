@@ -15,6 +15,7 @@
 pub mod duplicates;
 pub mod letter;
 pub mod notice;
+pub mod reuse;
 pub mod detector;
 pub mod worker;
 pub mod tally;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::engine::table::{Mapping, RuleTable};
+use crate::event::Event;
 use crate::pipeline::detector::{Detector, Memory};
 use crate::pipeline::notice::{Kind, Notice};
+use crate::pipeline::reuse;
 use crate::pipeline::{Clock, Failure, STATE};
 use crate::record::{self, StoredCheckpoint, StoredEvent, kind};
 use crate::spool::{Limits, Record, Recovery, Snapshot, Spool};
@@ -31,6 +33,7 @@ struct Recovering {
     table: RuleTable,
     /// Where those stand now.
     mapping: Mapping,
+    duplicate_key: [u8; 16],
     restarted: u64,
     missing: u64,
     unreadable: u64,
@@ -70,6 +73,7 @@ pub async fn recover(
         restarted: table.mapping(&own).changed,
         table,
         detector,
+        duplicate_key,
         missing: 0,
         unreadable: 0,
     };
@@ -108,8 +112,13 @@ impl Recovering {
         match record.kind {
             kind::EVENT => {
                 let event = StoredEvent::decode(record.payload)?;
-                let StoredEvent { duplicate_key, time_us, received_us, .. } = event;
+                let StoredEvent { duplicate_key, time_us, received_us, cluster, raw, .. } = event;
                 self.detector.event(&duplicate_key, time_us, received_us, quiet);
+                let audit_id = Event::salvage(raw)
+                    .and_then(|event| reuse::id_of(&event, cluster, &self.duplicate_key));
+                if let Some(id) = audit_id {
+                    self.detector.audit_id(id);
+                }
             }
             kind::MATCH => {
                 let (time_us, sighting) = record::decode_match(record.payload)?;

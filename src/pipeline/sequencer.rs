@@ -15,11 +15,12 @@ use crate::ingest::batch::{Batch, Receipt, Refused};
 use crate::pipeline::assembly::Assembly;
 use crate::pipeline::detector::Detector;
 use crate::pipeline::notice::Notice;
+use crate::pipeline::reuse;
 use crate::pipeline::settle::{Answer, Settlement, Snapshots};
 use crate::pipeline::tally::Tally;
 use crate::pipeline::worker::{Entry, Judged};
 use crate::pipeline::{Clock, Failure};
-use crate::record::{self, StoredCheckpoint, kind};
+use crate::record::{self, StoredCheckpoint, StoredEvent, kind};
 use crate::spool::{self, Appender};
 
 /// How often the state is stored.
@@ -176,7 +177,8 @@ impl Sequencer {
         assembly: &mut Assembly,
         tally: &mut Tally,
     ) {
-        let Entry { duplicate_key, time_us, event, sighting } = entry;
+        let Entry { duplicate_key, time_us, audit_id, event, sighting } = entry;
+        let event = &bytes[event.clone()];
         let mut alerts: Vec<Alert> = Vec::new();
         let raise = &mut |alert| alerts.push(alert);
         self.detector.event(duplicate_key, *time_us, received_us, raise);
@@ -193,8 +195,13 @@ impl Sequencer {
                 assembly.push(kind::MATCH, write);
             }
         }
+        if audit_id.is_some_and(|id| self.detector.audit_id(id)) {
+            let stored = StoredEvent::decode(event);
+            let engine = self.detector.engine();
+            alerts.extend(stored.and_then(|stored| reuse::alert(&stored, engine)));
+        }
         alerts.iter().for_each(|alert| assembly.alert(alert));
-        assembly.close_behind(Some((kind::EVENT, &bytes[event.clone()])));
+        assembly.close_behind(Some((kind::EVENT, event)));
     }
 
     fn rules(&mut self, engine: Arc<Engine>) -> (Assembly, Settlement) {

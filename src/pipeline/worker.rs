@@ -15,6 +15,7 @@ use crate::event::{Event, Slot};
 use crate::ingest::batch::Batch;
 use crate::ingest::chunk::Record;
 use crate::pipeline::letter::{Letters, Seal};
+use crate::pipeline::reuse;
 use crate::record::{self, StoredEvent};
 use crate::replay::worker::position;
 use crate::spool::DeadLetter;
@@ -54,6 +55,8 @@ pub struct Entry {
     pub duplicate_key: [u8; 16],
     /// Event time, microseconds since the epoch.
     pub time_us: i64,
+    /// A hash of its audit id, where it completes a request.
+    pub audit_id: Option<u64>,
     /// The payload of its EVENT record.
     pub event: Range<usize>,
     /// Its packed sighting; empty when nothing matched.
@@ -185,6 +188,7 @@ impl Judging<'_> {
         let cluster = configured.or(context.cluster).unwrap_or_default();
         let key = &judgement.duplicate_key;
         let duplicate_key = duplicate_key(event.raw(), cluster, own_us, &position, key);
+        let audit_id = reuse::id_of(event, cluster, key);
 
         let matched = self.engine.evaluate(Subject::Audit(event), self.scratch).to_vec();
         self.redacted.clear();
@@ -232,7 +236,7 @@ impl Judging<'_> {
             sighting::pack(self.engine, (event, shown), &matched, place, self.scratch, bytes);
         }
         let (event, sighting) = (event_start..sighting_start, sighting_start..bytes.len());
-        self.judged.entries.push(Entry { duplicate_key, time_us, event, sighting });
+        self.judged.entries.push(Entry { duplicate_key, time_us, audit_id, event, sighting });
     }
 }
 

@@ -89,6 +89,55 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Bytes of batches between the sources and the spool.",
     ),
+    gauge("kubewitness_log_files", Unit::Count, &["source"], "Files that are known of a log."),
+    counter(
+        "kubewitness_log_gaps_total",
+        &["source"],
+        "Files of a log that were gone before they were read to their end.",
+    ),
+    counter(
+        "kubewitness_log_hole_bytes_total",
+        &["source"],
+        "Bytes of holes and NULs in a log that were passed over.",
+    ),
+    gauge(
+        "kubewitness_log_loss_seconds",
+        Unit::Seconds,
+        &["source"],
+        "Estimated time until rotation deletes what is not read yet; infinite while nothing grows.",
+    ),
+    counter(
+        "kubewitness_log_notices_total",
+        &["source", "kind"],
+        "What a log source noticed about its files.",
+    ),
+    counter(
+        "kubewitness_log_read_bytes_total",
+        &["source"],
+        "Bytes read from a log, decompressed; what is read again counts again.",
+    ),
+    counter(
+        "kubewitness_log_read_failures_total",
+        &["source"],
+        "Files and directories of a log that could not be opened or read; each is tried again.",
+    ),
+    counter(
+        "kubewitness_log_refusals_total",
+        &["source"],
+        "Times that the spool was full and a log was read again from what is durable.",
+    ),
+    counter("kubewitness_log_rotations_total", &["source"], "Rotations of a log that were seen."),
+    counter(
+        "kubewitness_log_truncations_total",
+        &["source"],
+        "Files of a log that became shorter, or were written anew.",
+    ),
+    gauge(
+        "kubewitness_log_unread_bytes",
+        Unit::Bytes,
+        &["source"],
+        "Bytes of a log that are on disk and not read yet; of compressed files, theirs.",
+    ),
     counter(
         "kubewitness_pipeline_alerts_total",
         &["level"],
@@ -179,6 +228,16 @@ pub const METRICS: &[Metric] = &[
         "Age of what the sink accepted last.",
     ),
     counter(
+        "kubewitness_sink_missing_records_total",
+        &["sink"],
+        "Records that were deleted or damaged before the sink had them.",
+    ),
+    counter(
+        "kubewitness_sink_pointers_total",
+        &[],
+        "Records too large for the far side, in place of which a pointer was sent.",
+    ),
+    counter(
         "kubewitness_sink_rejected_total",
         &["sink", "reason"],
         "Records that a sink gave up for good; each is a dead letter.",
@@ -207,6 +266,11 @@ pub const METRICS: &[Metric] = &[
         "kubewitness_sink_splits_total",
         &["sink"],
         "Batches that were halved: too large, or with an item that is refused.",
+    ),
+    counter(
+        "kubewitness_sink_throttled_total",
+        &["sink"],
+        "Repeats of alerts that were hidden from the sink.",
     ),
     counter(
         "kubewitness_spool_appended_bytes_total",

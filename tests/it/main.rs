@@ -10,6 +10,8 @@ mod ingest;
 mod coverage;
 /// The compiled engine against trying every shipped rule.
 mod shipped;
+/// `kubewitness run` as a process: a log and a webhook in, files out.
+mod run;
 /// The table of metrics against the sources.
 mod metrics;
 /// `kubewitness probe` against a server that answers and logs as an API server does.

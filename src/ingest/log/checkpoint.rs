@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {"version":1, "path":"/var/log/kubernetes/audit/audit.log", "device":64769, "inode":131,
-//!  "size":1048576, "modified_ns":1767225600000000000,            as the file was last seen
+//!  "born_ns":1767225600000000000, "size":1048576, "modified_ns":1767225600000000000,
 //!  "head":{"length":4096,"hash":1}, "tail":{"length":4096,"hash":2},     anchors
 //!  "offset":524288, "line":211, "is_live":true, "is_finished":false}
 //! ```
@@ -32,6 +32,8 @@ pub struct FileCheckpoint {
     pub device: u64,
     /// Its inode there.
     pub inode: u64,
+    /// When it got the inode, nanoseconds since the epoch; 0 where that is not known.
+    pub born_ns: i64,
     /// Its size when it was last looked at, as it stood on disk.
     pub size: u64,
     /// Its time of modification then, nanoseconds since the epoch.
@@ -72,6 +74,7 @@ impl FileCheckpoint {
             path: path.to_owned(),
             device: 0,
             inode: 0,
+            born_ns: 0,
             size: 0,
             modified_ns: 0,
             head: Anchor::default(),

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use rustix::fs::{OFlags, SeekFrom};
 
@@ -21,6 +22,8 @@ pub(crate) struct Stat {
     pub(crate) links: u64,
     /// When its bytes last changed, nanoseconds since the epoch.
     pub(crate) modified_ns: i64,
+    /// When the inode was given to it, nanoseconds since the epoch; 0 where that is not known.
+    pub(crate) born_ns: i64,
     /// Whether it is a regular file.
     pub(crate) is_file: bool,
 }
@@ -28,7 +31,9 @@ pub(crate) struct Stat {
 impl Stat {
     /// Whether these two describe one file; certain only while one of them is held open.
     pub(crate) fn is_same_file(&self, other: &Stat) -> bool {
+        let births = [self.born_ns, other.born_ns];
         (self.device, self.inode) == (other.device, other.inode)
+            && (births.contains(&0) || births[0] == births[1])
     }
 
     /// Whether the file has not been written to between the two.
@@ -129,7 +134,9 @@ impl DiskFile for File {
 }
 
 fn stat_of(metadata: &std::fs::Metadata) -> Stat {
+    let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
     Stat {
+        born_ns: born.and_then(|born| i64::try_from(born.as_nanos()).ok()).unwrap_or(0),
         device: metadata.dev(),
         inode: metadata.ino(),
         size: metadata.len(),

@@ -63,8 +63,6 @@ pub(crate) struct Family {
     pub(crate) backups_max: u64,
     /// The largest of them before compression, in bytes.
     pub(crate) file_bytes_max: u64,
-    /// How many files were found that no earlier run or scan knew.
-    pub(crate) added: u64,
 }
 
 struct Scanned {
@@ -89,7 +87,6 @@ impl Family {
             trouble: Trouble::default(),
             backups_max: 0,
             file_bytes_max: 0,
-            added: 0,
         }
     }
 
@@ -129,7 +126,26 @@ impl Family {
                 Err(error) => self.cannot_scan(&error, now, findings),
             }
         }
+        self.tell_unlinked(findings);
         self.close(now, findings);
+    }
+
+    /// Tells of files that grow although no name leads to them any more.
+    fn tell_unlinked(&mut self, findings: &mut Findings) {
+        for segment in &mut self.segments {
+            let has_grown = std::mem::take(&mut segment.has_grown);
+            let is_out_of_sight = segment.stat.links == 0 || segment.nameless_scans > 1;
+            if !has_grown || segment.is_named || segment.is_told_unlinked || !is_out_of_sight {
+                continue;
+            }
+            segment.is_told_unlinked = true;
+            let path = segment.path.display().to_string();
+            let text = format!(
+                "{path} was unlinked or moved away while it is being written; it is read as long \
+                 as it stays open, but nothing is left of it for anybody else"
+            );
+            findings.notice(NoticeKind::Unlinked, &path, None, text);
+        }
     }
 
     fn cannot_scan(&mut self, error: &io::Error, now: Duration, findings: &mut Findings) {
@@ -153,16 +169,8 @@ impl Family {
             Ok(Look::Same) => {}
             Ok(Look::Grown) => {
                 segment.is_finished = false;
-                let is_out_of_sight = segment.stat.links == 0 || segment.missing_scans > 0;
-                if !segment.is_named && !segment.is_told_unlinked && is_out_of_sight {
-                    segment.is_told_unlinked = true;
-                    let path = segment.path.display().to_string();
-                    let text = format!(
-                        "{path} was unlinked or moved away while it is being written; it is read \
-                         as long as it stays open, but nothing is left of it for anybody else"
-                    );
-                    findings.notice(NoticeKind::Unlinked, &path, None, text);
-                }
+                segment.has_grown = !segment.is_named;
+                self.must_scan |= segment.has_grown;
             }
             Ok(Look::Shrunk(lost)) => {
                 let path = segment.path.display().to_string();

@@ -1,6 +1,9 @@
 //! What a look at the files brings up beside records: notices, keys to forget, counts.
 
+use std::collections::BTreeMap;
+
 use crate::ingest::batch::{Notice, NoticeKind};
+use crate::ingest::log::checkpoint::FileCheckpoint;
 
 /// How many names of files a notice spells out.
 const NAMES_MAX: usize = 50;
@@ -25,6 +28,38 @@ impl Findings {
     pub(crate) fn new_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id - 1
+    }
+
+    /// Reads the checkpoints of an earlier run; what is none is told and forgotten.
+    pub(crate) fn remembered(
+        &mut self,
+        checkpoints: BTreeMap<String, Vec<u8>>,
+    ) -> Vec<(u64, FileCheckpoint)> {
+        let mut known = Vec::new();
+        let mut unusable = Vec::new();
+        for (key, value) in checkpoints {
+            let problem = match (key.parse::<u64>(), FileCheckpoint::parse(&value)) {
+                (Ok(id), Ok(checkpoint)) if id < u64::MAX => {
+                    self.next_id = self.next_id.max(id + 1);
+                    known.push((id, checkpoint));
+                    continue;
+                }
+                (_, Err(error)) => error.to_string(),
+                _ => "not a key of this source".to_owned(),
+            };
+            unusable.push(format!("{key} ({problem})"));
+            self.forgotten.push(key);
+        }
+        if !unusable.is_empty() {
+            let source = self.source.clone();
+            let text = format!(
+                "checkpoints cannot be used, so their files are read again from the beginning: {}",
+                spelled(&unusable)
+            );
+            self.notice(NoticeKind::Unreadable, &source, None, text);
+        }
+        known.sort_by_key(|(id, _)| *id);
+        known
     }
 
     /// Notes what is to be told, and counts it.

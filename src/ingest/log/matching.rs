@@ -6,7 +6,7 @@
 //! where it was read to, and a new file in an old inode starts at its beginning. Where it cannot be
 //! told, a file is read again: duplicates are recognised later, gaps are not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,17 +15,14 @@ use crate::ingest::batch::NoticeKind;
 use crate::ingest::log::anchor::ANCHOR_BYTES_MAX;
 use crate::ingest::log::content::Content;
 use crate::ingest::log::disk::{Disk, Stat};
-use crate::ingest::log::family::{Family, OPEN_FILES_MAX, name_of};
+use crate::ingest::log::family::{Family, OPEN_FILES_MAX};
 use crate::ingest::log::findings::{Findings, spelled};
-use crate::ingest::log::name::{LogName, Rank};
+use crate::ingest::log::name::{LogName, Rank, unpacked};
 use crate::ingest::log::segment::{Segment, fits_before};
 
 /// A file that so many scans in a row did not find is gone: a scan can miss one that is being
 /// renamed.
 const MISSING_SCANS: u32 = 2;
-
-/// A head of fewer bytes tells no copy from another file.
-const COPY_BYTES_MIN: u32 = 64;
 
 /// A file in the directory, or the better of two that are one (`x.log` and `x.log.gz`).
 struct Entry {
@@ -33,6 +30,27 @@ struct Entry {
     rank: Rank,
     plain: String,
     stat: Stat,
+}
+
+/// The segments by what makes them certain.
+struct Index {
+    paths: HashMap<PathBuf, usize>,
+    /// Device and inode of open files.
+    open: HashMap<(u64, u64), usize>,
+}
+
+impl Index {
+    fn new(segments: &[Segment]) -> Index {
+        let (mut paths, mut open) = (HashMap::new(), HashMap::new());
+        let current = segments.iter().enumerate().filter(|(_, segment)| !segment.is_replaced);
+        for (at, segment) in current {
+            paths.insert(segment.path.clone(), at);
+            if segment.content.is_some() {
+                open.insert((segment.stat.device, segment.stat.inode), at);
+            }
+        }
+        Index { paths, open }
+    }
 }
 
 /// An entry's bytes, opened once when they are asked for.
@@ -67,6 +85,21 @@ impl Probe {
         }
         fits_before(&mut self.content, segment.read.tail, segment.read.offset)
     }
+
+    /// Whether this is a copy of the segment's open file, be it still in the making.
+    fn is_copy(&mut self, segment: &mut Segment) -> io::Result<bool> {
+        let Some(original) = &mut segment.content else { return Ok(false) };
+        let mut head = vec![0; self.head.len()];
+        let length = original.read_at(&mut head, 0)?;
+        if head.is_empty() || length < head.len() || head != self.head {
+            return Ok(false);
+        }
+        let is_shorter = !self.content.is_packed() && self.stat.size < segment.read.offset;
+        if is_shorter || segment.read.tail.length == 0 {
+            return Ok(true);
+        }
+        fits_before(&mut self.content, segment.read.tail, segment.read.offset)
+    }
 }
 
 impl Family {
@@ -87,7 +120,8 @@ impl Family {
             .iter_mut()
             .filter_map(|segment| std::mem::take(&mut segment.is_named).then_some(segment.id))
             .collect();
-        entries.retain(|entry| !self.known(entry, findings));
+        let index = Index::new(&self.segments);
+        entries.retain(|entry| !self.known(&index, entry, findings));
         self.unknown.retain(|path, _| entries.iter().any(|entry| entry.path == *path));
         let mut is_certain = true;
         for entry in entries {
@@ -131,21 +165,26 @@ impl Family {
             }
         }
         let mut entries: Vec<Entry> = entries.into_values().collect();
+        // Of a file with two names (a hard link, or a rename in between) the live one counts.
+        let live = entries.iter().find(|entry| entry.rank == Rank::Live).map(|entry| entry.stat);
+        entries.retain(|entry| {
+            entry.rank == Rank::Live || !live.is_some_and(|live| live.is_same_file(&entry.stat))
+        });
         entries.sort_by(|a, b| a.rank.cmp(&b.rank));
         Ok(entries)
     }
 
     /// Whether the entry is a file that is known for certain; then its segment is placed there.
-    fn known(&mut self, entry: &Entry, findings: &mut Findings) -> bool {
-        let is_same = |segment: &&mut Segment| {
-            let is_unchanged =
-                segment.path == entry.path && segment.name_stat.is_unchanged(&entry.stat);
-            let is_open = segment.content.is_some() && segment.stat.is_same_file(&entry.stat);
-            !segment.is_replaced && !segment.is_named && (is_unchanged || is_open)
-        };
-        match self.segments.iter_mut().find(is_same) {
-            Some(segment) => {
-                place(segment, entry, findings);
+    fn known(&mut self, index: &Index, entry: &Entry, findings: &mut Findings) -> bool {
+        let unchanged = index.paths.get(&entry.path).copied().filter(|at| {
+            let segment = &self.segments[*at];
+            !segment.is_named && segment.name_stat.is_unchanged(&entry.stat)
+        });
+        let open = index.open.get(&(entry.stat.device, entry.stat.inode)).copied();
+        let open = open.filter(|at| !self.segments[*at].is_named);
+        match open.or(unchanged) {
+            Some(at) => {
+                place(&mut self.segments[at], entry, findings);
                 true
             }
             None => false,
@@ -160,16 +199,13 @@ impl Family {
         now: Duration,
         findings: &mut Findings,
     ) -> bool {
-        // A second name of a file that is already placed: a hard link, or a rename in between.
-        let is_second = |segment: &Segment| {
-            segment.is_named && segment.content.is_some() && segment.stat.is_same_file(&entry.stat)
-        };
-        if self.segments.iter().any(is_second) {
-            self.must_scan |= entry.rank == Rank::Live;
-            return true;
-        }
         let candidates = self.candidates(&entry);
-        if candidates.is_empty() || entry.stat.size == 0 {
+        let is_empty_one = |at: &usize| {
+            let segment = &self.segments[*at];
+            segment.head.length == 0 && segment.stat.is_same_file(&entry.stat)
+        };
+        let is_new = entry.stat.size == 0 && !candidates.iter().any(is_empty_one);
+        if candidates.is_empty() || is_new {
             self.add(disk, &entry, now, findings);
             return true;
         }
@@ -206,16 +242,16 @@ impl Family {
             let is_lost = segment.content.is_none() && !segment.is_named;
             let is_renamed = segment.content.is_some() && !segment.is_named;
             let is_copy = entry.rank != Rank::Live && segment.is_named;
-            let is_same_name = is_same_name(&self.live_name, segment, entry);
+            let has_its_name = (is_lost || is_renamed) && is_same_name(segment, &entry.plain);
             let likelihood = if is_lost && segment.stat.is_same_file(&entry.stat) {
                 0
-            } else if (is_lost || is_renamed) && is_same_name {
+            } else if has_its_name {
                 1
             } else if is_lost {
                 2
             } else if is_renamed && entry.stat.size > 0 {
                 3
-            } else if is_copy && segment.was_live && segment.head.length >= COPY_BYTES_MIN {
+            } else if is_copy && segment.was_live && segment.content.is_some() {
                 4
             } else {
                 continue;
@@ -235,17 +271,16 @@ impl Family {
         findings: &mut Findings,
     ) -> io::Result<bool> {
         let mut probe = Probe::open(disk, entry)?;
-        let live_name = self.live_name.clone();
         let is_stamped = matches!(entry.rank, Rank::Stamped(_));
         for index in candidates {
             let segment = &mut self.segments[*index];
             let is_copy = segment.is_named;
             let fits = match is_copy {
-                // A copy in the making is shorter than what was read.
-                true if entry.stat.size < segment.read.offset => {
-                    segment.head.fits_head(&probe.head)
+                true => probe.is_copy(segment)?,
+                false => {
+                    let is_same = is_stamped && is_same_name(segment, &entry.plain);
+                    probe.fits(segment, is_same)?
                 }
-                _ => probe.fits(segment, is_stamped && is_same_name(&live_name, segment, entry))?,
             };
             if !fits {
                 continue;
@@ -255,7 +290,7 @@ impl Family {
             }
             place(segment, entry, findings);
             if segment.content.is_none() {
-                adopt(segment, probe);
+                adopt(segment, probe)?;
             }
             return Ok(true);
         }
@@ -281,7 +316,6 @@ impl Family {
         if segment.is_finished {
             segment.content = None;
         }
-        self.added += 1;
         self.segments.push(segment);
     }
 
@@ -296,9 +330,10 @@ impl Family {
         let mut lost = Vec::new();
         for segment in &mut self.segments {
             if segment.is_named {
-                segment.missing_scans = 0;
+                (segment.missing_scans, segment.nameless_scans) = (0, 0);
                 continue;
             }
+            segment.nameless_scans = segment.nameless_scans.saturating_add(1);
             if had_name.contains(&segment.id) {
                 segment.is_dirty = true;
             }
@@ -315,7 +350,7 @@ impl Family {
             }
         }
         self.tell_lost(&lost, findings);
-        self.segments.sort_by(|a, b| a.rank.cmp(&b.rank));
+        self.segments = in_order(std::mem::take(&mut self.segments));
         let backups = self.segments.iter().filter(|one| one.is_named && one.rank != Rank::Live);
         self.backups_max = self.backups_max.max(backups.count() as u64);
     }
@@ -329,10 +364,6 @@ impl Family {
             };
             let path = segment.path.display().to_string();
             let unread = segment.unread_bytes();
-            if segment.head.length == 0 && segment.stat.size == 0 && self.added > 0 {
-                // It was empty, and what it became cannot be told from the files that are new.
-                continue;
-            }
             if segment.is_replaced {
                 let known = (unread > 0).then_some(unread);
                 let text = format!(
@@ -383,9 +414,10 @@ impl Family {
     }
 }
 
-/// Whether the segment was last found under the entry's name, compressed or not.
-fn is_same_name(live_name: &str, segment: &Segment, entry: &Entry) -> bool {
-    LogName::parse(live_name, &name_of(&segment.path)).is_some_and(|name| name.plain == entry.plain)
+/// Whether the segment was last found under this name, compressed or not.
+fn is_same_name(segment: &Segment, plain: &str) -> bool {
+    let name = segment.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    unpacked(name).0 == plain
 }
 
 /// The segment's file was found under this name.
@@ -407,14 +439,34 @@ fn place(segment: &mut Segment, entry: &Entry, findings: &mut Findings) {
 }
 
 /// The segment goes on in this file.
-fn adopt(segment: &mut Segment, probe: Probe) {
-    let size = if probe.content.is_packed() { None } else { Some(probe.stat.size) };
-    if segment.is_finished && size.is_none_or(|size| size <= segment.read.offset) {
-        segment.is_dirty = true;
-        return;
+fn adopt(segment: &mut Segment, probe: Probe) -> io::Result<()> {
+    let is_whole = match probe.content.claimed_length()? {
+        Some(length) => length == segment.read.offset as u32,
+        None => probe.stat.size <= segment.read.offset && !probe.content.is_packed(),
+    };
+    segment.is_dirty = true;
+    if segment.is_finished && is_whole {
+        return Ok(());
     }
     segment.is_finished = false;
     segment.is_replaced = false;
-    segment.is_dirty = true;
     segment.take(probe.content, probe.stat);
+    Ok(())
+}
+
+/// Puts the files in order: by their names, and those without one behind what stood before them.
+fn in_order(segments: Vec<Segment>) -> Vec<Segment> {
+    let before: Vec<u64> = segments.iter().map(|segment| segment.id).collect();
+    let (mut ordered, nameless): (Vec<Segment>, Vec<Segment>) =
+        segments.into_iter().partition(|segment| segment.is_named);
+    ordered.sort_by(|a, b| a.rank.cmp(&b.rank));
+    for segment in nameless {
+        let own = before.iter().position(|id| *id == segment.id).unwrap_or(0);
+        let place = before[..own]
+            .iter()
+            .rev()
+            .find_map(|id| ordered.iter().position(|other| other.id == *id).map(|place| place + 1));
+        ordered.insert(place.unwrap_or(0), segment);
+    }
+    ordered
 }

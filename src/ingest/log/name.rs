@@ -51,34 +51,39 @@ impl LogName {
 /// The name under which a file was written, when `name` is one that rotation gives; else `name`
 /// itself. For patterns, which match live and rotated files alike.
 pub fn live_name(name: &str) -> String {
-    let (plain, number) = unnumbered(unpacked(name).0);
+    let whole = unpacked(name).0;
+    let (plain, number) = unnumbered(whole);
+    if let Some(live) = before_stamp(whole).or_else(|| before_stamp(plain)) {
+        return live;
+    }
+    let is_rotated = number.is_some() && plain.contains('.');
+    if is_rotated { plain.to_owned() } else { whole.to_owned() }
+}
+
+/// The name without the stamp that is in it, if one is.
+fn before_stamp(plain: &str) -> Option<String> {
     for at in plain.match_indices('-').map(|(at, _)| at) {
         if let Some((stamp, extension)) = plain[at + 1..].split_at_checked(LUMBERJACK.len())
             && is_shaped(stamp, LUMBERJACK)
             && (extension.is_empty() || extension.starts_with('.'))
         {
-            return format!("{}{extension}", &plain[..at]);
+            return Some(format!("{}{extension}", &plain[..at]));
         }
     }
     if let Some((live, stamp)) = plain.rsplit_once('.')
         && is_shaped(stamp, KUBELET)
     {
-        return live.to_owned();
+        return Some(live.to_owned());
     }
-    if let Some((live, stamp)) = plain.rsplit_once('-')
-        && live.contains('.')
-        && is_shaped(stamp, "dddddddd")
-    {
-        return live.to_owned();
-    }
-    let is_rotated = number.is_some() && plain.contains('.');
-    if is_rotated { plain.to_owned() } else { unpacked(name).0.to_owned() }
+    let (live, day) = plain.rsplit_once('-')?;
+    (live.contains('.') && is_shaped(day, "dddddddd")).then(|| live.to_owned())
 }
 
 const LUMBERJACK: &str = "dddd-dd-ddTdd-dd-dd.ddd";
 const KUBELET: &str = "dddddddd-dddddd";
 
-fn unpacked(name: &str) -> (&str, bool) {
+/// The name without the suffix of compression, and whether it has one.
+pub(crate) fn unpacked(name: &str) -> (&str, bool) {
     match name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")) {
         Some(plain) => (plain, true),
         None => (name, false),

@@ -111,6 +111,10 @@ pub(crate) struct Segment {
     pub(crate) changed_at: Duration,
     /// How many scans in a row did not find it.
     pub(crate) missing_scans: u32,
+    /// How many scans in a row showed no name of it, also where nothing at all was there.
+    pub(crate) nameless_scans: u32,
+    /// It grew since the last look, and had no name.
+    pub(crate) has_grown: bool,
     /// Other contents took its place in its file.
     pub(crate) is_replaced: bool,
     /// What goes wrong with it.
@@ -141,6 +145,8 @@ impl Segment {
             quiet_looks: 0,
             changed_at: now,
             missing_scans: 0,
+            nameless_scans: 0,
+            has_grown: false,
             is_replaced: false,
             trouble: Trouble::default(),
             is_told_unlinked: false,
@@ -152,6 +158,7 @@ impl Segment {
         let stat = Stat {
             device: known.device,
             inode: known.inode,
+            born_ns: known.born_ns,
             size: known.size,
             modified_ns: known.modified_ns,
             links: 1,
@@ -176,6 +183,7 @@ impl Segment {
         FileCheckpoint {
             device: stat.device,
             inode: stat.inode,
+            born_ns: stat.born_ns,
             size: stat.size,
             modified_ns: stat.modified_ns,
             head: self.head,

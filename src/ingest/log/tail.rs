@@ -23,7 +23,7 @@ use crate::ingest::log::config::{Config, Start};
 use crate::ingest::log::cut::{Piece, Position};
 use crate::ingest::log::disk::Disk;
 use crate::ingest::log::family::{Family, Read, name_of};
-use crate::ingest::log::findings::{Findings, spelled};
+use crate::ingest::log::findings::Findings;
 use crate::ingest::log::gauge::Gauges;
 use crate::ingest::log::name::{LogName, live_name};
 
@@ -110,7 +110,7 @@ impl Tail {
         let mut findings = Findings { source: source.to_string(), ..Findings::default() };
         findings.now_us = now.wall_us;
         let is_first = checkpoints.is_empty();
-        let remembered = remembered(checkpoints, &mut findings);
+        let remembered = findings.remembered(checkpoints);
         let mut tail = Tail {
             source,
             cluster,
@@ -469,41 +469,6 @@ impl Tail {
         let source = Arc::clone(&self.source);
         self.findings.notice(kind, &source, None, text);
     }
-}
-
-/// Reads the checkpoints of an earlier run; what is none is told and forgotten.
-fn remembered(
-    checkpoints: BTreeMap<String, Vec<u8>>,
-    findings: &mut Findings,
-) -> Vec<(u64, FileCheckpoint)> {
-    let mut known = Vec::new();
-    let mut unusable = Vec::new();
-    for (key, value) in checkpoints {
-        match (key.parse::<u64>(), FileCheckpoint::parse(&value)) {
-            (Ok(id), Ok(checkpoint)) if id < u64::MAX => {
-                findings.next_id = findings.next_id.max(id + 1);
-                known.push((id, checkpoint));
-            }
-            (_, Err(error)) => {
-                unusable.push(format!("{key} ({error})"));
-                findings.forgotten.push(key);
-            }
-            _ => {
-                unusable.push(format!("{key} (not a key of this source)"));
-                findings.forgotten.push(key);
-            }
-        }
-    }
-    if !unusable.is_empty() {
-        let source = findings.source.clone();
-        let text = format!(
-            "checkpoints cannot be used, so their files are read again from the beginning: {}",
-            spelled(&unusable)
-        );
-        findings.notice(NoticeKind::Unreadable, &source, None, text);
-    }
-    known.sort_by_key(|(id, _)| *id);
-    known
 }
 
 fn is_pattern(path: &str) -> bool {

@@ -16,8 +16,11 @@ pub(crate) struct Watch {
 impl Watch {
     /// Wakes this thread.
     pub(crate) fn new(thread: Thread) -> Watch {
-        let watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
-            thread.unpark();
+        let watcher = notify::recommended_watcher(move |told: notify::Result<notify::Event>| {
+            // Opening is what we do ourselves.
+            if !told.is_ok_and(|event| event.kind.is_access()) {
+                thread.unpark();
+            }
         });
         if let Err(error) = &watcher {
             tracing::warn!(%error, "files are looked at by the clock only");

@@ -26,9 +26,11 @@ use crate::ingest::webhook::upload::{BUFFER_UNIT_BYTES, Upload, Way};
 /// Header in which Firehose sends the id that it wants back.
 const REQUEST_ID: &str = "x-amz-firehose-request-id";
 
-/// Of a body that is refused, what is read all the same, so that the caller gets to read the
-/// answer.
+/// Of a stranger's body, what is read all the same, so that the caller gets to read the answer.
 const DISCARDED_BYTES_MAX: u64 = 4 << 20;
+
+/// The same of a body that finds no room: its caller must learn when to try again.
+const POSTPONED_BYTES_MAX: u64 = 64 << 20;
 
 /// What all connections share.
 pub(crate) struct Receiver {
@@ -147,7 +149,10 @@ impl Receiver {
             // Reading on would invite what was not wanted.
             _ if parts.headers.contains_key(EXPECT) => false,
             Outcome::Slow | Outcome::Gone | Outcome::TooLarge => false,
-            _ => body.discard(DISCARDED_BYTES_MAX).await,
+            Outcome::Denied(_) | Outcome::Encoding => body.discard(DISCARDED_BYTES_MAX).await,
+            Outcome::Saturated(_) | Outcome::Full | Outcome::Closed => {
+                body.discard(POSTPONED_BYTES_MAX).await
+            }
         };
         self.count(outcome, body.received(), parts.extensions.get::<Arc<Peer>>());
         let form = match door {

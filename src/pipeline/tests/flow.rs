@@ -64,7 +64,10 @@ async fn a_copy_is_stored_once_and_a_shared_audit_id_is_no_copy() {
         .collect();
     assert_eq!(rig.send("log", &one_id, 30).await.unwrap().events, 1_000);
     rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
-    assert_eq!(held(&sim, &engine).events.len(), 1_030);
+    let held = held(&sim, &engine);
+    assert_eq!(held.events.len(), 1_030);
+    assert_eq!(held.built_in.len(), 1, "one alert says that an audit id is shared");
+    assert!(held.built_in[0].contains("kubewitness-audit-id-reused"), "{:?}", held.built_in);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -30,11 +30,11 @@ fn limits() -> Limits {
     }
 }
 
-async fn stage(dir: &std::path::Path) -> Stage {
+async fn stage(dir: &std::path::Path, limits: Limits) -> Stage {
     let file = dir.join("token");
     std::fs::write(&file, TOKEN).unwrap();
     let tokens = vec![Token { file, cluster: None }];
-    Stage::start(Config { tokens, limits: limits(), ..Config::default() }).await
+    Stage::start(Config { tokens, limits, ..Config::default() }).await
 }
 
 async fn honest(stage: &Stage, name: &str) {
@@ -85,7 +85,7 @@ type Hostile<'c> = (&'c str, Vec<u8>, Option<&'c [u8]>, u16);
 #[tokio::test]
 async fn refuses_each_and_serves_on() {
     let dir = tempfile::tempdir().unwrap();
-    let stage = stage(dir.path()).await;
+    let stage = stage(dir.path(), limits()).await;
     let headers = |count: usize| (0..count).map(|n| format!("X-{n}: y\r\n")).collect::<String>();
     let long = format!("X: {}\r\n", "y".repeat(100_000));
     let list = event_list(&[event("a", &"x".repeat(4_000))]);
@@ -180,7 +180,7 @@ const POST: &[u8] = b"\x83\x86\x04\x06/audit\x01\x01a";
 #[tokio::test]
 async fn refuses_abuse_of_http2() {
     let dir = tempfile::tempdir().unwrap();
-    let stage = stage(dir.path()).await;
+    let stage = stage(dir.path(), limits()).await;
     let opened_and_reset = |number: u32| {
         let stream = 2 * number + 1;
         [frame(HEADERS, END_HEADERS, stream, POST), frame(RESET, 0, stream, &[0, 0, 0, 8])].concat()
@@ -222,7 +222,9 @@ async fn refuses_abuse_of_http2() {
 #[tokio::test]
 async fn one_address_cannot_take_all_connections() {
     let dir = tempfile::tempdir().unwrap();
-    let stage = stage(dir.path()).await;
+    // Time enough for the honest one on a busy machine.
+    let limits = Limits { header_timeout: Span::from_secs(3), ..limits() };
+    let stage = stage(dir.path(), limits).await;
     let connect = async |address: [u8; 4]| {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::from((address, 0))).unwrap();
@@ -250,7 +252,7 @@ async fn one_address_cannot_take_all_connections() {
 #[tokio::test]
 async fn a_crowd_is_served_in_turns() {
     let dir = tempfile::tempdir().unwrap();
-    let stage = stage(dir.path()).await;
+    let stage = stage(dir.path(), limits()).await;
     let apiserver = ApiServer::plain(&stage.url("/audit")).token(TOKEN).scale(0.01);
     let posts = (0..30).map(|number| {
         let apiserver = apiserver.clone();

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use kubewitness::ingest::batch::Refused;
-use kubewitness::ingest::webhook::config::Config;
+use kubewitness::ingest::webhook::config::{Config, Limits, Token};
+use kubewitness::units::Span;
 
 use crate::apiserver::{ApiServer, Sent, batch};
 use crate::webhook::{Mode, Stage};
@@ -20,10 +21,28 @@ async fn a_batch_is_lost_after_five_tries() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     std::fs::write(&file, "right").unwrap();
-    let tokens = vec![kubewitness::ingest::webhook::config::Token { file, cluster: None }];
+    let tokens = vec![Token { file, cluster: None }];
     let stage = Stage::start(Config { tokens, ..Config::default() }).await;
     let sent = apiserver(&stage).token("wrong").send(batch("a", 1)).await;
     assert_eq!(sent, Sent { is_delivered: false, tries: 5, requests: 5 });
+    stage.stop().await;
+}
+
+/// A token is rotated while its API server keeps on sending: the file is read again in time.
+#[tokio::test]
+async fn a_new_token_comes_into_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "old").unwrap();
+    let tokens = vec![Token { file: file.clone(), cluster: None }];
+    let reload_interval = Span::from_millis(200);
+    let stage = Stage::start(Config { tokens, reload_interval, ..Config::default() }).await;
+    assert!(apiserver(&stage).token("old").send(batch("a", 1)).await.is_delivered);
+    std::fs::write(&file, "new").unwrap();
+    let sent = apiserver(&stage).token("new").scale(0.1).send(batch("b", 1)).await;
+    assert!(sent.is_delivered, "{sent:?}");
+    assert!(!apiserver(&stage).token("old").send(batch("c", 1)).await.is_delivered);
+    assert_eq!(stage.taken().ids(), ["a-0", "b-0"]);
     stage.stop().await;
 }
 
@@ -81,10 +100,7 @@ async fn a_restart_loses_nothing() {
 /// they are one is for the pipeline to find out.
 #[tokio::test]
 async fn a_late_answer_is_retried() {
-    let limits = kubewitness::ingest::webhook::config::Limits {
-        answer_timeout: kubewitness::units::Span(Duration::from_millis(50)),
-        ..Default::default()
-    };
+    let limits = Limits { answer_timeout: Span(Duration::from_millis(50)), ..Default::default() };
     let stage = Stage::start(Config { limits, ..Config::default() }).await;
     stage.set(Mode::Hold);
     let sending = tokio::spawn({

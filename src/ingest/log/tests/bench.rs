@@ -35,6 +35,7 @@ pub(crate) struct Bench {
     intake: Intake,
     outlet: Outlet,
     pub(crate) now: Duration,
+    wall_back: Duration,
     /// Checkpoints that are durable.
     pub(crate) store: BTreeMap<String, Vec<u8>>,
     saved: BTreeMap<String, Vec<u8>>,
@@ -78,7 +79,8 @@ impl Bench {
             tail: None,
             intake,
             outlet,
-            now: Duration::from_secs(100),
+            now: Duration::from_secs(10_000),
+            wall_back: Duration::ZERO,
             store: BTreeMap::new(),
             saved: BTreeMap::new(),
             records: Vec::new(),
@@ -96,13 +98,17 @@ impl Bench {
         bench
     }
 
+    fn wall_us(&self) -> i64 {
+        EPOCH_US + (self.now - self.wall_back).as_micros() as i64
+    }
+
     fn moment(&self) -> Moment {
-        Moment { elapsed: self.now, wall_us: EPOCH_US + self.now.as_micros() as i64 }
+        Moment { elapsed: self.now, wall_us: self.wall_us() }
     }
 
     pub(crate) fn pass(&mut self, span: Duration) {
         self.now += span;
-        let now_us = EPOCH_US + self.now.as_micros() as i64;
+        let now_us = self.wall_us();
         self.sim.set_now(now_us);
         self.writer.set_now(now_us);
     }
@@ -199,7 +205,7 @@ impl Bench {
             self.notices.push(format!("{}{bytes}", notice.kind.as_str()));
             self.texts.push(notice.text);
         }
-        drop(batch.done.send(Ok(Receipt::default())));
+        let _killed = batch.done.send(Ok(Receipt::default()));
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -313,10 +319,7 @@ impl Bench {
                 let text: Vec<u8> = tokens.iter().flat_map(|token| line(token)).collect();
                 self.sim.open_existing(&self.path(name)).unwrap().write_at(&text, None);
             }
-            ["cp", from, to] => {
-                let bytes = self.sim.contents(&self.path(from));
-                self.sim.write(&self.path(to), &bytes);
-            }
+            ["cp", from, to] => self.sim.copy(&self.path(from), &self.path(to)),
             ["mv", from, to] => self.sim.rename(&self.path(from), &self.path(to)),
             ["ln", from, to] => self.sim.link(&self.path(from), &self.path(to)),
             ["sym", target, path] => self.sim.symlink(&self.path(target), &self.path(path)),
@@ -327,6 +330,33 @@ impl Bench {
             ["gzip", name] => {
                 let bytes = self.sim.contents(&self.path(name));
                 self.sim.write(&packed(&self.path(name)), &gzip(&bytes));
+            }
+            ["zstd", name] => {
+                let bytes = zstd::encode_all(&*self.sim.contents(&self.path(name)), 1).unwrap();
+                self.sim.write(&self.path(&format!("{name}.zst")), &bytes);
+            }
+            ["cut", name, length] => {
+                let size = self.sim.contents(&self.path(name)).len() as u64;
+                self.sim.truncate(&self.path(name), size - length.parse::<u64>().unwrap());
+            }
+            ["append", name, length] => {
+                let garbage = vec![b'?'; length.parse().unwrap()];
+                self.sim.open_existing(&self.path(name)).unwrap().write_at(&garbage, None);
+            }
+            ["join", name, other] => {
+                let bytes = self.sim.contents(&self.path(other));
+                self.sim.open_existing(&self.path(name)).unwrap().write_at(&bytes, None);
+            }
+            ["hole", size] => {
+                let file = self.sim.open_existing(&self.writer.path).unwrap();
+                self.sim.truncate(&self.writer.path, 0);
+                file.write_at(&line("hole"), Some(size.parse().unwrap()));
+                self.sim.truncate(&self.writer.path, size.parse().unwrap());
+                self.writer.close();
+            }
+            ["clock-back", seconds] => {
+                self.wall_back += Duration::from_secs(seconds.parse().unwrap());
+                self.pass(Duration::ZERO);
             }
             ["gunzip-by-hand", name, ref tokens @ ..] => {
                 let text: Vec<u8> = tokens.iter().flat_map(|token| line(token)).collect();

@@ -4,3 +4,5 @@ mod sim;
 mod lumberjack;
 mod bench;
 mod cases;
+mod random;
+mod system;

@@ -32,6 +32,7 @@ struct Node {
     links: u64,
     holders: u64,
     modified_ns: i64,
+    born_ns: i64,
 }
 
 impl Node {
@@ -47,6 +48,8 @@ struct State {
     symlinks: BTreeMap<PathBuf, PathBuf>,
     nodes: BTreeMap<u64, Node>,
     serial: u64,
+    /// Numbers that were given back.
+    inodes: BTreeSet<u64>,
     directories: BTreeMap<PathBuf, i64>,
     now_ns: i64,
     faults: Vec<Fault>,
@@ -87,14 +90,14 @@ impl State {
 
     fn free(&mut self, serial: u64) {
         if self.nodes.get(&serial).is_some_and(|node| node.links + node.holders == 0) {
-            self.nodes.remove(&serial);
+            let node = self.nodes.remove(&serial).unwrap();
+            self.inodes.insert(node.inode);
         }
     }
 
     /// The lowest number that is free, as ext4 does it.
-    fn free_inode(&self) -> u64 {
-        let used: BTreeSet<u64> = self.nodes.values().map(|node| node.inode).collect();
-        (10..).find(|inode| !used.contains(inode)).unwrap()
+    fn free_inode(&mut self) -> u64 {
+        self.inodes.pop_first().unwrap_or(10 + self.nodes.len() as u64)
     }
 
     fn stat(&self, serial: u64) -> Stat {
@@ -105,6 +108,7 @@ impl State {
             size: node.size(),
             links: node.links,
             modified_ns: node.modified_ns,
+            born_ns: node.born_ns,
             is_file: true,
         }
     }
@@ -138,7 +142,7 @@ impl Sim {
 
     pub(crate) fn set_now(&self, now_us: i64) {
         let mut state = self.lock();
-        state.now_ns = state.now_ns.max(now_us * 1_000);
+        state.now_ns = now_us * 1_000 + state.now_ns % 1_000;
     }
 
     /// Creates or truncates.
@@ -151,7 +155,9 @@ impl Sim {
                 let inode = state.free_inode();
                 state.serial += 1;
                 let serial = state.serial;
-                state.nodes.insert(serial, Node { inode, links: 1, ..Node::default() });
+                state
+                    .nodes
+                    .insert(serial, Node { inode, links: 1, born_ns: now, ..Node::default() });
                 state.names.insert(path.to_owned(), serial);
                 state.touch_directory(path);
                 serial
@@ -182,6 +188,16 @@ impl Sim {
 
     pub(crate) fn write(&self, path: &Path, bytes: &[u8]) {
         self.create(path).write_at(bytes, None);
+    }
+
+    /// Copies a file with its hole.
+    pub(crate) fn copy(&self, from: &Path, to: &Path) {
+        let (hole, data) = {
+            let state = self.lock();
+            let node = &state.nodes[&state.names[from]];
+            (node.hole, node.data.clone())
+        };
+        self.create(to).write_at(&data, Some(hole));
     }
 
     pub(crate) fn rename(&self, from: &Path, to: &Path) {
@@ -246,11 +262,6 @@ impl Sim {
 
     pub(crate) fn heal(&self) {
         self.lock().faults.clear();
-    }
-
-    /// How many files are held open that have no name any more.
-    pub(crate) fn unlinked(&self) -> usize {
-        self.lock().nodes.values().filter(|node| node.links == 0).count()
     }
 }
 
@@ -324,9 +335,11 @@ impl DiskFile for SimFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.sim.lock();
-        let name = state.names.iter().find(|(_, serial)| **serial == self.serial);
-        let name = name.map(|(path, _)| path.display().to_string()).unwrap_or_default();
-        state.fail(Operation::Read, &name)?;
+        if !state.faults.is_empty() {
+            let name = state.names.iter().find(|(_, serial)| **serial == self.serial);
+            let name = name.map(|(path, _)| path.display().to_string()).unwrap_or_default();
+            state.fail(Operation::Read, &name)?;
+        }
         let is_short = state.is_short;
         let node = &state.nodes[&self.serial];
         let length = if is_short { buffer.len().min(7) } else { buffer.len() };

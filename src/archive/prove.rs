@@ -1,0 +1,169 @@
+//! Finds an event in an archive, and makes the files that prove it offline.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, Stream, StreamExt as _};
+
+use crate::archive::layout::CHECKPOINT;
+use crate::archive::note::Verifier;
+use crate::archive::proof::{EventProof, Proof, verify_event};
+use crate::archive::reader::{self, TileReader};
+use crate::archive::record::Segment;
+use crate::archive::recover::{self, CHECKPOINT_BYTES_MAX, Commit, find_size, read_commit};
+use crate::archive::segment::{self, read_lines};
+use crate::archive::store::{self, Store};
+use crate::archive::tree::{Hash, inclusion_ranges, leaf_hash, root_of};
+
+/// Bytes of a segment that is read.
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Records read at a time.
+const READS: usize = 16;
+
+/// Why an event could not be read or proven.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] recover::Error),
+    /// A segment that cannot be read.
+    #[error("{key}: {source}")]
+    Segment {
+        /// The object.
+        key: String,
+        /// Why not.
+        source: segment::Error,
+    },
+    /// There is no such record, event or object.
+    #[error("{0}")]
+    Absent(String),
+    /// What the archive holds does not prove it.
+    #[error("what the archive holds does not prove it: {0}; run `kubewitness verify`")]
+    Unproven(#[from] crate::archive::proof::Error),
+}
+
+/// Every record of a log in order, its commit proven, 16 reads ahead.
+pub fn records<'s>(
+    store: &'s dyn Store,
+    key: &'s Verifier,
+    range: std::ops::Range<u64>,
+) -> impl Stream<Item = Result<Commit, recover::Error>> + 's {
+    stream::iter(range).map(move |seq| read_commit(store, seq, key)).buffered(READS)
+}
+
+/// Reads the object of a record.
+///
+/// # Errors
+/// It is not there, or the store's.
+pub async fn read_segment(store: &dyn Store, segment: &Segment) -> Result<Bytes, Error> {
+    let bytes = store.read(&segment.object, segment.size.min(SEGMENT_BYTES_MAX)).await?;
+    bytes.ok_or_else(|| Error::Absent(format!("{} is not there", segment.object)))
+}
+
+/// Finds the record, and the place in it, of a number of the spool; the newest when spools that
+/// were made anew counted it more than once.
+///
+/// # Errors
+/// The store's, or the log's.
+pub async fn find_ingest(
+    store: &dyn Store,
+    key: &Verifier,
+    ingest: u64,
+) -> Result<Option<(u64, u64)>, Error> {
+    let size = find_size(store).await?;
+    let newest_first = stream::iter((0..size).rev()).map(|seq| read_commit(store, seq, key));
+    let mut records = Box::pin(newest_first.buffered(READS));
+    while let Some(commit) = records.next().await {
+        let commit = commit?;
+        let Some(segment) = &commit.record.segment else { continue };
+        if !(segment.first..=segment.last).contains(&ingest) {
+            continue;
+        }
+        let object = read_segment(store, segment).await?;
+        let notes = segment::read_margin(&object, segment.count)
+            .map_err(|source| Error::Segment { key: segment.object.clone(), source })?;
+        if let Some(event) = notes.iter().position(|note| note.seq == ingest) {
+            return Ok(Some((commit.record.seq, event as u64)));
+        }
+    }
+    Ok(None)
+}
+
+/// An event and what proves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proven {
+    /// The event's bytes.
+    pub event: Vec<u8>,
+    /// The proof file.
+    pub proof: Proof,
+}
+
+/// Makes the proof of one line of a record, in the newest published head where its tiles are to be
+/// had, else in the head that the record's own commit signed. It is verified before it is returned.
+///
+/// # Errors
+/// There is no such line, or what the archive holds proves nothing.
+pub async fn prove(
+    store: &Arc<dyn Store>,
+    key: &Verifier,
+    seq: u64,
+    event: u64,
+) -> Result<Proven, Error> {
+    let commit = read_commit(&**store, seq, key).await?;
+    let segment = commit.record.segment.as_ref();
+    let segment = segment.ok_or_else(|| Error::Absent(format!("record {seq} has no lines")))?;
+    let object = read_segment(&**store, segment).await?;
+    let (mut leaves, mut line) = (Vec::new(), None);
+    read_lines(&object, segment.raw_size, |index, bytes| {
+        leaves.push(leaf_hash(bytes));
+        if index == event {
+            line = Some(bytes.to_vec());
+        }
+        true
+    })
+    .map_err(|source| Error::Segment { key: segment.object.clone(), source })?;
+    let count = leaves.len();
+    let absent = || Error::Absent(format!("record {seq} has {count} lines, from 0"));
+    let line = line.ok_or_else(absent)?;
+    let path = path_within(&leaves, event);
+    let extra = serde_json::to_vec(&EventProof::new(&commit.proof.extra, event, &path));
+    let extra = extra.expect("an event's proof is plain JSON");
+    let proof = match published(&**store, key, &commit).await? {
+        Some(published) => published,
+        None => commit.proof,
+    };
+    let proof = Proof { extra, ..proof };
+    verify_event(&proof, &line, key)?;
+    Ok(Proven { event: line, proof })
+}
+
+/// Inclusion path of a leaf among all leaves.
+fn path_within(leaves: &[Hash], index: u64) -> Vec<Hash> {
+    let ranges = inclusion_ranges(index, leaves.len() as u64);
+    let root =
+        |range: &std::ops::Range<u64>| root_of(&leaves[range.start as usize..range.end as usize]);
+    ranges.iter().map(root).collect()
+}
+
+/// The record's proof in the published head, with the signatures of witnesses that are there.
+async fn published(
+    store: &dyn Store,
+    key: &Verifier,
+    commit: &Commit,
+) -> Result<Option<Proof>, Error> {
+    let bytes = store.read(CHECKPOINT, CHECKPOINT_BYTES_MAX).await?;
+    let note = bytes.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+    let head = note.and_then(|note| key.checkpoint(&note).ok().map(|head| (note, head)));
+    let index = commit.record.seq;
+    let Some((note, head)) = head.filter(|(_, head)| head.size > index) else { return Ok(None) };
+    let path = match TileReader::new(store, head.size).inclusion(index).await {
+        Ok(path) => path,
+        Err(reader::Error::Store(error)) => return Err(error.into()),
+        Err(_) => return Ok(None),
+    };
+    let proof = Proof { extra: commit.proof.extra.clone(), index, path, note };
+    Ok(proof.verify_record(&proof.extra, key).is_ok().then_some(proof))
+}

@@ -1,0 +1,442 @@
+//! The writer: appends batches of the spool to the log, each durable and provable when it returns.
+//!
+//! ```text
+//! seal     items -> segments, records, signed commits           nothing has left the process
+//! intent   the exact bytes of all of them, on the own disk      at most one N is ever signed
+//! segments create data/…        exists: must be the same bytes
+//! commits  create commit/N …    exists: must be the same bytes, or FORK   <== committed
+//! floor    size, root and spool number, on the own disk         the store may never be behind
+//! tiles    create tile/…        derived; made again when lost
+//! ```
+//! Killed anywhere, a writer that kept its disk ends with the same bytes; one that lost it goes on
+//! behind the last commit and says in a record that it did. Items that are in the log already are
+//! passed over, so whoever reads the spool may read again what it read before.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use crate::archive::fringe::{Derived, Fringe};
+use crate::archive::layout::{CHECKPOINT, COMMITS, commit_key, commit_seq};
+use crate::archive::note::{Signer, text_of_bytes};
+use crate::archive::proof::Proof;
+use crate::archive::record::{Kind, Record};
+use crate::archive::recover::{self, read_commit};
+use crate::archive::seal::{Draft, Item, Seal, segments};
+use crate::archive::state::{Floor, Intent, State};
+use crate::archive::store::{self, Put, Store};
+use crate::archive::tree::{Frontier, leaf_hash};
+use crate::archive::{segment, state};
+
+/// Uploads of one append under way at a time.
+const UPLOADS: usize = 4;
+
+/// Why nothing can be appended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The writer's own disk.
+    #[error(transparent)]
+    State(#[from] state::Error),
+    /// The log that was found.
+    #[error(transparent)]
+    Log(#[from] recover::Error),
+    /// A segment could not be made.
+    #[error("cannot seal a segment: {0}")]
+    Seal(std::io::Error),
+    /// A record would not fit.
+    #[error("a record would be larger than {} bytes", crate::archive::record::RECORD_BYTES_MAX)]
+    TooLarge,
+    /// Somebody else wrote this object: another writer with this key and prefix, or an attacker.
+    #[error("FORK: {0} exists with other bytes; is another writer using this key and prefix?")]
+    Fork(String),
+    /// The store is behind what this writer signed.
+    #[error(
+        "ROLLBACK: the store has {found} records, {expected} were signed; run `kubewitness verify`"
+    )]
+    Rollback {
+        /// Records in the store.
+        found: u64,
+        /// Records that are known to have been committed.
+        expected: u64,
+    },
+    /// The state directory is of another log.
+    #[error("the state directory is of the log {0}; give each log its own")]
+    OtherLog(String),
+}
+
+impl Error {
+    /// True when the same call may succeed later without anybody's doing.
+    pub fn is_retryable(&self) -> bool {
+        let store = match self {
+            Error::Store(error) | Error::Log(recover::Error::Store(error)) => error,
+            Error::State(state::Error::Io { .. }) => return true,
+            _ => return false,
+        };
+        matches!(store, store::Error::Unavailable { .. })
+    }
+}
+
+/// How a writer works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Days for which the store keeps what it is given; records say until when.
+    pub retention_days: Option<u32>,
+    /// Microseconds between publications of open tiles and of `checkpoint`.
+    pub publish_us: i64,
+    /// Whether the object `checkpoint` is written, the only one that is ever replaced.
+    pub has_pointer: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { retention_days: None, publish_us: 60_000_000, has_pointer: true }
+    }
+}
+
+/// What an append did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// Records that were committed.
+    pub records: u64,
+    /// Items in them.
+    pub items: u64,
+    /// Items that were in the log already.
+    pub repeated: u64,
+}
+
+/// The one writer of a log.
+pub struct Writer {
+    store: Arc<dyn Store>,
+    signer: Signer,
+    state: State,
+    options: Options,
+    floor: Floor,
+    frontier: Frontier,
+    fringe: Fringe,
+    note: String,
+    pending: Option<Intent>,
+    tiles: VecDeque<Derived>,
+    published: (u64, i64),
+}
+
+impl Writer {
+    /// Opens the log, ends what a killed writer began, and begins the log where there is none.
+    ///
+    /// # Errors
+    /// The store or disk cannot be used; the log is not as this writer left it ([`Error::Fork`],
+    /// [`Error::Rollback`]).
+    pub async fn open(
+        store: Arc<dyn Store>,
+        signer: Signer,
+        state_dir: &Path,
+        options: Options,
+        now_us: i64,
+    ) -> Result<Writer, Error> {
+        Writer::open_with(store, signer, State::open(state_dir)?, options, now_us).await
+    }
+
+    pub(crate) async fn open_with(
+        store: Arc<dyn Store>,
+        signer: Signer,
+        state: State,
+        options: Options,
+        now_us: i64,
+    ) -> Result<Writer, Error> {
+        let key = signer.verifier();
+        let known = state.floor()?;
+        if let Some(floor) = known.as_ref().filter(|floor| floor.key != key.to_string()) {
+            return Err(Error::OtherLog(floor.key.clone()));
+        }
+        let intent = state.intent()?;
+        let size = match &known {
+            Some(floor) => with_floor(&*store, floor, intent.as_ref()).await?,
+            None => without_floor(&*store, &signer).await?,
+        };
+        let head = match size.checked_sub(1) {
+            Some(last) => Some(read_commit(&*store, last, &key).await?),
+            None => None,
+        };
+        let frontier = head.as_ref().map_or(Some(Frontier::default()), |head| head.frontier());
+        let frontier = frontier.ok_or(Error::Fork(commit_key(size)))?;
+        let is_lost = known.is_none() && size > 0;
+        let floor = known.unwrap_or_else(|| Floor {
+            v: 1,
+            key: key.to_string(),
+            size,
+            root: frontier.root(),
+            spool: new_spool_name(),
+            through: 0,
+        });
+        if floor.root != frontier.root() {
+            return Err(Error::Fork(commit_key(size.saturating_sub(1))));
+        }
+        state.write_floor(&floor)?;
+        let fringe = recover::fringe(&*store, &frontier).await?;
+        let tiles = recover::missing_tiles(&*store, size).await?.into();
+        let note = head.map(|head| head.proof.note).unwrap_or_default();
+        let pending = intent.filter(|intent| first_commit(intent) == Some(size));
+        let published = (0, now_us);
+        let mut writer = Writer {
+            store,
+            signer,
+            state,
+            options,
+            floor,
+            frontier,
+            fringe,
+            note,
+            pending,
+            tiles,
+            published,
+        };
+        writer.settle().await?;
+        writer.begin(is_lost, now_us).await?;
+        Ok(writer)
+    }
+
+    /// The first record of a log; or of a writer that does not know what was before it.
+    async fn begin(&mut self, is_lost: bool, now_us: i64) -> Result<(), Error> {
+        let software = concat!("kubewitness/", env!("CARGO_PKG_VERSION"));
+        if self.frontier.size() == 0 {
+            let key = self.signer.verifier().to_string();
+            let genesis = Draft::says(Kind::Genesis, &[("key", &key), ("software", software)]);
+            self.commit(vec![genesis], 0, now_us).await?;
+        } else if is_lost {
+            let reason = "the writer's disk was lost: what its spool held then is not archived";
+            let gap = Draft::says(Kind::Gap, &[("reason", reason), ("software", software)]);
+            self.commit(vec![gap], 0, now_us).await?;
+        }
+        Ok(())
+    }
+
+    /// The log's records so far.
+    pub fn size(&self) -> u64 {
+        self.floor.size
+    }
+
+    /// Up to this number the spool is in the log.
+    pub fn through(&self) -> u64 {
+        self.floor.through
+    }
+
+    /// The newest signed checkpoint: what other sinks and witnesses are to keep.
+    pub fn checkpoint(&self) -> &str {
+        &self.note
+    }
+
+    /// Tells how far the spool goes: the number of its last record. A spool that ends before what
+    /// was archived is another one; its numbers count anew, and a gap record says so. To be called
+    /// before the first append.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub async fn meet_spool(&mut self, last_seq: u64, now_us: i64) -> Result<(), Error> {
+        self.settle().await?;
+        if last_seq >= self.floor.through {
+            return Ok(());
+        }
+        let floor = Floor { spool: new_spool_name(), through: 0, ..self.floor.clone() };
+        self.state.write_floor(&floor)?;
+        self.floor = floor;
+        let reason = "the spool was made anew: what the one before held then is not archived";
+        self.commit(vec![Draft::says(Kind::Gap, &[("reason", reason)])], 0, now_us).await
+    }
+
+    /// Appends items, in the order of the spool, and says that the spool is archived up to
+    /// `through`. When it returns, all of them are committed; after an error some may be, and the
+    /// same call, or one with more items, ends what it began. Memory: the items compressed.
+    ///
+    /// # Errors
+    /// [`Error::is_retryable`] tells whether to call again.
+    pub async fn append(
+        &mut self,
+        items: &[Item<'_>],
+        through: u64,
+        now_us: i64,
+    ) -> Result<Appended, Error> {
+        self.settle().await?;
+        let known = items.partition_point(|item| item.line.seq <= self.floor.through);
+        let (repeated, items) = items.split_at(known);
+        let drafts = segments(items).await.map_err(Error::Seal)?;
+        let records = drafts.len() as u64;
+        if records > 0 {
+            self.commit(drafts, through, now_us).await?;
+        }
+        if now_us.saturating_sub(self.published.1) >= self.options.publish_us {
+            let published = self.publish(now_us).await;
+            if let Err(error) = published {
+                tracing::warn!(%error, "tiles of the archive not published, will be again");
+            }
+        }
+        let (items, repeated) = (items.len() as u64, repeated.len() as u64);
+        Ok(Appended { records, items, repeated })
+    }
+
+    /// Appends a record that says something (`start`, `alive`, `stop`), so that silence can be told
+    /// from loss.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub async fn mark(&mut self, word: &str, now_us: i64) -> Result<(), Error> {
+        self.settle().await?;
+        let mark = Draft::says(Kind::Mark, &[("mark", word)]);
+        self.commit(vec![mark], self.floor.through, now_us).await
+    }
+
+    /// Writes the tiles that are open and `checkpoint`, for tools that read tiles only.
+    ///
+    /// # Errors
+    /// The store's; nothing is lost by them.
+    pub async fn publish(&mut self, now_us: i64) -> Result<(), Error> {
+        self.settle().await?;
+        if self.published.0 == self.floor.size {
+            return Ok(());
+        }
+        for (key, bytes) in self.fringe.partial() {
+            self.same(&key, bytes.into()).await?;
+        }
+        if self.options.has_pointer {
+            self.store.replace(CHECKPOINT, Bytes::from(self.note.clone())).await?;
+        }
+        self.published = (self.floor.size, now_us);
+        Ok(())
+    }
+
+    async fn commit(&mut self, drafts: Vec<Draft>, through: u64, now_us: i64) -> Result<(), Error> {
+        let seal = Seal {
+            signer: &self.signer,
+            spool: &self.floor.spool,
+            after: self.floor.through,
+            through: through.max(self.floor.through),
+            now_us,
+            retention_days: self.options.retention_days,
+        };
+        let intent = seal.intent(&self.frontier, drafts).ok_or(Error::TooLarge)?;
+        self.state.write_intent(&intent)?;
+        self.pending = Some(intent);
+        self.settle().await
+    }
+
+    /// Ends what was begun: the pending commits, then the tiles that they filled.
+    async fn settle(&mut self) -> Result<(), Error> {
+        if let Some(intent) = &self.pending {
+            let (commits, others): (Vec<_>, Vec<_>) =
+                intent.objects.iter().cloned().partition(|(key, _)| key.starts_with(COMMITS));
+            let uploads = stream::iter(others).map(|(key, bytes)| {
+                let writer = &*self;
+                async move { writer.same(&key, bytes).await }
+            });
+            uploads.buffer_unordered(UPLOADS).try_collect::<()>().await?;
+            for (key, bytes) in &commits {
+                self.same(key, bytes.clone()).await?;
+            }
+            self.advance(&commits)?;
+        }
+        while let Some((key, bytes)) = self.tiles.front() {
+            self.same(key, Bytes::from(bytes.clone())).await?;
+            self.tiles.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Moves the head behind commits that are in the store.
+    fn advance(&mut self, commits: &[(String, Bytes)]) -> Result<(), Error> {
+        let (mut frontier, mut floor) = (self.frontier.clone(), self.floor.clone());
+        let (mut records, mut note) = (Vec::new(), self.note.clone());
+        for (key, bytes) in commits {
+            let proof = Proof::decode(bytes).map_err(|_| Error::Fork(key.clone()))?;
+            let record = Record::decode(&proof.extra).ok_or_else(|| Error::Fork(key.clone()))?;
+            frontier.push(leaf_hash(&proof.extra));
+            floor.through = floor.through.max(record.through);
+            records.push(proof.extra);
+            note = proof.note;
+        }
+        (floor.size, floor.root) = (frontier.size(), frontier.root());
+        self.state.write_floor(&floor)?;
+        (self.frontier, self.floor, self.note) = (frontier, floor, note);
+        for record in records {
+            self.tiles.extend(self.fringe.push(record));
+        }
+        self.pending = None;
+        // A left-over intent is known by its place, so failing to remove it does no harm.
+        Ok(self.state.remove_intent()?)
+    }
+
+    /// Creates an object, or finds it with the same bytes.
+    async fn same(&self, key: &str, bytes: Bytes) -> Result<(), Error> {
+        if self.store.create(key, bytes.clone()).await? == Put::Created {
+            return Ok(());
+        }
+        match self.store.read(key, bytes.len() as u64).await {
+            Ok(Some(found)) if found == bytes => Ok(()),
+            Ok(None) => Err(Error::Store(store::Error::Unavailable {
+                operation: "create",
+                key: key.to_owned(),
+                source: "it is being created by somebody, or is deleted".into(),
+            })),
+            Ok(_) | Err(store::Error::TooLarge { .. }) => Err(Error::Fork(key.to_owned())),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The first record that an intent commits.
+fn first_commit(intent: &Intent) -> Option<u64> {
+    intent.objects.iter().find_map(|(key, _)| commit_seq(key))
+}
+
+/// The head of a writer that kept its disk: where its floor is, with nothing of others behind it.
+async fn with_floor(
+    store: &dyn Store,
+    floor: &Floor,
+    intent: Option<&Intent>,
+) -> Result<u64, Error> {
+    let size = floor.size;
+    if let Some(last) = size.checked_sub(1)
+        && !recover::is_committed(store, last).await?
+    {
+        let found = recover::find_size(store).await?;
+        return Err(Error::Rollback { found, expected: size });
+    }
+    let commits = intent.filter(|intent| first_commit(intent) == Some(size));
+    let pending = commits.map_or(0, |intent| {
+        intent.objects.iter().filter(|(key, _)| key.starts_with(COMMITS)).count() as u64
+    });
+    if recover::is_committed(store, size + pending).await? {
+        return Err(Error::Fork(commit_key(size + pending)));
+    }
+    Ok(size)
+}
+
+/// The head of a writer without its disk: the last commit, unless anything says that there were
+/// more. A deletion marker makes an object look absent, and lets it be created again.
+async fn without_floor(store: &dyn Store, signer: &Signer) -> Result<u64, Error> {
+    let size = recover::find_size(store).await?;
+    let pointer = recover::read_pointer(store, &signer.verifier()).await?;
+    if let Some(pointer) = pointer.filter(|pointer| pointer.size > size) {
+        return Err(Error::Rollback { found: size, expected: pointer.size });
+    }
+    if !store.shadows(&commit_key(size)).await?.is_empty() {
+        return Err(Error::Rollback { found: size, expected: size + 1 });
+    }
+    Ok(size)
+}
+
+/// A random name for the numbers of one spool.
+fn new_spool_name() -> String {
+    use std::hash::{BuildHasher as _, RandomState};
+    let random = [RandomState::new().hash_one(1), RandomState::new().hash_one(2)];
+    text_of_bytes(&random.map(u64::to_le_bytes).concat())
+}
+
+impl From<segment::Error> for Error {
+    fn from(error: segment::Error) -> Error {
+        Error::Seal(std::io::Error::other(error))
+    }
+}

@@ -1,0 +1,339 @@
+//! `kubewitness archive`: keys, and an archive's contents for people.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use futures_util::StreamExt as _;
+use regex::bytes::Regex;
+use serde::Deserialize;
+
+use crate::archive::location;
+use crate::archive::note::{Signer, Verifier};
+use crate::archive::prove::{read_segment, records};
+use crate::archive::record::{Kind, Record};
+use crate::archive::recover::find_size;
+use crate::archive::seal::Item;
+use crate::archive::segment::{Line, read_lines};
+use crate::archive::store::Store;
+use crate::archive::writer::{Options, Writer};
+use crate::cli::verify::{block_on, key_of};
+use crate::cli::{Done, Error};
+use crate::clock;
+use crate::config::rules::chain;
+use crate::event::time::parse_us;
+use crate::report::escape::visible;
+
+/// Bytes of lines in one append.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// Subcommands of `archive`.
+#[derive(Debug, Subcommand)]
+pub enum Archive {
+    /// Make a log's key: the secret half to a file, the public half to standard output
+    Keygen(KeygenArgs),
+    /// Append old audit logs (JSON lines) to an archive
+    Append(AppendArgs),
+    /// List an archive's records
+    Ls(ReadArgs),
+    /// Print the lines of a record, as they came
+    Get(GetArgs),
+    /// Print the lines that match a regular expression
+    Grep(GrepArgs),
+}
+
+/// Arguments of `archive keygen`.
+#[derive(Debug, Args)]
+pub struct KeygenArgs {
+    /// The log's origin, such as audit.example.com/prod-eu1/cp-1; never used by a second log
+    pub origin: String,
+    /// Where the secret key goes; must not exist
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// Arguments of `archive append`.
+#[derive(Debug, Args)]
+pub struct AppendArgs {
+    /// The archive
+    pub archive: String,
+    /// Files of JSON lines, an event each
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// The log's secret key
+    #[arg(long, value_name = "FILE")]
+    pub key_file: PathBuf,
+    /// Where the writer keeps what it signed; one for each log, never shared
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// The cluster that the events are of
+    #[arg(long, default_value = "")]
+    pub cluster: String,
+    /// Lines in one record
+    #[arg(long, value_name = "N", default_value = "100000",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    pub lines_max: u64,
+}
+
+/// Which archive to read.
+#[derive(Debug, Args)]
+pub struct ReadArgs {
+    /// The archive
+    pub archive: String,
+    /// The log's public key, or a file that holds it
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+}
+
+/// Arguments of `archive get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// The archive
+    #[command(flatten)]
+    pub read: ReadArgs,
+    /// The record
+    pub record: u64,
+    /// One line of it, from 0; all when absent
+    pub line: Option<u64>,
+}
+
+/// Arguments of `archive grep`.
+#[derive(Debug, Args)]
+pub struct GrepArgs {
+    /// What to look for in the lines as they came
+    pub pattern: Regex,
+    /// The archive
+    #[command(flatten)]
+    pub read: ReadArgs,
+    /// Only segments with events from this time on (RFC 3339)
+    #[arg(long, value_parser = time)]
+    pub since: Option<i64>,
+    /// Only segments with events before this time (RFC 3339)
+    #[arg(long, value_parser = time)]
+    pub until: Option<i64>,
+    /// Print record and line before each line
+    #[arg(short = 'n', long)]
+    pub number: bool,
+}
+
+fn time(text: &str) -> Result<i64, String> {
+    parse_us(text.as_bytes()).ok_or_else(|| "not RFC 3339 (2026-11-22T00:00:00Z)".to_owned())
+}
+
+fn failed(error: impl std::error::Error) -> Error {
+    Error::Failed(chain(&error))
+}
+
+/// Runs a subcommand.
+///
+/// # Errors
+/// Wrong input; a store that cannot be used.
+pub fn run(command: Archive) -> Result<Done, Error> {
+    match command {
+        Archive::Keygen(args) => keygen(&args),
+        Archive::Append(args) => block_on(append(&args)),
+        Archive::Ls(args) => block_on(ls(&args)),
+        Archive::Get(args) => block_on(get(&args)),
+        Archive::Grep(args) => block_on(grep(&args)),
+    }
+}
+
+fn keygen(args: &KeygenArgs) -> Result<Done, Error> {
+    let mut seed = [0; 32];
+    crypto_box::aead::rand_core::RngCore::fill_bytes(&mut crypto_box::aead::OsRng, &mut seed);
+    let signer = Signer::new(&args.origin, &seed).map_err(|error| Error::Input(chain(&error)))?;
+    let mut options = fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600);
+    let at = |error: std::io::Error| Error::Input(format!("{}: {error}", args.output.display()));
+    let mut file = options.open(&args.output).map_err(at)?;
+    writeln!(file, "{}", signer.secret_text()).and_then(|()| file.sync_all()).map_err(at)?;
+    println!("{}", signer.verifier());
+    Ok(Done::Fine)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Timed<'l> {
+    #[serde(borrow)]
+    stage_timestamp: Option<&'l str>,
+    #[serde(borrow)]
+    request_received_timestamp: Option<&'l str>,
+}
+
+fn time_of(line: &[u8], before: i64) -> i64 {
+    let timed: Option<Timed<'_>> = serde_json::from_slice(line).ok();
+    let text = timed.and_then(|timed| timed.stage_timestamp.or(timed.request_received_timestamp));
+    text.and_then(|text| parse_us(text.as_bytes())).unwrap_or(before)
+}
+
+async fn append(args: &AppendArgs) -> Result<Done, Error> {
+    let secret = fs::read_to_string(&args.key_file);
+    let secret = secret.map_err(|e| Error::Input(format!("{}: {e}", args.key_file.display())))?;
+    let signer = Signer::parse(&secret)
+        .map_err(|error| Error::Input(format!("{}: {error}", args.key_file.display())))?;
+    let store = location::open(&args.archive).map_err(|error| Error::Input(chain(&error)))?;
+    let options = Options::default();
+    let opened = Writer::open(store, signer, &args.state_dir, options, clock::now_us());
+    let mut writer = opened.await.map_err(failed)?;
+    let (mut lines, mut bytes, mut total) = (Vec::new(), 0, 0u64);
+    for path in &args.files {
+        let at = |error: std::io::Error| Error::Input(format!("{}: {error}", path.display()));
+        let mut reader = BufReader::new(fs::File::open(path).map_err(at)?);
+        for number in 1u64.. {
+            let mut line = Vec::new();
+            if reader.read_until(b'\n', &mut line).map_err(at)? == 0 {
+                break;
+            }
+            line.pop_if(|last| *last == b'\n');
+            bytes += line.len();
+            total += 1;
+            lines.push((line, format!("{}:{number}", label(path))));
+            if bytes >= BATCH_BYTES_MAX || lines.len() as u64 >= args.lines_max {
+                write(&mut writer, &args.cluster, &lines).await?;
+                lines.clear();
+                bytes = 0;
+            }
+        }
+    }
+    write(&mut writer, &args.cluster, &lines).await?;
+    writer.publish(clock::now_us()).await.map_err(failed)?;
+    println!("{total} lines appended, {} records in all", writer.size());
+    Ok(Done::Fine)
+}
+
+fn label(path: &Path) -> String {
+    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+async fn write(
+    writer: &mut Writer,
+    cluster: &str,
+    lines: &[(Vec<u8>, String)],
+) -> Result<(), Error> {
+    let (now_us, through) = (clock::now_us(), writer.through());
+    let mut time_us = 0;
+    let items = (through + 1..).zip(lines).map(|(seq, (raw, position))| {
+        time_us = time_of(raw, time_us);
+        let (source, flags, received_us) = ("append", 0, now_us);
+        let line = Line { raw, seq, time_us, received_us, flags, source, position };
+        Item { kind: Kind::Events, cluster, line }
+    });
+    let items: Vec<Item<'_>> = items.collect();
+    let last = through + items.len() as u64;
+    writer.append(&items, last, now_us).await.map(drop).map_err(failed)
+}
+
+/// Opens an archive for reading.
+async fn opened(args: &ReadArgs) -> Result<(Arc<dyn Store>, Verifier), Error> {
+    let store = location::open(&args.archive).map_err(|error| Error::Input(chain(&error)))?;
+    let key = key_of(args.key.as_deref(), &*store, &args.archive).await?;
+    Ok((store, key))
+}
+
+/// Hands every line of the wanted records to `visit`, in the log's order. Commits are proven;
+/// objects are not: that is what `verify` is for.
+pub(crate) async fn scan(
+    store: &Arc<dyn Store>,
+    key: &Verifier,
+    kind: Option<Kind>,
+    is_wanted: impl Fn(&Record) -> bool,
+    mut visit: impl FnMut(&Record, u64, &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let size = find_size(&**store).await.map_err(failed)?;
+    let mut records = pin!(records(&**store, key, 0..size));
+    while let Some(commit) = records.next().await {
+        let record = commit.map_err(failed)?.record;
+        let is_kind = kind.is_none_or(|kind| kind == record.kind);
+        let Some(segment) = record.segment.clone().filter(|_| is_kind) else { continue };
+        if !is_wanted(&record) {
+            continue;
+        }
+        let object = read_segment(&**store, &segment).await.map_err(failed)?;
+        let mut outcome = Ok(());
+        read_lines(&object, segment.raw_size, |index, line| {
+            outcome = visit(&record, index, line);
+            outcome.is_ok()
+        })
+        .map_err(|error| Error::Failed(format!("{}: {error}", segment.object)))?;
+        outcome?;
+    }
+    Ok(())
+}
+
+async fn ls(args: &ReadArgs) -> Result<Done, Error> {
+    let (store, key) = opened(args).await?;
+    let size = find_size(&*store).await.map_err(failed)?;
+    let mut records = pin!(records(&*store, &key, 0..size));
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "RECORD\tKIND\tSEALED\tLINES\tBYTES\tFROM\tTO\tOBJECT")?;
+    while let Some(commit) = records.next().await {
+        let record = commit.map_err(failed)?.record;
+        let (seq, kind, sealed) = (record.seq, record.kind.name(), record.sealed_at);
+        let rest = match &record.segment {
+            Some(it) => {
+                format!("{}\t{}\t{}\t{}\t{}", it.count, it.size, it.t_min, it.t_max, it.object)
+            }
+            None => {
+                let says: Vec<_> =
+                    record.says.iter().map(|(name, it)| format!("{name}={it}")).collect();
+                format!("-\t-\t-\t-\t{}", says.join(" "))
+            }
+        };
+        let rest: Vec<_> = rest.split('\t').map(visible).collect();
+        writeln!(out, "{seq}\t{kind}\t{}\t{}", visible(&sealed), rest.join("\t"))?;
+    }
+    Ok(Done::Fine)
+}
+
+async fn get(args: &GetArgs) -> Result<Done, Error> {
+    let (store, key) = opened(&args.read).await?;
+    let mut found = false;
+    let mut out = std::io::stdout().lock();
+    scan(
+        &store,
+        &key,
+        None,
+        |record| record.seq == args.record,
+        |_, index, line| {
+            if args.line.is_none_or(|wanted| wanted == index) {
+                found = true;
+                out.write_all(&[line, b"\n"].concat())?;
+            }
+            Ok(())
+        },
+    )
+    .await?;
+    if !found {
+        return Err(Error::Input(format!("record {} has no such line", args.record)));
+    }
+    Ok(Done::Fine)
+}
+
+async fn grep(args: &GrepArgs) -> Result<Done, Error> {
+    let (store, key) = opened(&args.read).await?;
+    let mut out = std::io::stdout().lock();
+    let is_wanted = |record: &Record| {
+        let segment = record.segment.as_ref();
+        let at = |text: &String| parse_us(text.as_bytes());
+        let (from, to) =
+            (segment.and_then(|it| at(&it.t_min)), segment.and_then(|it| at(&it.t_max)));
+        args.since.is_none_or(|since| to.is_none_or(|to| to >= since))
+            && args.until.is_none_or(|until| from.is_none_or(|from| from < until))
+    };
+    let mut found = false;
+    scan(&store, &key, None, is_wanted, |record, index, line| {
+        if args.pattern.is_match(line) {
+            found = true;
+            if args.number {
+                write!(out, "{}:{index}\t", record.seq)?;
+            }
+            out.write_all(&[line, b"\n"].concat())?;
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(if found { Done::Fine } else { Done::Failed })
+}
