@@ -68,6 +68,7 @@ pub struct Config {
 /// Where events come from.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there are a few of them, read once")]
 pub enum Source {
     /// The log backend's file and its rotated siblings.
     Log(log::config::Config),

@@ -261,6 +261,7 @@ pub trait Sink: Send {
 }
 
 /// Any sink that can be configured.
+#[expect(clippy::large_enum_variant, reason = "there are a few of them, and they stay in place")]
 pub enum AnySink {
     /// Lines in a file.
     File(file::File),

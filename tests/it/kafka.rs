@@ -283,8 +283,8 @@ async fn outage(server: &std::path::Path) {
         (0..20_000).map(|n| RAW.replace("AUDIT", &format!("{marker}-{n}"))).collect();
     let items: Vec<Item<'_>> = raws.iter().zip(1..).map(|(raw, seq)| event(seq, raw)).collect();
     let mut lake = frame(json!({}));
-    let (mut waits, mut chunks) = (0, items.chunks(2_000).enumerate());
-    while let Some((number, chunk)) = chunks.next() {
+    let mut waits = 0;
+    for (number, chunk) in items.chunks(2_000).enumerate() {
         if number == 3 {
             run("kill");
             // It goes on while the sink tries.
