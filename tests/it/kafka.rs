@@ -1,5 +1,5 @@
-//! The Kafka sink and source against Apache Kafka itself: where `tests/servers/kafka.sh start` has started
-//! one and `KUBEWITNESS_TEST_KAFKA` names its directory; without it there is nothing to test.
+//! The Kafka sink and source against Apache Kafka itself: where `tests/servers/kafka.sh start` has
+//! started one and `KUBEWITNESS_TEST_KAFKA` names its directory; without it nothing is tested.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Sinks against real servers: each is tested where its script in tests/servers has started it and
 //! a variable names it; without them there is nothing to test.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kubewitness::sinks::config::Config;
@@ -33,6 +33,24 @@ async fn send(frame: &mut Frame, alerts: &[String]) {
     let mut load = frame.load_items(items);
     frame.send(&mut load).await.unwrap();
     assert_eq!(load.dead_letters("s", 0), []);
+}
+
+/// What rsyslog wrote of these alerts: it has read everything, and writes in its own time.
+async fn received(dir: &Path, expected: &[String]) -> Vec<Value> {
+    let mut found: Vec<Value> = Vec::new();
+    for _ in 0..100 {
+        let text = std::fs::read_to_string(dir.join("received")).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let is_ours = |line: &Value| {
+            expected.iter().any(|id| line["data"].as_str().is_some_and(|data| data.contains(id)))
+        };
+        found = lines.filter(is_ours).collect();
+        if found.len() >= expected.len() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    found
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,20 +101,7 @@ async fn syslog_against_rsyslog() {
     expected.push(format!("{id:032x}"));
     send(&mut with(json!({})), &[long]).await;
 
-    // The receiver has read everything; it writes in its own time.
-    let mut found: Vec<Value> = Vec::new();
-    for _ in 0..100 {
-        let text = std::fs::read_to_string(dir.join("received")).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let is_ours = |line: &Value| {
-            expected.iter().any(|id| line["data"].as_str().is_some_and(|data| data.contains(id)))
-        };
-        found = lines.filter(is_ours).collect();
-        if found.len() >= expected.len() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let found = received(&dir, &expected).await;
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (line, id) in found.iter().zip(&expected) {
         assert!(line["data"].as_str().unwrap().contains(id.as_str()), "{line}");
