@@ -18,11 +18,14 @@ use crate::ingest::log::disk::{Disk, Stat};
 use crate::ingest::log::family::{Family, OPEN_FILES_MAX};
 use crate::ingest::log::findings::{Findings, spelled};
 use crate::ingest::log::name::{LogName, Rank, unpacked};
-use crate::ingest::log::segment::{Segment, fits_before};
+use crate::ingest::log::segment::{Segment, fits_before, is_packed};
 
 /// A file that so many scans in a row did not find is gone: a scan can miss one that is being
 /// renamed.
 const MISSING_SCANS: u32 = 2;
+
+/// What compressing nothing takes at most.
+const EMPTY_GZIP_BYTES_MAX: u64 = 48;
 
 /// A file in the directory, or the better of two that are one (`x.log` and `x.log.gz`).
 struct Entry {
@@ -62,7 +65,7 @@ struct Probe {
 
 impl Probe {
     fn open(disk: &dyn Disk, entry: &Entry) -> io::Result<Probe> {
-        let mut content = Content::of(disk.open(&entry.path)?)?;
+        let mut content = Content::of(disk.open(&entry.path)?, is_packed(&entry.path))?;
         let mut head = vec![0; ANCHOR_BYTES_MAX];
         let length = content.read_at(&mut head, 0)?;
         head.truncate(length);
@@ -72,12 +75,15 @@ impl Probe {
 
     /// Whether this is the segment's file, or a copy of it, at least up to its position.
     fn fits(&mut self, segment: &Segment, is_same_name: bool) -> io::Result<bool> {
-        if segment.head.length == 0 {
-            let is_same = is_same_name || self.stat.is_same_file(&segment.stat);
-            return Ok(segment.read.offset == 0 && is_same);
-        }
         if !segment.head.fits_head(&self.head) {
             return Ok(false);
+        }
+        let head = &self.head[..segment.head.length as usize];
+        let has_line = head.len() == ANCHOR_BYTES_MAX || head.contains(&b'\n');
+        let is_weak = !has_line && (head.is_empty() || !segment.is_replaced);
+        if segment.read.offset == 0 && is_weak {
+            // The beginning of a line is the same in every log.
+            return Ok(is_same_name || self.stat.is_same_file(&segment.stat));
         }
         let is_whole = |length: Option<u32>| length == Some(segment.read.offset as u32);
         if segment.is_finished && is_whole(self.content.claimed_length()?) {
@@ -156,9 +162,10 @@ impl Family {
             let entry = Entry { path, rank, plain: plain.clone(), stat };
             // The log backend compresses in place and unlinks the plain file when the compressed
             // one is complete: while both exist the plain one is the whole one.
-            let is_better = entries.get(&plain).is_none_or(|twin| match is_packed {
-                true => twin.stat.size == 0,
-                false => stat.size > 0,
+            let is_better = entries.get(&plain).is_none_or(|twin| {
+                let (whole, copy) =
+                    if is_packed { (&twin.stat, &stat) } else { (&stat, &twin.stat) };
+                is_packed == (whole.size == 0 && copy.size > EMPTY_GZIP_BYTES_MAX)
             });
             if is_better {
                 entries.insert(plain, entry);

@@ -210,7 +210,7 @@ impl Segment {
     pub(crate) fn is_packed(&self) -> bool {
         match &self.content {
             Some(content) => content.is_packed(),
-            None => self.path.extension().is_some_and(|end| end == "gz" || end == "zst"),
+            None => is_packed(&self.path),
         }
     }
 
@@ -222,7 +222,7 @@ impl Segment {
     /// Opens the file at its path.
     pub(crate) fn open(&mut self, disk: &dyn Disk) -> io::Result<()> {
         if self.content.is_none() {
-            let content = Content::of(disk.open(&self.path)?)?;
+            let content = Content::of(disk.open(&self.path)?, is_packed(&self.path))?;
             let stat = content.stat()?;
             if !stat.is_same_file(&self.name_stat) {
                 // Renamed in between; the next scan tells what is what.
@@ -242,7 +242,7 @@ impl Segment {
 
     /// Looks at the open file.
     pub(crate) fn look(&mut self, now: Duration) -> io::Result<Look> {
-        let Some(content) = &self.content else { return Ok(Look::Same) };
+        let Some(content) = &mut self.content else { return Ok(Look::Same) };
         let stat = content.stat()?;
         let before = std::mem::replace(&mut self.stat, stat);
         if stat.is_unchanged(&before) {
@@ -252,12 +252,16 @@ impl Segment {
         self.quiet_looks = 0;
         self.changed_at = now;
         if content.is_packed() {
-            return Ok(Look::Same);
+            // It is in the making, or was made anew; where we are in it will show.
+            content.restart();
+            self.cutter = Cutter::default();
+            return Ok(Look::Grown);
         }
         if stat.size < self.read.offset || !self.is_as_read()? {
             self.stat.size = before.size;
             return Ok(Look::Replaced);
         }
+        self.refresh_head()?;
         Ok(match stat.size.cmp(&before.size) {
             std::cmp::Ordering::Less => Look::Shrunk(before.size - stat.size),
             std::cmp::Ordering::Equal => Look::Same,
@@ -361,6 +365,11 @@ impl Segment {
         self.is_finished = self.rank != Rank::Live;
         Ok(())
     }
+}
+
+/// Whether the path is named as a compressed file's.
+pub(crate) fn is_packed(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "gz" || end == "zst")
 }
 
 /// Whether the bytes before `end` are the anchor's.

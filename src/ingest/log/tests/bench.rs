@@ -222,6 +222,14 @@ impl Bench {
         }
     }
 
+    /// Which file each record came from, for messages.
+    pub(crate) fn origins(&self) -> String {
+        let origins = self.records.iter();
+        let origins =
+            origins.map(|(file, line, record)| format!("{} {file}:{line}", token(record)));
+        origins.collect::<Vec<String>>().join("\n")
+    }
+
     pub(crate) fn tokens(&self) -> String {
         let tokens: Vec<String> = self
             .records
