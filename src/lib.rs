@@ -3,6 +3,8 @@
 pub mod clock;
 pub mod units;
 pub mod telemetry;
+pub mod secret;
+pub mod kafka;
 pub mod event;
 pub mod ingest;
 pub mod rule;
