@@ -156,8 +156,9 @@ impl S3 {
     /// The id of a key's first version.
     pub(crate) async fn oldest(&self, key: &str) -> Result<Option<String>, Error> {
         let versions = self.versions(key).await?;
-        let mine = versions.into_iter().filter(|it| it.key == key && !it.is_deletion);
-        Ok(mine.last().map(|version| version.id))
+        let mut oldest_first = versions.into_iter().rev();
+        let oldest = oldest_first.find(|it| it.key == key && !it.is_deletion);
+        Ok(oldest.map(|version| version.id))
     }
 
     /// Keys with more than one version, or a deletion over them.
