@@ -180,7 +180,7 @@ impl Run<'_> {
         let position = self.events.to_string();
         let mut bytes = Vec::new();
         let place = ("test", position.as_str());
-        sighting::pack(self.engine, event, &matched, place, &mut self.scratch, &mut bytes);
+        sighting::pack(self.engine, (event, event), &matched, place, &mut self.scratch, &mut bytes);
         let mut sighting = Sighting::default();
         sighting.unpack(&bytes, time_us.unwrap_or_default()).expect("what was packed is unpacked");
         let found = &mut self.found;

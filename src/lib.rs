@@ -1,6 +1,8 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod clock;
+pub mod units;
+pub mod telemetry;
 pub mod event;
 pub mod ingest;
 pub mod rule;
@@ -8,9 +10,15 @@ pub mod engine;
 pub mod alert;
 pub mod spool;
 pub mod record;
+pub mod sinks;
 pub mod archive;
 pub mod cases;
 pub mod coverage;
 pub mod report;
 pub mod replay;
+pub mod pipeline;
+pub mod config;
+pub mod admin;
+pub mod probe;
+pub mod certs;
 pub mod cli;

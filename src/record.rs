@@ -7,11 +7,13 @@
 //! ALERT       the alert's native JSON (contract.md), one object without a line end
 //! MATCH       u8 version │ i64 time_us │ a packed sighting
 //! CHECKPOINT  u8 version │ u16 len, source │ u16 len, key │ value (the rest)
-//! RULES       u8 version │ hash of the rule set that judges what follows (the rest)
+//! RULES       u8 version │ table of the rule set that judges what follows (postcard: RuleTable)
 //! TIME        u8 version │ i64 time_us: nothing arrived, and time went on to here
 //! NOTICE      JSON object {kind, time, source, subject, text, lost_bytes}
 //! ```
 //! Integers are little-endian. In a batch an event stands before the records that it caused.
+
+use crate::engine::table::RuleTable;
 
 /// Kinds of records, as the spool's one byte.
 pub mod kind {
@@ -122,6 +124,42 @@ impl<'r> StoredCheckpoint<'r> {
         let (source, key) = (text(&mut rest)?, text(&mut rest)?);
         Some(StoredCheckpoint { source, key, value: rest })
     }
+}
+
+/// Writes a MATCH record's payload.
+pub fn encode_match(time_us: i64, sighting: &[u8], bytes: &mut Vec<u8>) {
+    bytes.push(VERSION);
+    bytes.extend_from_slice(&time_us.to_le_bytes());
+    bytes.extend_from_slice(sighting);
+}
+
+/// The time and the packed sighting of a MATCH record; `None` when the bytes are none.
+pub fn decode_match(bytes: &[u8]) -> Option<(i64, &[u8])> {
+    let mut rest = versioned(bytes)?;
+    let time_us = i64::from_le_bytes(array(&mut rest)?);
+    Some((time_us, rest))
+}
+
+/// Writes a TIME record's payload.
+pub fn encode_time(time_us: i64, bytes: &mut Vec<u8>) {
+    bytes.push(VERSION);
+    bytes.extend_from_slice(&time_us.to_le_bytes());
+}
+
+/// The time of a TIME record; `None` when the bytes are none.
+pub fn decode_time(bytes: &[u8]) -> Option<i64> {
+    let mut rest = versioned(bytes)?;
+    Some(i64::from_le_bytes(array(&mut rest)?))
+}
+
+/// A RULES record's payload.
+pub fn encode_rules(table: &RuleTable) -> Vec<u8> {
+    postcard::to_extend(table, vec![VERSION]).expect("a table of texts can be written")
+}
+
+/// The table of a RULES record; `None` when the bytes are none.
+pub fn decode_rules(bytes: &[u8]) -> Option<RuleTable> {
+    postcard::from_bytes(versioned(bytes)?).ok()
 }
 
 fn versioned(bytes: &[u8]) -> Option<&[u8]> {

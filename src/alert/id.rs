@@ -10,6 +10,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// What tells one request from another, the same at all its stages. Never the audit id alone, which
@@ -31,7 +32,7 @@ pub struct RequestParts<'a> {
 }
 
 /// The identity of one request.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestKey(pub [u8; 16]);
 
 impl RequestKey {

@@ -110,6 +110,8 @@ fn read_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Level, D::Er
 pub enum RuleSource {
     /// A Sigma detection or correlation.
     Sigma,
+    /// Built in: what is wrong with the audit trail itself.
+    Builtin,
 }
 
 /// Who made a request.

@@ -3,6 +3,8 @@
 //! Pure, and the same live and in replay: what is raised depends on the observations and their
 //! order.
 
+pub mod state;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -40,7 +42,7 @@ pub struct Raiser {
 }
 
 /// What a correlation keeps of an event until it fires.
-#[derive(Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Trace {
     request_key: RequestKey,
     time_us: i64,

@@ -11,8 +11,11 @@
 //! feed: u32 correlation │ u32 member │ u64 key │ u64 value │ u8 flags │ f64 number
 //!       u8 labels { str field │ str value } │ u8 parents { feed }
 //! ```
-//! Integers are little-endian, `str` and `bytes` are a u32 length and the bytes. It is read back by
-//! the run that wrote it and kept nowhere longer.
+//! Integers are little-endian, `str` and `bytes` are a u32 length and the bytes. Detections and
+//! correlations are positions in the rule set that made it: whoever keeps a sighting longer than
+//! the run keeps that set's table beside it.
+
+use serde::{Deserialize, Serialize};
 
 use crate::alert::Reason;
 use crate::alert::context::request_key;
@@ -20,11 +23,11 @@ use crate::alert::id::RequestKey;
 use crate::engine::correlate::Feed;
 use crate::engine::values::Subject;
 use crate::engine::{Engine, Scratch};
-use crate::event::redact::redact_field;
+use crate::event::redact::redact_text;
 use crate::event::{Event, Slot};
 
 /// A packed event with its matches, spelled out again.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sighting {
     /// Event time in microseconds since the epoch.
     pub time_us: i64,
@@ -45,7 +48,7 @@ pub struct Sighting {
 }
 
 /// One detection that matched.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Match {
     /// The detection's position in the engine.
     pub detection: u32,
@@ -56,7 +59,7 @@ pub struct Match {
 }
 
 /// An audit stage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
     /// The event was cut before its stage, or names another one.
     #[default]
@@ -104,10 +107,10 @@ pub const AUDIT_ID_CHARS_MAX: usize = 4_096;
 pub const EVENT_BYTES_MAX: usize = 256 << 10;
 
 /// Packs an event with the detections that `Engine::evaluate` just found with this scratch, behind
-/// what `bytes` holds.
+/// what `bytes` holds. `shown` is what alerts are made of: the event itself, or a redacted copy.
 pub fn pack(
     engine: &Engine,
-    event: &Event<'_>,
+    (event, shown): (&Event<'_>, &Event<'_>),
     matched: &[u32],
     (cluster, position): (&str, &str),
     scratch: &mut Scratch,
@@ -115,12 +118,12 @@ pub fn pack(
 ) {
     bytes.push(Stage::of(event) as u8);
     bytes.extend_from_slice(&request_key(event, cluster).0);
-    let audit_id = event.text(Slot::AuditId).unwrap_or_default();
+    let audit_id = shown.text(Slot::AuditId).unwrap_or_default();
     let cut = audit_id.char_indices().nth(AUDIT_ID_CHARS_MAX).map_or(audit_id.len(), |(at, _)| at);
     put(bytes, &audit_id.as_bytes()[..cut]);
     put(bytes, cluster.as_bytes());
     put(bytes, position.as_bytes());
-    put_event(bytes, event);
+    put_event(bytes, shown);
     bytes.extend_from_slice(&(matched.len() as u16).to_le_bytes());
     let subject = Subject::Audit(event);
     for &detection in matched.iter().take(usize::from(u16::MAX)) {
@@ -134,7 +137,7 @@ pub fn pack(
         let resource = event.text(Slot::Resource).unwrap_or_default();
         for reason in reasons {
             put(bytes, reason.field.as_bytes());
-            put(bytes, redact_field(&reason.field, &resource, &reason.value).as_bytes());
+            put(bytes, scratch.redact(&reason.field, &resource, &reason.value).as_bytes());
             put(bytes, reason.matched.as_bytes());
         }
         put_feeds(bytes, &engine.feeds(detection, subject, cluster, scratch));
@@ -181,7 +184,7 @@ fn put_feeds(bytes: &mut Vec<u8>, feeds: &[Feed]) {
         bytes.push(feed.labels.len() as u8);
         for (field, value) in &feed.labels {
             put(bytes, field.as_bytes());
-            put(bytes, value.as_bytes());
+            put(bytes, redact_text(value).as_bytes());
         }
         put_feeds(bytes, &feed.parents);
     }

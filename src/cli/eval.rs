@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::cli::load::{chain, listed};
 use crate::cli::rules::read_input;
 use crate::cli::{Done, Error};
+use crate::config::rules::{chain, listed};
 use crate::engine::Engine;
 use crate::engine::correlate::{Correlator, Fired, Limits};
 use crate::engine::field::Shape;

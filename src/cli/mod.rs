@@ -5,6 +5,13 @@ pub mod eval;
 pub mod replay;
 pub mod rules;
 pub mod load;
+pub mod certs;
+pub mod check;
+pub mod letters;
+pub mod probe;
+pub mod reload;
+pub mod run;
+pub mod spool;
 pub mod archive;
 pub mod prove;
 pub mod verify;
@@ -67,6 +74,18 @@ enum Command {
     /// Work with detection rules
     #[command(subcommand)]
     Rules(rules::Rules),
+    /// Receive events, find attacks, ship alerts and events
+    Run(run::RunArgs),
+    /// Look whether `run` would work, without changing anything
+    Check(check::CheckArgs),
+    /// Look into a spool
+    #[command(subcommand)]
+    Spool(spool::Spool),
+    /// Ask an API server of yours what it tells strangers, and whether the audit trail shows it
+    Probe(probe::ProbeArgs),
+    /// Make certificates and keys
+    #[command(subcommand)]
+    Certs(certs::Certs),
     /// Verify an archive: every byte proven, or what is missing or changed
     Verify(Box<verify::VerifyArgs>),
     /// Prove one event of an archive with two small files
@@ -79,10 +98,17 @@ enum Command {
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    // The one provider of cryptography; whoever makes a TLS client or server finds it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let done = match cli.command {
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Rules(command) => rules::run(command),
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Spool(command) => spool::run(command),
+        Command::Probe(args) => probe::run(&args),
+        Command::Certs(command) => certs::run(command),
         Command::Verify(args) => verify::run(&args),
         Command::Prove(args) => prove::run(&args),
         Command::Archive(command) => archive::run(command),

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use clap::Subcommand;
 
 use crate::cases;
-use crate::cli::load::{RuleArgs, chain, counted, listed};
+use crate::cli::load::{RuleArgs, counted};
 use crate::cli::{Done, Error, eval};
+use crate::config::rules::{chain, listed};
 use crate::coverage;
 use crate::engine::Engine;
 use crate::engine::values::Subject;

@@ -6,6 +6,8 @@
 //! fires, and the same key stays quiet for one timespan. Everything is bounded ([`Limits`]) and
 //! every eviction is counted.
 
+pub mod state;
+
 use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
@@ -37,7 +39,7 @@ impl Default for Limits {
 }
 
 /// A match on its way into a correlation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Feed {
     /// Index of the correlation.
     pub correlation: u32,

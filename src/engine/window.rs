@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// One match inside a window.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mark<E> {
     /// Event time, microseconds since the epoch.
     pub time_us: i64,
@@ -18,7 +20,7 @@ pub struct Mark<E> {
 }
 
 /// Matches of one key in order of time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Window<E> {
     marks: VecDeque<Mark<E>>,
     /// How many matches of each rule there are.
@@ -61,6 +63,22 @@ impl<E> Window<E> {
         let surplus = self.marks.len().saturating_sub(marks_max);
         (0..surplus).for_each(|_| self.remove(0));
         surplus as u64
+    }
+
+    /// The same window with other evidence.
+    pub fn map<F>(&self, evidence: &mut impl FnMut(&E) -> F) -> Window<F> {
+        let marks = self.marks.iter().map(|mark| Mark {
+            time_us: mark.time_us,
+            member: mark.member,
+            value: mark.value,
+            number: mark.number,
+            evidence: evidence(&mark.evidence),
+        });
+        Window {
+            marks: marks.collect(),
+            members: self.members.clone(),
+            quiet_until_us: self.quiet_until_us,
+        }
     }
 
     fn remove(&mut self, index: usize) {

@@ -3,6 +3,11 @@
 //! A line of the log backend carries both keys, an item of a webhook's EventList carries neither,
 //! and otherwise they are equal byte for byte. The audit id is no identity: clients choose it.
 
+use std::borrow::Cow;
+use std::hash::Hasher as _;
+
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
+
 use crate::event::json::{skip_blank, skip_string, skip_value};
 
 /// How kube-apiserver begins every line of the log backend.
@@ -16,6 +21,35 @@ const ITEM_START: &[u8] = br#"{"level":"#;
 /// Bytes as kube-apiserver writes them are hashed as they are. Whatever wrote them again (blanks
 /// between tokens, other escapes) is brought to one form first.
 pub fn fingerprint(raw: &[u8], seed: u64) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(&identity(raw), seed)
+}
+
+/// The same for events that are kept: 128 bits of a hash that nobody without the key can make
+/// collide, over the event, its cluster and its time. `distinction` is what else tells two events
+/// apart where they carry no time.
+pub fn duplicate_key(
+    raw: &[u8],
+    cluster: &str,
+    time_us: Option<i64>,
+    distinction: &str,
+    key: &[u8; 16],
+) -> [u8; 16] {
+    let mut hasher = SipHasher13::new_with_key(key);
+    hasher.write_u64(cluster.len() as u64);
+    hasher.write(cluster.as_bytes());
+    match time_us {
+        Some(time_us) => hasher.write_i64(time_us),
+        None => {
+            hasher.write_u64(distinction.len() as u64);
+            hasher.write(distinction.as_bytes());
+        }
+    }
+    hasher.write(&identity(raw));
+    hasher.finish128().as_bytes()
+}
+
+/// The bytes that copies of an event have in common.
+fn identity(raw: &[u8]) -> Cow<'_, [u8]> {
     let raw = raw.trim_ascii();
     let rest = match raw.strip_prefix(LINE_START) {
         Some(rest) => rest,
@@ -24,9 +58,9 @@ pub fn fingerprint(raw: &[u8], seed: u64) -> u64 {
     };
     let is_plain = memchr::memmem::find(rest, br"\u").is_none();
     if rest.first() == Some(&b'"') && !rest.starts_with(br#""level": "#) && is_plain {
-        return xxhash_rust::xxh3::xxh3_64_with_seed(rest, seed);
+        return Cow::Borrowed(rest);
     }
-    xxhash_rust::xxh3::xxh3_64_with_seed(&normalised(raw), seed)
+    Cow::Owned(normalised(raw))
 }
 
 /// The members but `kind` and `apiVersion`, in their order, without blanks between tokens and with

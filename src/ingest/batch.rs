@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::oneshot;
 
+use crate::clock;
 use crate::ingest::chunk::Chunk;
+use crate::ingest::intake::Held;
 
 /// Whole records of one source, in their order, on their way to the spool.
 #[derive(Debug)]
@@ -30,6 +32,33 @@ pub struct Batch {
     pub stalled: Option<Stalled>,
     /// Told once: durable, or refused.
     pub done: oneshot::Sender<Result<Receipt, Refused>>,
+    /// The batch's share of the bytes under way; set by the intake, kept by whoever takes the
+    /// batch until he has answered it.
+    pub held: Held,
+}
+
+/// How a source learns what became of a batch. An error of the channel means that nobody will
+/// answer: the same as [`Refused::Closed`].
+pub type Answer = oneshot::Receiver<Result<Receipt, Refused>>;
+
+impl Batch {
+    /// A batch that arrived now, of records alone; the other fields are the caller's to set.
+    pub fn new(source: &str, label: &str, chunk: Chunk) -> (Batch, Answer) {
+        let (done, answer) = oneshot::channel();
+        let batch = Batch {
+            source: source.into(),
+            cluster: None,
+            label: label.into(),
+            chunk,
+            checkpoints: Vec::new(),
+            notices: Vec::new(),
+            received_us: clock::now_us(),
+            stalled: None,
+            done,
+            held: Held::default(),
+        };
+        (batch, answer)
+    }
 }
 
 /// Whether a source has had a batch refused and not yet begun again.

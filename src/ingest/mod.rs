@@ -6,8 +6,11 @@ pub mod marker;
 pub mod discover;
 pub mod chunk;
 pub mod batch;
+pub mod intake;
 pub mod documents;
 pub mod replay;
+pub mod log;
+pub mod webhook;
 
 use std::path::PathBuf;
 

@@ -147,7 +147,7 @@ impl Matching<'_> {
             let cluster = self.cluster.or(context.cluster).unwrap_or_default();
             let place = (cluster, position.as_str());
             let payload = &mut self.outcome.payload;
-            sighting::pack(self.engine, event, &matched, place, self.scratch, payload);
+            sighting::pack(self.engine, (event, event), &matched, place, self.scratch, payload);
         }
         self.outcome.entries.push(Entry {
             time_us,
@@ -159,7 +159,7 @@ impl Matching<'_> {
 }
 
 /// `file:line`, with the item where a line or document holds several events.
-fn position(name: &str, record: &Record<'_>, ordinal: u32) -> String {
+pub fn position(name: &str, record: &Record<'_>, ordinal: u32) -> String {
     match (record.item, ordinal) {
         (Some(item), 0) => format!("{name}:{}#{item}", record.line),
         (Some(item), ordinal) => format!("{name}:{}#{item}.{ordinal}", record.line),

@@ -9,7 +9,20 @@ use std::sync::Arc;
 use crate::rule::{Body, Rule, RuleSet};
 
 /// A pack, smallest first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    clap::ValueEnum,
+    serde::Deserialize,
+    serde::Serialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Pack {
     /// Only what hardly ever is a false alarm.
     Minimal,

@@ -71,13 +71,23 @@ impl Spool {
         options.check()?;
         Disk::Real.create_dir(dir).map_err(|e| Error::io("create", dir, e))?;
         let lock = lock(dir)?;
-        let (writer, recovery, opened) = open(Disk::Real, dir, options, Some(lock))?;
+        Spool::open_on(Disk::Real, dir, options, Some(lock))
+    }
+
+    /// Opens a spool on a disk that a test may simulate, and starts its writer.
+    pub(crate) fn open_on(
+        disk: Disk,
+        dir: &Path,
+        options: Options,
+        lock: Option<std::fs::File>,
+    ) -> Result<(Spool, Recovery), Error> {
+        let (writer, recovery, opened) = open(disk, dir, options, lock)?;
         let Opened { catalog, counts, durable, dead_letters } = opened;
         let limits = &catalog.options;
-        let (appender, messages) = Appender::new(limits.waiting_bytes_max, limits.batch_bytes_max);
+        let (appender, receiver) = Appender::new(limits.waiting_bytes_max, limits.batch_bytes_max);
         let thread = std::thread::Builder::new()
             .name("spool-writer".to_owned())
-            .spawn(move || run(writer, messages))
+            .spawn(move || run(writer, receiver))
             .map_err(|e| Error::io("start the writer of", dir, e))?;
         let thread = Some(thread);
         Ok((Spool { catalog, counts, appender, durable, dead_letters, thread }, recovery))

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::spool::dead_letter::{DeadLetters, StoredLetter};
 use crate::spool::disk::Disk;
+use crate::spool::reader::Record;
 use crate::spool::recover::{Sealed, examine};
 use crate::spool::retention::Lag;
 use crate::spool::segment::{Opened, SEGMENT_HEADER_BYTES, Scan, SegmentHeader, Step};
@@ -83,6 +84,46 @@ pub fn verify(dir: &Path) -> Result<Inspection, Error> {
 pub fn dead_letters(dir: &Path, id: u64, letters_max: usize) -> Result<Vec<StoredLetter>, Error> {
     let store = DeadLetters::open(&Disk::Real, &dir.join("dead-letters"), &Options::default())?;
     store.read_blocking(id, letters_max)
+}
+
+/// Hands over every record behind `seq`, in order, of a spool that may be in use; returns the last
+/// sequence number met, or `seq`. Damage is stepped over; records may not be durable yet. Reads
+/// the segments that hold them from their start; blocks.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Version`].
+pub fn scan(dir: &Path, seq: u64, each: &mut dyn FnMut(Record<'_>)) -> Result<u64, Error> {
+    let (disk, dir) = (Disk::Real, dir.join("segments"));
+    let names = disk.list(&dir).map_err(|e| Error::io("list", &dir, e))?;
+    let firsts: Vec<u64> = names.iter().filter_map(|name| segment::seq_in_name(name)).collect();
+    let mut last = seq;
+    for (index, first) in firsts.iter().enumerate() {
+        if firsts.get(index + 1).is_some_and(|next| *next <= seq + 1) {
+            continue;
+        }
+        let path = dir.join(segment::file_name(*first));
+        let file = match disk.open(&path) {
+            // Retention of the process that has it open was faster.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            other => other.map_err(|e| Error::io("open", &path, e))?,
+        };
+        let bytes = file.len().map_err(|e| Error::io("read", &path, e))?;
+        let Opened::Segment(header) = SegmentHeader::read(&file, &path)? else { continue };
+        let mut scan = Scan::new(file, path, header, bytes);
+        scan.read_payloads(true);
+        loop {
+            match scan.step()? {
+                Step::Record(header, payload) if header.seq > last => {
+                    last = header.seq;
+                    let ends_batch = header.batch_left == 0;
+                    each(Record { seq: header.seq, kind: header.kind, ends_batch, payload });
+                }
+                Step::Record(..) | Step::Damage { .. } => {}
+                Step::End => break,
+            }
+        }
+    }
+    Ok(last)
 }
 
 pub(crate) fn look(disk: &Disk, dir: &Path, payloads: bool) -> Result<Inspection, Error> {

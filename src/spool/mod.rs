@@ -41,7 +41,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-mod disk;
+pub(crate) mod disk;
 
 mod record;
 mod segment;
@@ -64,7 +64,7 @@ mod tests;
 pub use cursor::{Cursor, Start};
 pub use dead_letter::{DeadLetter, DeadLetters, StoredLetter};
 pub use handle::{Spool, Stats};
-pub use inspect::{CursorState, Inspection, SegmentState, dead_letters, inspect, verify};
+pub use inspect::{CursorState, Inspection, SegmentState, dead_letters, inspect, scan, verify};
 pub use reader::{Limits, Reader, Record, Records};
 pub use record::{BATCH_RECORDS_MAX, Batch, FRAME_HEADER_BYTES};
 pub use retention::Lag;

@@ -1,7 +1,9 @@
 //! The one writer: takes all waiting batches, writes them, syncs once, and answers all.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tracing::warn;
@@ -71,7 +73,18 @@ impl Writer {
 
     /// Appends a group of batches with one sync; each is durable when its answer is `Ok`. Answers
     /// are in the order of the batches.
+    #[cfg(test)]
     pub(crate) fn commit(&mut self, group: &mut [Batch]) -> Vec<Result<Appended, Error>> {
+        self.commit_while_room(group, |_| false)
+    }
+
+    /// The same, but the first batch that `waits` and for which there is no room ends the group:
+    /// it and those behind it are not written and have no answer.
+    pub(crate) fn commit_while_room(
+        &mut self,
+        group: &mut [Batch],
+        waits: impl Fn(usize) -> bool,
+    ) -> Vec<Result<Appended, Error>> {
         let mut answers: Vec<Option<Result<Appended, Error>>> =
             group.iter().map(|_| None).collect();
         let mut unsynced = Unsynced::new();
@@ -79,14 +92,23 @@ impl Writer {
             let place = self.write(batch, &mut unsynced, &mut answers);
             match place {
                 Ok(appended) => unsynced.push((index, appended)),
+                Err(error) if error.is_full() && waits(index) => break,
                 Err(error) => answers[index] = Some(Err(error)),
             }
         }
         self.settle(&mut unsynced, &mut answers);
         self.counts.groups.fetch_add(1, Ordering::Relaxed);
+        // What was written before there was no room any more may have been taken back with it.
+        let is_open = |(index, answer): (usize, &Option<Result<Appended, Error>>)| match answer {
+            None => true,
+            Some(Err(error)) => error.is_full() && waits(index),
+            Some(Ok(_)) => false,
+        };
+        let end = answers.iter().enumerate().position(is_open).unwrap_or(answers.len());
+        answers.truncate(end);
         let refused = answers.iter().filter(|answer| !matches!(answer, Some(Ok(_)))).count();
         self.counts.refused.fetch_add(refused as u64, Ordering::Relaxed);
-        answers.into_iter().map(|answer| answer.unwrap_or(Err(Error::Closed))).collect()
+        answers.into_iter().flatten().collect()
     }
 
     /// Writes one batch behind the last, in a new segment if this one is full.
@@ -248,6 +270,7 @@ fn describe(error: &Error) -> String {
 /// One append on its way to the writer.
 pub(crate) struct Request {
     batch: Batch,
+    waits: bool,
     reply: oneshot::Sender<Result<Appended, Error>>,
     _room: OwnedSemaphorePermit,
 }
@@ -260,35 +283,62 @@ pub(crate) enum Message {
     Close,
 }
 
+/// How long the writer waits before it looks for room again.
+const ROOM_RETRY: Duration = Duration::from_millis(100);
+
+/// What the writer and its senders tell each other while there is no room.
+#[derive(Default)]
+struct Gate {
+    is_waiting: AtomicBool,
+    is_closing: Mutex<bool>,
+    closing: Condvar,
+}
+
+impl Gate {
+    /// Waits until it is time to look for room again; false when the spool closes instead.
+    fn wait_for_room(&self) -> bool {
+        self.is_waiting.store(true, Ordering::Release);
+        let closing = guard(&self.is_closing);
+        let waited = self.closing.wait_timeout_while(closing, ROOM_RETRY, |closing| !*closing);
+        let (closing, _) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+        !*closing
+    }
+}
+
 /// Runs the writer until it is told to close or nobody can append any more.
-pub(crate) fn run(mut writer: Writer, mut messages: mpsc::Receiver<Message>) {
+pub(crate) fn run(mut writer: Writer, mut receiver: Receiver) {
     let group_bytes_max = writer.catalog.options.waiting_bytes_max;
     let mut closing = false;
-    while !closing && let Some(first) = messages.blocking_recv() {
-        let (mut batches, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
+    while !closing && let Some(first) = receiver.messages.blocking_recv() {
+        let (mut batches, mut replies, mut bytes) = (VecDeque::new(), VecDeque::new(), 0);
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
                 Message::Append(request) => {
                     bytes += request.batch.bytes();
-                    batches.push(request.batch);
+                    batches.push_back(request.batch);
                     // The room is given back when the batch is answered.
-                    replies.push((request.reply, request._room));
+                    replies.push_back((request.reply, request.waits, request._room));
                 }
                 Message::Close => closing = true,
             }
             let is_more = !closing && bytes < group_bytes_max;
-            next = if is_more { messages.try_recv().ok() } else { None };
+            next = if is_more { receiver.messages.try_recv().ok() } else { None };
         }
-        if batches.is_empty() {
-            continue;
+        let gate = &receiver.gate;
+        let mut is_holding = true;
+        while !batches.is_empty() {
+            let group = batches.make_contiguous();
+            let waits = |index: usize| is_holding && replies[index].1;
+            let answers = writer.commit_while_room(group, waits);
+            batches.drain(..answers.len());
+            for ((reply, _, _room), answer) in replies.drain(..answers.len()).zip(answers) {
+                // Nobody waits when the caller was cancelled; the batch is durable all the same.
+                drop(reply.send(answer));
+            }
+            is_holding = batches.is_empty() || gate.wait_for_room();
         }
-        let answers = writer.commit(&mut batches);
-        drop(batches);
-        for ((reply, _room), answer) in replies.into_iter().zip(answers) {
-            // Nobody waits when the caller was cancelled; the batch is durable all the same.
-            drop(reply.send(answer));
-        }
+        gate.is_waiting.store(false, Ordering::Release);
     }
 }
 
@@ -296,6 +346,8 @@ pub(crate) fn run(mut writer: Writer, mut messages: mpsc::Receiver<Message>) {
 #[derive(Clone)]
 pub struct Appender {
     messages: mpsc::Sender<Message>,
+    gate: Arc<Gate>,
+    waits: bool,
     room: Arc<Semaphore>,
     waiting_bytes_max: u64,
     batch_bytes_max: u64,
@@ -310,9 +362,24 @@ const PERMIT_BYTES: u64 = 1 << 10;
 impl Appender {
     pub(crate) fn new(waiting_bytes_max: u64, batch_bytes_max: u64) -> (Appender, Receiver) {
         let (messages, receiver) = mpsc::channel(WAITING_MAX);
+        let gate = Arc::new(Gate::default());
+        let receiver = Receiver { messages: receiver, gate: Arc::clone(&gate) };
         let permits = (waiting_bytes_max / PERMIT_BYTES) as usize + 1;
         let room = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
-        (Appender { messages, room, waiting_bytes_max, batch_bytes_max }, receiver)
+        let waits = false;
+        (Appender { messages, gate, waits, room, waiting_bytes_max, batch_bytes_max }, receiver)
+    }
+
+    /// An appender that is never refused for want of room: the writer keeps what was submitted, in
+    /// its order, and goes on when there is room again. For a caller whose state has moved on with
+    /// the batch; it asks [`Appender::is_waiting_for_room`] before it builds another.
+    pub fn waiting(&self) -> Appender {
+        Appender { waits: true, ..self.clone() }
+    }
+
+    /// Whether the writer keeps batches for which there is no room.
+    pub fn is_waiting_for_room(&self) -> bool {
+        self.gate.is_waiting.load(Ordering::Acquire)
     }
 
     /// Appends a batch; it is durable, whole, when this returns `Ok`. Waits while
@@ -344,7 +411,7 @@ impl Appender {
         let room = self.room.clone().acquire_many_owned(permits).await;
         let room = room.map_err(|_| Error::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let request = Request { batch, reply, _room: room };
+        let request = Request { batch, waits: self.waits, reply, _room: room };
         let sent = self.messages.send(Message::Append(request)).await;
         sent.map_err(|_| Error::Closed)?;
         Ok(Pending(answer))
@@ -356,15 +423,21 @@ impl Appender {
         (self.waiting_bytes_max / PERMIT_BYTES + 1).saturating_sub(free) * PERMIT_BYTES
     }
 
-    /// Tells the writer to end after what was sent before.
+    /// Tells the writer to end after what was sent before; what waits for room is refused if there
+    /// is none now.
     pub(crate) async fn close(&self) {
+        *guard(&self.gate.is_closing) = true;
+        self.gate.closing.notify_all();
         // An error means that it has ended already.
         drop(self.messages.send(Message::Close).await);
     }
 }
 
 /// The writer's end of the channel.
-pub(crate) type Receiver = mpsc::Receiver<Message>;
+pub(crate) struct Receiver {
+    messages: mpsc::Receiver<Message>,
+    gate: Arc<Gate>,
+}
 
 impl Pending {
     /// Waits until the batch is durable.

@@ -2,12 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+/// A client that behaves as kube-apiserver's webhook backend.
+mod apiserver;
 /// Files in every form: tests/corpus/ingest.
 mod ingest;
 /// The coverage page and the rows of the coverage table.
 mod coverage;
 /// The compiled engine against trying every shipped rule.
 mod shipped;
+/// The table of metrics against the sources.
+mod metrics;
+/// `kubewitness probe` against a server that answers and logs as an API server does.
+mod probe;
 /// A slow evaluator of conditions, straight from the specification.
 mod reference;
 /// Secrets planted in events: tests/corpus/redaction.
@@ -18,7 +24,13 @@ mod sample;
 mod sigma;
 /// The spool in a process that is killed again and again.
 mod spool_kill;
+/// `kubewitness run`, killed again and again under load.
+mod live_kill;
 /// The engine against the reference, on generated rules and events.
 mod equivalence;
+/// The Kafka sink against Apache Kafka, where one is named.
+mod kafka;
 /// Documents of Sigma: what they become, and why they are refused.
 mod rules;
+/// The webhook source on real sockets.
+mod webhook;

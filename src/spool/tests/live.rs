@@ -161,3 +161,76 @@ async fn files_are_readable_by_their_owner_only() {
     assert_eq!(mode(&root) & 0o777, 0o700);
     assert_eq!(mode(&segment.path()) & 0o777, 0o600);
 }
+
+/// Waits, without blocking others, until the condition holds.
+async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_room_is_appended_in_its_order_when_there_is_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        bytes_max: 8_192,
+        segment_bytes_max: 4_096,
+        batch_bytes_max: 2_048,
+        waiting_bytes_max: 1 << 20,
+        ..Options::default()
+    };
+    let (spool, _) = Spool::open(dir.path(), options).unwrap();
+    let mut cursor = spool.cursor("sink", Start::Oldest).await.unwrap();
+    let appender = spool.appender().waiting();
+    let mut pending = Vec::new();
+    // Small ones behind large ones: none may pass the one for which there was no room.
+    for number in 0..12 {
+        let text = format!("{number}{}", "-".repeat(if number % 2 == 0 { 1_500 } else { 10 }));
+        pending.push(appender.submit(batch(&[&text])).await.unwrap());
+    }
+    until(|| appender.is_waiting_for_room()).await;
+    let refused = spool.stats();
+    assert_eq!(refused.refused, 0);
+    let mut seen = Vec::new();
+    while seen.len() < 12 {
+        let records = cursor.read(&Limits::default()).await.unwrap();
+        seen.extend(records.iter().map(|record| {
+            let end = record.payload.iter().position(|byte| *byte == b'-').unwrap();
+            String::from_utf8(record.payload[..end].to_vec()).unwrap().parse::<u32>().unwrap()
+        }));
+        cursor.ack(records.seq_last).await.unwrap();
+        cursor.store().await.unwrap();
+    }
+    assert_eq!(seen, (0..12).collect::<Vec<_>>());
+    for one in pending {
+        one.durable().await.unwrap();
+    }
+    until(|| !appender.is_waiting_for_room()).await;
+}
+
+#[tokio::test]
+async fn closing_refuses_what_waits_for_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        bytes_max: 8_192,
+        segment_bytes_max: 4_096,
+        batch_bytes_max: 2_048,
+        waiting_bytes_max: 1 << 20,
+        ..Options::default()
+    };
+    let (spool, _) = Spool::open(dir.path(), options).unwrap();
+    let _cursor = spool.cursor("sink", Start::Oldest).await.unwrap();
+    let appender = spool.appender().waiting();
+    let text = "-".repeat(1_500);
+    let mut pending = Vec::new();
+    for _ in 0..8 {
+        pending.push(appender.submit(batch(&[&text])).await.unwrap());
+    }
+    until(|| appender.is_waiting_for_room()).await;
+    spool.close().await.unwrap();
+    let mut full = 0;
+    for one in pending {
+        full += u32::from(one.durable().await.is_err_and(|error| error.is_full()));
+    }
+    assert!(full > 0);
+}

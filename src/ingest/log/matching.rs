@@ -1,0 +1,420 @@
+//! Which file is which: the names in a directory against the files that are known.
+//!
+//! An open file is certain: its inode cannot be another's. A closed one is the same while nothing
+//! of it changed; else, and after a restart, only its bytes tell: the first ones and those before
+//! the position must be what they were. So a renamed, compressed, copied or restored file goes on
+//! where it was read to, and a new file in an old inode starts at its beginning. Where it cannot be
+//! told, a file is read again: duplicates are recognised later, gaps are not.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::ingest::batch::NoticeKind;
+use crate::ingest::log::anchor::ANCHOR_BYTES_MAX;
+use crate::ingest::log::content::Content;
+use crate::ingest::log::disk::{Disk, Stat};
+use crate::ingest::log::family::{Family, OPEN_FILES_MAX, name_of};
+use crate::ingest::log::findings::{Findings, spelled};
+use crate::ingest::log::name::{LogName, Rank};
+use crate::ingest::log::segment::{Segment, fits_before};
+
+/// A file that so many scans in a row did not find is gone: a scan can miss one that is being
+/// renamed.
+const MISSING_SCANS: u32 = 2;
+
+/// A head of fewer bytes tells no copy from another file.
+const COPY_BYTES_MIN: u32 = 64;
+
+/// A file in the directory, or the better of two that are one (`x.log` and `x.log.gz`).
+struct Entry {
+    path: PathBuf,
+    rank: Rank,
+    plain: String,
+    stat: Stat,
+}
+
+/// An entry's bytes, opened once when they are asked for.
+struct Probe {
+    content: Content,
+    head: Vec<u8>,
+    stat: Stat,
+}
+
+impl Probe {
+    fn open(disk: &dyn Disk, entry: &Entry) -> io::Result<Probe> {
+        let mut content = Content::of(disk.open(&entry.path)?)?;
+        let mut head = vec![0; ANCHOR_BYTES_MAX];
+        let length = content.read_at(&mut head, 0)?;
+        head.truncate(length);
+        let stat = content.stat()?;
+        Ok(Probe { content, head, stat })
+    }
+
+    /// Whether this is the segment's file, or a copy of it, at least up to its position.
+    fn fits(&mut self, segment: &Segment, is_same_name: bool) -> io::Result<bool> {
+        if segment.head.length == 0 {
+            let is_same = is_same_name || self.stat.is_same_file(&segment.stat);
+            return Ok(segment.read.offset == 0 && is_same);
+        }
+        if !segment.head.fits_head(&self.head) {
+            return Ok(false);
+        }
+        let is_whole = |length: Option<u32>| length == Some(segment.read.offset as u32);
+        if segment.is_finished && is_whole(self.content.claimed_length()?) {
+            return Ok(true);
+        }
+        fits_before(&mut self.content, segment.read.tail, segment.read.offset)
+    }
+}
+
+impl Family {
+    /// Brings the segments in line with what the directory holds.
+    ///
+    /// # Errors
+    /// The directory cannot be read; nothing has changed then.
+    pub(crate) fn reconcile(
+        &mut self,
+        disk: &dyn Disk,
+        now: Duration,
+        findings: &mut Findings,
+    ) -> io::Result<()> {
+        let mut entries = self.list(disk)?;
+        let is_empty = entries.is_empty();
+        let had_name: Vec<u64> = self
+            .segments
+            .iter_mut()
+            .filter_map(|segment| std::mem::take(&mut segment.is_named).then_some(segment.id))
+            .collect();
+        entries.retain(|entry| !self.known(entry, findings));
+        self.unknown.retain(|path, _| entries.iter().any(|entry| entry.path == *path));
+        let mut is_certain = true;
+        for entry in entries {
+            is_certain &= self.admit(disk, entry, now, findings);
+        }
+        self.is_from_end = false;
+        self.settle(&had_name, is_empty, is_certain, findings);
+        self.hold_open(disk);
+        Ok(())
+    }
+
+    /// The log's files, one for each pair of twins.
+    fn list(&mut self, disk: &dyn Disk) -> io::Result<Vec<Entry>> {
+        let names = match disk.names(&self.directory) {
+            // With its directory a log that a pattern found is gone for good.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_fixed => Vec::new(),
+            result => result?,
+        };
+        let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+        for name in names {
+            let Some(LogName { rank, plain, is_packed }) = LogName::parse(&self.live_name, &name)
+            else {
+                continue;
+            };
+            let path = self.directory.join(&name);
+            let stat = match disk.stat(&path) {
+                Ok(stat) if stat.is_file => stat,
+                Ok(_) => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let entry = Entry { path, rank, plain: plain.clone(), stat };
+            // The log backend compresses in place and unlinks the plain file when the compressed
+            // one is complete: while both exist the plain one is the whole one.
+            let is_better = entries.get(&plain).is_none_or(|twin| match is_packed {
+                true => twin.stat.size == 0,
+                false => stat.size > 0,
+            });
+            if is_better {
+                entries.insert(plain, entry);
+            }
+        }
+        let mut entries: Vec<Entry> = entries.into_values().collect();
+        entries.sort_by(|a, b| a.rank.cmp(&b.rank));
+        Ok(entries)
+    }
+
+    /// Whether the entry is a file that is known for certain; then its segment is placed there.
+    fn known(&mut self, entry: &Entry, findings: &mut Findings) -> bool {
+        let is_same = |segment: &&mut Segment| {
+            let is_unchanged =
+                segment.path == entry.path && segment.name_stat.is_unchanged(&entry.stat);
+            let is_open = segment.content.is_some() && segment.stat.is_same_file(&entry.stat);
+            !segment.is_replaced && !segment.is_named && (is_unchanged || is_open)
+        };
+        match self.segments.iter_mut().find(is_same) {
+            Some(segment) => {
+                place(segment, entry, findings);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Finds out what an unknown entry is. False when that is not possible now.
+    fn admit(
+        &mut self,
+        disk: &dyn Disk,
+        entry: Entry,
+        now: Duration,
+        findings: &mut Findings,
+    ) -> bool {
+        // A second name of a file that is already placed: a hard link, or a rename in between.
+        let is_second = |segment: &Segment| {
+            segment.is_named && segment.content.is_some() && segment.stat.is_same_file(&entry.stat)
+        };
+        if self.segments.iter().any(is_second) {
+            self.must_scan |= entry.rank == Rank::Live;
+            return true;
+        }
+        let candidates = self.candidates(&entry);
+        if candidates.is_empty() || entry.stat.size == 0 {
+            self.add(disk, &entry, now, findings);
+            return true;
+        }
+        if self.unknown.get(&entry.path).is_some_and(|trouble| trouble.is_waiting(now)) {
+            self.must_scan = true;
+            return false;
+        }
+        match self.identify(disk, &entry, &candidates, findings) {
+            Ok(true) => {}
+            Ok(false) => self.add(disk, &entry, now, findings),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.must_scan = true;
+                return false;
+            }
+            Err(error) => {
+                findings.failure();
+                self.must_scan = true;
+                let path = entry.path.display().to_string();
+                if self.unknown.entry(entry.path).or_default().fail(now) {
+                    let text = format!("cannot look at {path}: {error}; it is tried again");
+                    findings.notice(NoticeKind::Unreadable, &path, None, text);
+                }
+                return false;
+            }
+        }
+        self.unknown.remove(&entry.path);
+        true
+    }
+
+    /// The segments that the entry may be, likelier ones first.
+    fn candidates(&self, entry: &Entry) -> Vec<usize> {
+        let mut candidates: Vec<(u8, usize)> = Vec::new();
+        for (index, segment) in self.segments.iter().enumerate() {
+            let is_lost = segment.content.is_none() && !segment.is_named;
+            let is_renamed = segment.content.is_some() && !segment.is_named;
+            let is_copy = entry.rank != Rank::Live && segment.is_named;
+            let is_same_name = is_same_name(&self.live_name, segment, entry);
+            let likelihood = if is_lost && segment.stat.is_same_file(&entry.stat) {
+                0
+            } else if (is_lost || is_renamed) && is_same_name {
+                1
+            } else if is_lost {
+                2
+            } else if is_renamed && entry.stat.size > 0 {
+                3
+            } else if is_copy && segment.was_live && segment.head.length >= COPY_BYTES_MIN {
+                4
+            } else {
+                continue;
+            };
+            candidates.push((likelihood, index));
+        }
+        candidates.sort();
+        candidates.into_iter().map(|(_, index)| index).collect()
+    }
+
+    /// Whether the entry is one of the candidates, or a copy of one.
+    fn identify(
+        &mut self,
+        disk: &dyn Disk,
+        entry: &Entry,
+        candidates: &[usize],
+        findings: &mut Findings,
+    ) -> io::Result<bool> {
+        let mut probe = Probe::open(disk, entry)?;
+        let live_name = self.live_name.clone();
+        let is_stamped = matches!(entry.rank, Rank::Stamped(_));
+        for index in candidates {
+            let segment = &mut self.segments[*index];
+            let is_copy = segment.is_named;
+            let fits = match is_copy {
+                // A copy in the making is shorter than what was read.
+                true if entry.stat.size < segment.read.offset => {
+                    segment.head.fits_head(&probe.head)
+                }
+                _ => probe.fits(segment, is_stamped && is_same_name(&live_name, segment, entry))?,
+            };
+            if !fits {
+                continue;
+            }
+            if is_copy {
+                return Ok(true);
+            }
+            place(segment, entry, findings);
+            if segment.content.is_none() {
+                adopt(segment, probe);
+            }
+            return Ok(true);
+        }
+        for index in candidates {
+            let segment = &mut self.segments[*index];
+            // The file that was being written has other contents now, and not by a rotation.
+            segment.is_replaced |= segment.content.is_none()
+                && segment.path == entry.path
+                && segment.stat.is_same_file(&entry.stat);
+        }
+        Ok(false)
+    }
+
+    /// A file that was not there before.
+    fn add(&mut self, disk: &dyn Disk, entry: &Entry, now: Duration, findings: &mut Findings) {
+        let rank = entry.rank.clone();
+        let mut segment = Segment::new(findings.new_id(), &entry.path, rank, entry.stat, now);
+        if self.is_from_end
+            && let Err(error) = segment.skip_to_end(disk)
+        {
+            tracing::warn!(path = %entry.path.display(), %error, "read from its beginning");
+        }
+        if segment.is_finished {
+            segment.content = None;
+        }
+        self.added += 1;
+        self.segments.push(segment);
+    }
+
+    /// Puts the segments in order, and lets go of those that are gone.
+    fn settle(
+        &mut self,
+        had_name: &[u64],
+        is_empty: bool,
+        is_certain: bool,
+        findings: &mut Findings,
+    ) {
+        let mut lost = Vec::new();
+        for segment in &mut self.segments {
+            if segment.is_named {
+                segment.missing_scans = 0;
+                continue;
+            }
+            if had_name.contains(&segment.id) {
+                segment.is_dirty = true;
+            }
+            // Where nothing at all is left, a mount is missing rather than every file.
+            let counts = is_certain && (!is_empty || !self.is_fixed);
+            if counts && segment.missing_scans < MISSING_SCANS {
+                segment.missing_scans += 1;
+                self.must_scan |= segment.content.is_none();
+            }
+            let is_over = segment.content.is_none() && segment.in_flight == 0;
+            if is_over && counts && segment.missing_scans >= MISSING_SCANS {
+                segment.missing_scans = u32::MAX;
+                lost.push(segment.id);
+            }
+        }
+        self.tell_lost(&lost, findings);
+        self.segments.sort_by(|a, b| a.rank.cmp(&b.rank));
+        let backups = self.segments.iter().filter(|one| one.is_named && one.rank != Rank::Live);
+        self.backups_max = self.backups_max.max(backups.count() as u64);
+    }
+
+    /// Tells of files that are gone before they were read.
+    fn tell_lost(&mut self, lost: &[u64], findings: &mut Findings) {
+        let (mut names, mut sum) = (Vec::new(), Some(0));
+        for id in lost {
+            let Some(segment) = self.segments.iter().find(|segment| segment.id == *id) else {
+                continue;
+            };
+            let path = segment.path.display().to_string();
+            let unread = segment.unread_bytes();
+            if segment.head.length == 0 && segment.stat.size == 0 && self.added > 0 {
+                // It was empty, and what it became cannot be told from the files that are new.
+                continue;
+            }
+            if segment.is_replaced {
+                let known = (unread > 0).then_some(unread);
+                let text = format!(
+                    "{path} was truncated; {unread} bytes of it that had been seen were not read"
+                );
+                findings.notice(NoticeKind::Truncated, &path, known, text);
+            } else if segment.rank == Rank::Live && !segment.is_finished {
+                let text = format!(
+                    "{path}, read up to byte {}, is gone with all that was written to it since",
+                    segment.read.offset
+                );
+                findings.gap();
+                findings.notice(NoticeKind::Gap, &path, (unread > 0).then_some(unread), text);
+            } else if unread > 0 {
+                let (size, what) = match segment.is_packed() {
+                    true => (None, "compressed bytes"),
+                    false => (Some(unread), "bytes"),
+                };
+                names.push(format!("{path} ({unread} {what})"));
+                sum = sum.zip(size).map(|(sum, size): (u64, u64)| sum + size);
+                findings.gap();
+            }
+        }
+        if !names.is_empty() {
+            let text = format!("deleted before it was read: {}", spelled(&names));
+            findings.notice(NoticeKind::Gap, &self.subject(), sum, text);
+        }
+    }
+
+    /// Opens unread files before their turn, oldest first: an open file cannot be deleted.
+    fn hold_open(&mut self, disk: &dyn Disk) {
+        let open = self.segments.iter().filter(|segment| segment.content.is_some()).count();
+        let unread = self.segments.iter_mut().filter(|segment| {
+            segment.content.is_none() && segment.is_named && !segment.is_finished
+        });
+        for segment in unread.take(OPEN_FILES_MAX.saturating_sub(open)) {
+            // What cannot be opened is met again, and told, when it is to be read.
+            if segment.open(disk).is_err() {
+                break;
+            }
+            if segment.refresh_head().is_err() {
+                segment.content = None;
+            }
+        }
+        let largest = self.segments.iter().filter(|one| one.rank != Rank::Live);
+        let largest = largest.map(|one| one.stat.size.max(one.read.offset)).max();
+        self.file_bytes_max = self.file_bytes_max.max(largest.unwrap_or(0));
+    }
+}
+
+/// Whether the segment was last found under the entry's name, compressed or not.
+fn is_same_name(live_name: &str, segment: &Segment, entry: &Entry) -> bool {
+    LogName::parse(live_name, &name_of(&segment.path)).is_some_and(|name| name.plain == entry.plain)
+}
+
+/// The segment's file was found under this name.
+fn place(segment: &mut Segment, entry: &Entry, findings: &mut Findings) {
+    if segment.rank == Rank::Live && entry.rank != Rank::Live {
+        findings.rotation();
+    }
+    if segment.path != entry.path || segment.rank != entry.rank {
+        segment.is_dirty = true;
+    }
+    segment.path.clone_from(&entry.path);
+    segment.rank = entry.rank.clone();
+    segment.was_live |= entry.rank == Rank::Live;
+    segment.is_named = true;
+    segment.name_stat = entry.stat;
+    if segment.content.is_none() {
+        segment.stat = entry.stat;
+    }
+}
+
+/// The segment goes on in this file.
+fn adopt(segment: &mut Segment, probe: Probe) {
+    let size = if probe.content.is_packed() { None } else { Some(probe.stat.size) };
+    if segment.is_finished && size.is_none_or(|size| size <= segment.read.offset) {
+        segment.is_dirty = true;
+        return;
+    }
+    segment.is_finished = false;
+    segment.is_replaced = false;
+    segment.is_dirty = true;
+    segment.take(probe.content, probe.stat);
+}

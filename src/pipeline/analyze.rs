@@ -1,0 +1,168 @@
+//! The left half: batches of sources to durable events with their alerts, and the sources' answers.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+use crate::engine::Engine;
+use crate::ingest::batch::{Batch, Refused};
+use crate::ingest::intake::Outlet;
+use crate::pipeline::sequencer::{Sequencer, Step, refuse};
+use crate::pipeline::worker::{Judged, Judgement, Worker};
+use crate::pipeline::{Failure, Order, TICK};
+use crate::spool;
+
+/// Batches that are with the workers or wait for their turn behind them; their bytes are bounded
+/// by the intake.
+const TICKETS_MAX: usize = 64;
+
+/// A batch for a worker, with the rules that judge it.
+struct Work {
+    batch: Batch,
+    engine: Arc<Engine>,
+    done: oneshot::Sender<(Batch, Judged)>,
+}
+
+/// A place in the order of everything that moves the state.
+enum Ticket {
+    Batch(oneshot::Receiver<(Batch, Judged)>),
+    Step(Step),
+}
+
+/// What the left half is made of.
+pub struct Analysis {
+    /// Where batches come from; closed to end.
+    pub outlet: Outlet,
+    /// What else is asked.
+    pub orders: mpsc::UnboundedReceiver<Order>,
+    /// The rules at the beginning.
+    pub engine: Arc<Engine>,
+    /// What the workers are told.
+    pub judgement: Arc<Judgement>,
+    /// Worker threads.
+    pub threads: usize,
+    /// The ordered part.
+    pub sequencer: Sequencer,
+    /// Cancelled: take no more batches, finish those that were sent.
+    pub stop: tokio_util::sync::CancellationToken,
+}
+
+/// Runs until it is stopped and everything that was sent is on its way to the disk, with a snapshot
+/// behind it. Answers are given by `settle`.
+///
+/// # Errors
+/// The spool takes nothing any more; the rest was refused.
+pub async fn run(analysis: Analysis) -> Result<(), Failure> {
+    let Analysis { mut outlet, mut orders, mut engine, judgement, threads, sequencer, stop } =
+        analysis;
+    // Any worker takes any batch. What the order depends on is drawn before: a ticket.
+    let work = start_workers(threads, &judgement, &engine)?;
+    // One thread takes the tickets in order, waits for each batch to be judged, tells the detector,
+    // and hands the append to the spool's writer.
+    let (tickets, sequence) = start_sequencer(sequencer)?;
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_stopping = false;
+    loop {
+        let ticket = tokio::select! {
+            biased;
+            () = stop.cancelled(), if !is_stopping => {
+                is_stopping = true;
+                outlet.close();
+                None
+            }
+            Some(order) = orders.recv() => match order {
+                // Batches behind this ticket are judged by the new rules, those before by the old.
+                Order::Rules(next) => {
+                    engine = Arc::clone(&next);
+                    Some(Ticket::Step(Step::Rules(next)))
+                }
+                Order::Notice(notice) => Some(Ticket::Step(Step::Notice(notice))),
+            },
+            batch = outlet.next() => match batch {
+                Some(batch) => {
+                    let (done, judged) = oneshot::channel();
+                    let engine = Arc::clone(&engine);
+                    if let Err(unsent) = work.send(Work { batch, engine, done }).await {
+                        refuse(unsent.0.batch, Refused::Closed);
+                        break;
+                    }
+                    Some(Ticket::Batch(judged))
+                }
+                None => break,
+            },
+            _ = tick.tick() => Some(Ticket::Step(Step::Tick)),
+        };
+        if let Some(ticket) = ticket
+            && tickets.send(ticket).await.is_err()
+        {
+            break;
+        }
+    }
+    // Nothing comes any more: the state is stored as it is, so that the next start reads little.
+    drop(tickets.send(Ticket::Step(Step::Store)).await);
+    drop((work, tickets));
+    outlet.close();
+    while let Some(batch) = outlet.try_next() {
+        refuse(batch, Refused::Closed);
+    }
+    sequence.await.unwrap_or(Err(Failure::Spool(spool::Error::Closed)))
+}
+
+/// Starts the threads that judge batches; they end when the sender is dropped.
+fn start_workers(
+    threads: usize,
+    judgement: &Arc<Judgement>,
+    engine: &Arc<Engine>,
+) -> Result<mpsc::Sender<Work>, Failure> {
+    let (sender, receiver) = mpsc::channel::<Work>(threads.max(1));
+    let receiver = Arc::new(Mutex::new(receiver));
+    for number in 0..threads.max(1) {
+        let receiver = Arc::clone(&receiver);
+        let mut worker = Worker::new(Arc::clone(judgement), Arc::clone(engine));
+        let run = move || {
+            // Whoever has the lock waits for work; the others wait for the lock.
+            let next = || spool::guard(&receiver).blocking_recv();
+            while let Some(Work { batch, engine, done }) = next() {
+                let judged = worker.take(&batch, &engine);
+                // The sequencer is gone only when the spool failed; the source is not answered.
+                drop(done.send((batch, judged)));
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("judge-{number}"));
+        thread.spawn(run).map_err(Failure::Thread)?;
+    }
+    Ok(sender)
+}
+
+/// How the sequencer ended.
+type Ended = oneshot::Receiver<Result<(), Failure>>;
+
+/// Starts the thread of the ordered part; it ends when the sender is dropped, or when it fails.
+fn start_sequencer(mut sequencer: Sequencer) -> Result<(mpsc::Sender<Ticket>, Ended), Failure> {
+    let (sender, mut receiver) = mpsc::channel::<Ticket>(TICKETS_MAX);
+    let (ended, end) = oneshot::channel();
+    let handle = Handle::current();
+    let run = move || {
+        let mut result = Ok(());
+        while let (Ok(()), Some(ticket)) = (&result, receiver.blocking_recv()) {
+            let step = match ticket {
+                Ticket::Step(step) => step,
+                Ticket::Batch(judged) => match judged.blocking_recv() {
+                    Ok((batch, judged)) => Step::Batch(batch, judged),
+                    Err(_) => {
+                        result = Err(Failure::Worker);
+                        break;
+                    }
+                },
+            };
+            result = sequencer.step(step, &handle);
+        }
+        drop(ended.send(result));
+    };
+    let thread = std::thread::Builder::new().name("sequencer".to_owned());
+    thread.spawn(run).map_err(Failure::Thread)?;
+    Ok((sender, end))
+}

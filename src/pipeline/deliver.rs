@@ -1,0 +1,207 @@
+//! The right half: records of the spool to one sink, in order, at least once.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::alert::time::EventTime;
+use crate::pipeline::backoff::Backoff;
+use crate::pipeline::notice::{Kind, Notice};
+use crate::pipeline::{Clock, Failure};
+use crate::sinks::Sink;
+use crate::sinks::frame::{Frame, Load, Unsent};
+use crate::spool::{self, Cursor, DeadLetters, Records};
+
+/// Damages that are told at most in one run; the spool counts all.
+pub const DAMAGES_MAX: usize = 1_000;
+
+/// One sink with its position.
+pub struct Delivery<S> {
+    /// The sink, with its filter and limits.
+    pub frame: Frame<S>,
+    /// Its position.
+    pub cursor: Cursor,
+    /// Where goes what the far side refuses for good.
+    pub dead_letters: DeadLetters,
+    /// Told what a person must know.
+    pub notify: Box<dyn Fn(Notice) + Send + Sync>,
+    /// Damages that were told, by file and offset; shared by all sinks.
+    pub damages: Arc<Mutex<BTreeSet<(String, u64)>>>,
+    /// The time of day.
+    pub clock: Clock,
+    /// Cancelled: stop where it stands; the rest is delivered after the next start.
+    pub stop: CancellationToken,
+}
+
+/// Delivers until the spool is closed and everything in it is delivered, or until it is stopped.
+/// What another sink does makes no difference here.
+///
+/// # Errors
+/// The spool cannot be read, or a position not be stored.
+pub async fn run<S: Sink>(mut delivery: Delivery<S>) -> Result<(), Failure> {
+    let stop = delivery.stop.clone();
+    let mut standing = Standing::new(delivery.frame.name());
+    loop {
+        // Waits for something durable. What a crash left unacknowledged comes first.
+        let Some(records) = stop.run_until_cancelled(delivery.next()).await else { break };
+        let records = match records {
+            Ok(records) => records,
+            Err(spool::Error::Closed) => break,
+            Err(error) => return Err(Failure::Spool(error)),
+        };
+        delivery.mourn(&records);
+        // Filtered once; goes on where it stopped however often it is sent.
+        let mut load = delivery.frame.load(&records);
+        while let Err(unsent) = delivery.frame.send(&mut load).await {
+            standing.note(&unsent, &delivery);
+            let wait = standing.wait(unsent);
+            if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                return delivery.end().await;
+            }
+        }
+        standing.well(&delivery);
+        // What was refused for good is durable before the position passes it.
+        delivery.keep(&load).await?;
+        delivery.cursor.ack(records.seq_last).await.map_err(Failure::Spool)?;
+        delivery.observe(&load);
+    }
+    delivery.end().await
+}
+
+impl<S: Sink> Delivery<S> {
+    /// The next records. Waits a little for a batch to fill.
+    async fn next(&mut self) -> Result<Records, spool::Error> {
+        let limits = self.frame.limits();
+        let records = self.cursor.read(&limits).await?;
+        let is_full = records.len() >= limits.records_max || records.bytes() >= limits.bytes_max;
+        let wait = self.frame.wait_max();
+        if is_full || wait.is_zero() || records.is_empty() {
+            return Ok(records);
+        }
+        tokio::time::sleep(wait).await;
+        self.cursor.rewind();
+        self.cursor.read(&limits).await
+    }
+
+    /// Tells what of the spool cannot be read any more, once for all sinks.
+    fn mourn(&self, records: &Records) {
+        if records.missing > 0 {
+            let sink = self.frame.name().to_owned();
+            let name = "kubewitness_sink_missing_records_total";
+            metrics::counter!(name, "sink" => sink).increment(records.missing);
+        }
+        for damage in &records.damages {
+            let mut known = spool::guard(&self.damages);
+            if known.len() < DAMAGES_MAX && known.insert((damage.file.clone(), damage.offset)) {
+                (self.notify)(Notice::of_damage(damage, self.clock.now_us()));
+            }
+        }
+    }
+
+    /// Keeps what the far side refused for good; where there is no room for it, it is counted.
+    async fn keep(&mut self, load: &Load<'_>) -> Result<(), Failure> {
+        let letters = load.dead_letters(self.frame.name(), self.clock.now_us());
+        let number = letters.len() as u64;
+        if number == 0 {
+            return Ok(());
+        }
+        match self.dead_letters.append(letters).await {
+            Ok(()) => Ok(()),
+            Err(error @ (spool::Error::Io { .. } | spool::Error::Poisoned { .. })) => {
+                Err(Failure::Spool(error))
+            }
+            Err(error) => {
+                let sink = self.frame.name().to_owned();
+                tracing::warn!(%sink, number, %error, "dead letters are lost");
+                let name = "kubewitness_sink_dead_letters_lost_total";
+                metrics::counter!(name, "sink" => sink).increment(number);
+                Ok(())
+            }
+        }
+    }
+
+    fn observe(&self, load: &Load<'_>) {
+        let lag = self.cursor.lag();
+        let behind_us = match (lag.records, load.received_us()) {
+            (0, _) | (_, None) => 0,
+            (_, Some(received_us)) => self.clock.now_us().saturating_sub(received_us).max(0),
+        };
+        let behind = Duration::from_micros(behind_us.unsigned_abs()).as_secs_f64();
+        let sink = self.frame.name().to_owned();
+        metrics::gauge!("kubewitness_sink_lag_seconds", "sink" => sink).set(behind);
+    }
+
+    async fn end(self) -> Result<(), Failure> {
+        self.cursor.store().await.map_err(Failure::Spool)
+    }
+}
+
+/// Whether a sink delivers, for the log and the metrics: told once each time it changes.
+struct Standing {
+    backoff: Backoff,
+    is_failing: bool,
+    is_blocked: bool,
+}
+
+impl Standing {
+    fn new(sink: &str) -> Standing {
+        let standing =
+            Standing { backoff: Backoff::default(), is_failing: false, is_blocked: false };
+        standing.show(sink);
+        standing
+    }
+
+    fn note<S: Sink>(&mut self, unsent: &Unsent, delivery: &Delivery<S>) {
+        let sink = delivery.frame.name();
+        let is_blocked = matches!(unsent, Unsent::Block { .. });
+        if !self.is_failing || is_blocked && !self.is_blocked {
+            tracing::warn!(%sink, is_blocked, error = %unsent, "not delivered; trying again");
+        }
+        if is_blocked && !self.is_blocked {
+            let text = format!("sink {sink} delivers nothing: {unsent}");
+            delivery.notice(Kind::SinkBlocked, text);
+        }
+        self.is_failing = true;
+        self.is_blocked |= is_blocked;
+        self.show(sink);
+    }
+
+    fn wait(&mut self, unsent: Unsent) -> Duration {
+        match unsent {
+            Unsent::Retry { after, .. } => self.backoff.next(after),
+            Unsent::Block { .. } => self.backoff.next(None),
+        }
+    }
+
+    fn well<S: Sink>(&mut self, delivery: &Delivery<S>) {
+        if !self.is_failing {
+            return;
+        }
+        let sink = delivery.frame.name();
+        tracing::info!(%sink, attempts = self.backoff.attempts(), "delivered again");
+        if self.is_blocked {
+            delivery.notice(Kind::SinkResumed, format!("sink {sink} delivers again"));
+        }
+        *self = Standing::new(sink);
+    }
+
+    fn show(&self, sink: &str) {
+        let set = |name: &'static str, is_set: bool| {
+            metrics::gauge!(name, "sink" => sink.to_owned()).set(f64::from(u8::from(is_set)));
+        };
+        set("kubewitness_sink_failing", self.is_failing);
+        set("kubewitness_sink_blocked", self.is_blocked);
+    }
+}
+
+impl<S: Sink> Delivery<S> {
+    fn notice(&self, kind: Kind, text: String) {
+        let sink = self.frame.name().to_owned();
+        let time = EventTime(self.clock.now_us());
+        let notice =
+            Notice { kind, time, subject: sink.clone(), source: sink, text, lost_bytes: None };
+        (self.notify)(notice);
+    }
+}

@@ -1,0 +1,392 @@
+//! `Pipeline`: the graph of a running instance, built back to front, and how it is drained.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Engine;
+use crate::engine::correlate::Limits;
+use crate::event::redact::Redactor;
+use crate::ingest::batch::Checkpoint;
+use crate::ingest::intake::{Intake, Outlet, intake};
+use crate::pipeline::analyze::{self, Analysis};
+use crate::pipeline::deliver::{self, Delivery};
+use crate::pipeline::detector::Memory;
+use crate::pipeline::duplicates::Bounds;
+use crate::pipeline::health::Health;
+use crate::pipeline::letter::Seal;
+use crate::pipeline::notice::Kind;
+use crate::pipeline::recover::{Recovered, recover};
+use crate::pipeline::sequencer::{Sequencer, SnapshotPolicy};
+use crate::pipeline::settle::{self, Settling, Snapshots};
+use crate::pipeline::worker::Judgement;
+use crate::pipeline::{Clock, Failure, Order};
+use crate::sinks::Sink;
+use crate::sinks::frame::Frame;
+use crate::spool::{Options, Recovery, Spool, Start};
+use crate::units::{Size, Span};
+
+/// How the pipeline works; every limit has a metric that says when it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Threads that decode, match and redact. Default: 0, one a core.
+    pub threads: usize,
+    /// Bytes of batches under way between the sources and the disk. Default: 16MiB.
+    pub queue_bytes_max: Size,
+    /// Events among which copies are found; at least half as many are remembered. Default: 900000.
+    pub duplicates_max: usize,
+    /// For how long copies are found; at least half as long. Default: 1h.
+    pub duplicates_window: Span,
+    /// Keys that a correlation keeps. Default: 20000.
+    pub keys_max: usize,
+    /// Terms and groups that a first-seen correlation keeps. Default: 200000.
+    pub terms_max: usize,
+    /// Matches that a window keeps. Default: 1000.
+    pub marks_max: usize,
+    /// How much later than younger events an event may arrive and still be counted. Default: 2m.
+    pub lateness: Span,
+    /// The detector's state is stored at the latest after this time. Default: 1m.
+    pub snapshot_interval: Span,
+    /// The detector's state is stored at the latest after so much was appended. Default: 256MiB.
+    pub snapshot_bytes: Size,
+    /// On SIGTERM, so long is waited for the sinks to deliver what is there. Default: 25s.
+    pub drain_max: Span,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let limits = Limits::default();
+        Config {
+            threads: 0,
+            queue_bytes_max: Size::mib(16),
+            duplicates_max: 900_000,
+            duplicates_window: Span::from_secs(3_600),
+            keys_max: limits.keys_max,
+            terms_max: limits.terms_max,
+            marks_max: limits.marks_max,
+            lateness: Span::from_secs(120),
+            snapshot_interval: Span::from_secs(60),
+            snapshot_bytes: Size::mib(256),
+            drain_max: Span::from_secs(25),
+        }
+    }
+}
+
+impl Config {
+    fn memory(&self) -> Memory {
+        Memory {
+            limits: Limits {
+                keys_max: self.keys_max,
+                terms_max: self.terms_max,
+                marks_max: self.marks_max,
+                lateness_us: self.lateness.as_micros(),
+            },
+            bounds: Bounds {
+                duplicates_max: self.duplicates_max,
+                duplicates_window_us: self.duplicates_window.as_micros(),
+            },
+        }
+    }
+
+    fn policy(&self, options: &Options) -> SnapshotPolicy {
+        SnapshotPolicy {
+            // Segments behind the elder of two snapshots are held back.
+            bytes: self.snapshot_bytes.0.min(options.bytes_max / 8),
+            interval_us: self.snapshot_interval.as_micros(),
+        }
+    }
+
+    fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        if self.threads == 0 { cores() } else { self.threads }
+    }
+}
+
+/// What a pipeline is built of.
+pub struct Setup<S> {
+    /// How it works.
+    pub config: Config,
+    /// The cluster of events whose batch names none.
+    pub cluster: Option<String>,
+    /// The rules at the beginning.
+    pub engine: Arc<Engine>,
+    /// Replaces secrets before anything is durable.
+    pub redactor: Redactor,
+    /// Public key of X25519 that input which cannot be parsed is sealed to.
+    pub seal_to: Option<[u8; 32]>,
+    /// The spool, just opened, with its limits and with what opening found.
+    pub spool: (Spool, Options, Recovery),
+    /// Where records go.
+    pub sinks: Vec<Frame<S>>,
+    /// The time of day.
+    pub clock: Clock,
+}
+
+/// A running pipeline. Dropping it without [`Pipeline::drain`] is as good as a crash: nothing
+/// acknowledged is lost.
+pub struct Pipeline {
+    intake: Intake,
+    orders: mpsc::UnboundedSender<Order>,
+    checkpoints: BTreeMap<String, Vec<Checkpoint>>,
+    spool: Arc<Spool>,
+    health: Health,
+    failure: watch::Receiver<Option<String>>,
+    stop_sources: CancellationToken,
+    stop_sinks: CancellationToken,
+    left: Vec<JoinHandle<()>>,
+    right: Vec<JoinHandle<()>>,
+}
+
+/// What a drain left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Sinks that had not delivered everything when the time was over; they go on after the next
+    /// start.
+    pub sinks_behind: usize,
+}
+
+impl Pipeline {
+    /// Recovers the state and starts everything: sinks first, so that what waits is delivered
+    /// whatever else happens.
+    ///
+    /// # Errors
+    /// The spool cannot be read or written.
+    pub async fn start<S: Sink + 'static>(setup: Setup<S>) -> Result<Pipeline, Failure> {
+        let Setup { config, cluster, engine, redactor, seal_to, spool, sinks, clock } = setup;
+        let (spool, options, recovery) = spool;
+        let memory = config.memory();
+        let recovered = recover(&spool, &recovery, Arc::clone(&engine), memory, &clock).await?;
+        let checkpoints = recovered.detector.checkpoints();
+        let spool = Arc::new(spool);
+        let (failed, failure) = watch::channel(None);
+        let failed = Arc::new(failed);
+        let (orders, received) = mpsc::unbounded_channel();
+        let (stop_sources, stop_sinks) = (CancellationToken::new(), CancellationToken::new());
+
+        let ways = Ways { spool: &spool, orders: &orders, clock: &clock, stop: &stop_sinks };
+        let right = ways.start(sinks, &failed).await?;
+
+        let (intake, outlet) = intake(config.queue_bytes_max.as_usize());
+        let (settlements, settling) = mpsc::channel(SETTLEMENTS_MAX);
+        let snapshots = Arc::new(Snapshots::default());
+        let settle = Settling {
+            spool: Arc::clone(&spool),
+            snapshots: Arc::clone(&snapshots),
+            orders: orders.clone(),
+            clock: clock.clone(),
+        };
+        let settle = settle::run(settle, settling);
+        let turned_us = Arc::new(AtomicI64::new(clock.now_us()));
+        let judgement = Arc::new(Judgement {
+            cluster: cluster.as_deref().map(Arc::from),
+            redactor,
+            duplicate_key: recovered.duplicate_key,
+            seal: seal_to.map(Seal::new),
+            event_bytes_max: (options.batch_bytes_max / 4 * 3) as usize,
+        });
+        tell(&recovered, &engine, &orders);
+        let sequencer = Sequencer {
+            detector: recovered.detector,
+            appender: spool.appender().waiting(),
+            settlements,
+            batch_bytes_max: options.batch_bytes_max,
+            policy: config.policy(&options),
+            snapshots,
+            duplicate_key: recovered.duplicate_key,
+            cluster: cluster.unwrap_or_default(),
+            clock: clock.clone(),
+            turned_us: Arc::clone(&turned_us),
+            unstored_bytes: 0,
+            stored_us: clock.now_us(),
+            batch_us: clock.now_us(),
+        };
+        let analysis = analysis(outlet, received, engine, judgement, &config, sequencer);
+        let analysis = Analysis { stop: stop_sources.clone(), ..analysis };
+        let left = vec![watched(settle, &failed), watched(analyze::run(analysis), &failed)];
+        let appender = spool.appender();
+        let health = Health { clock, turned_us, appender, failure: failure.clone() };
+        Ok(Pipeline {
+            intake,
+            orders,
+            checkpoints,
+            spool,
+            health,
+            failure,
+            stop_sources,
+            stop_sinks,
+            left,
+            right,
+        })
+    }
+
+    /// Where sources send batches.
+    pub fn intake(&self) -> Intake {
+        self.intake.clone()
+    }
+
+    /// The positions of a source, as of the last durable record.
+    pub fn checkpoints(&self, source: &str) -> &[Checkpoint] {
+        self.checkpoints.get(source).map_or(&[], Vec::as_slice)
+    }
+
+    /// The spool, for inspection and metrics.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// Whether it lives and is ready.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// What others ask of the running pipeline.
+    pub fn orders(&self) -> mpsc::UnboundedSender<Order> {
+        self.orders.clone()
+    }
+
+    /// Waits until something fails that only a new start mends; says what.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.failure.clone();
+        match failure.wait_for(Option::is_some).await {
+            Ok(failure) => failure.clone().unwrap_or_default(),
+            Err(_) => "every task ended".to_owned(),
+        }
+    }
+
+    /// Ends it: what sources have sent is made durable and answered, sinks have `deadline` to
+    /// deliver what is there, positions and state are stored. The sources stop sending before.
+    ///
+    /// # Errors
+    /// What failed before or while it ended; nothing acknowledged is lost.
+    pub async fn drain(self, deadline: Duration) -> Result<Drained, String> {
+        let Pipeline { spool, stop_sources, stop_sinks, left, right, failure, .. } = self;
+        stop_sources.cancel();
+        for task in left {
+            joined(task).await;
+        }
+        // Cursors read what is left of a closed spool, and then end.
+        let closed = match Arc::try_unwrap(spool) {
+            Ok(spool) => spool.close().await,
+            Err(_) => Ok(()),
+        };
+        let stop = tokio::spawn({
+            let stop_sinks = stop_sinks.clone();
+            async move {
+                tokio::time::sleep(deadline).await;
+                stop_sinks.cancel();
+            }
+        });
+        let mut sinks_behind = 0;
+        for task in right {
+            joined(task).await;
+            sinks_behind += usize::from(stop_sinks.is_cancelled());
+        }
+        stop.abort();
+        let failed = failure.borrow().clone();
+        match (failed, closed) {
+            (Some(failure), _) => Err(failure),
+            (None, Err(error)) => Err(error.to_string()),
+            (None, Ok(())) => Ok(Drained { sinks_behind }),
+        }
+    }
+}
+
+/// The ways out of the spool.
+struct Ways<'w> {
+    spool: &'w Spool,
+    orders: &'w mpsc::UnboundedSender<Order>,
+    clock: &'w Clock,
+    stop: &'w CancellationToken,
+}
+
+impl Ways<'_> {
+    /// Starts a task for each sink; a new one begins with the oldest record that is held.
+    async fn start<S: Sink + 'static>(
+        &self,
+        sinks: Vec<Frame<S>>,
+        failed: &Arc<watch::Sender<Option<String>>>,
+    ) -> Result<Vec<JoinHandle<()>>, Failure> {
+        let mut tasks = Vec::new();
+        let damages = Arc::default();
+        for frame in sinks {
+            let cursor = self.spool.cursor(frame.name(), Start::Oldest).await;
+            let cursor = cursor.map_err(Failure::Spool)?;
+            let orders = self.orders.clone();
+            // Nobody listens only while the process ends.
+            let notify = Box::new(move |notice| drop(orders.send(Order::Notice(notice))));
+            let (clock, stop) = (self.clock.clone(), self.stop.clone());
+            let dead_letters = self.spool.dead_letters().clone();
+            let damages = Arc::clone(&damages);
+            let delivery = Delivery { frame, cursor, dead_letters, notify, damages, clock, stop };
+            tasks.push(watched(deliver::run(delivery), failed));
+        }
+        Ok(tasks)
+    }
+}
+
+/// Batches that wait for the disk or for their turn to be answered.
+const SETTLEMENTS_MAX: usize = 1_024;
+
+fn analysis(
+    outlet: Outlet,
+    orders: mpsc::UnboundedReceiver<Order>,
+    engine: Arc<Engine>,
+    judgement: Arc<Judgement>,
+    config: &Config,
+    sequencer: Sequencer,
+) -> Analysis {
+    let (threads, stop) = (config.threads(), CancellationToken::new());
+    Analysis { outlet, orders, engine, judgement, threads, sequencer, stop }
+}
+
+/// The first things that the sequencer is told: which rules judge, and what is wrong.
+fn tell(recovered: &Recovered, engine: &Arc<Engine>, orders: &mpsc::UnboundedSender<Order>) {
+    metrics::counter!("kubewitness_pipeline_state_restarts_total").increment(recovered.restarted);
+    if recovered.is_changed {
+        drop(orders.send(Order::Rules(Arc::clone(engine))));
+    }
+    for notice in &recovered.notices {
+        drop(orders.send(Order::Notice(notice.clone())));
+    }
+    let lost = recovered.notices.iter().filter(|notice| notice.kind == Kind::StateLost).count();
+    tracing::info!(restarted = recovered.restarted, lost, "state recovered");
+}
+
+/// Runs a task whose failure is the process's.
+fn watched(
+    task: impl Future<Output = Result<(), Failure>> + Send + 'static,
+    failed: &Arc<watch::Sender<Option<String>>>,
+) -> JoinHandle<()> {
+    let failed = Arc::clone(failed);
+    tokio::spawn(async move {
+        if let Err(failure) = task.await {
+            let mut text = failure.to_string();
+            let mut cause = std::error::Error::source(&failure);
+            while let Some(inner) = cause {
+                text.push_str(&format!(": {inner}"));
+                cause = inner.source();
+            }
+            tracing::error!(failure = %text, "the pipeline failed");
+            failed.send_if_modified(|known| {
+                let is_first = known.is_none();
+                known.get_or_insert(text);
+                is_first
+            });
+        }
+    })
+}
+
+async fn joined(task: JoinHandle<()>) {
+    if let Err(error) = task.await
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
+}

@@ -1,0 +1,169 @@
+//! The detector's state after a crash: the last snapshot, then what the spool holds behind it.
+//! Rules do not run again, and nothing is raised: what was raised is in the spool.
+
+use std::sync::Arc;
+
+use crate::engine::Engine;
+use crate::engine::table::{Mapping, RuleTable};
+use crate::event::Event;
+use crate::pipeline::detector::{Detector, Memory};
+use crate::pipeline::notice::{Kind, Notice};
+use crate::pipeline::reuse;
+use crate::pipeline::{Clock, Failure, STATE};
+use crate::record::{self, StoredCheckpoint, StoredEvent, kind};
+use crate::spool::{Limits, Record, Recovery, Snapshot, Spool};
+
+/// What was found.
+pub struct Recovered {
+    /// The state as of the last durable record.
+    pub detector: Detector,
+    /// Secret that duplicates are found by.
+    pub duplicate_key: [u8; 16],
+    /// Whether the rules are others than those that judged last, so that this has to be recorded.
+    pub is_changed: bool,
+    /// Correlations that start empty because they changed.
+    pub restarted: u64,
+    /// What is wrong with the spool.
+    pub notices: Vec<Notice>,
+}
+
+struct Recovering {
+    detector: Detector,
+    /// The rules under which the records at hand were written.
+    table: RuleTable,
+    /// Where those stand now.
+    mapping: Mapping,
+    duplicate_key: [u8; 16],
+    restarted: u64,
+    missing: u64,
+    unreadable: u64,
+}
+
+/// Reads the state, and stores it, so that the next recovery begins here; on a new spool, before
+/// the first record.
+///
+/// # Errors
+/// The spool cannot be read or written.
+pub async fn recover(
+    spool: &Spool,
+    recovery: &Recovery,
+    engine: Arc<Engine>,
+    memory: Memory,
+    clock: &Clock,
+) -> Result<Recovered, Failure> {
+    let now_us = clock.now_us();
+    let mut notices: Vec<Notice> =
+        recovery.damages.iter().map(|damage| Notice::of_damage(damage, now_us)).collect();
+    let mut detector = Detector::new(engine, memory);
+    let snapshot = spool.read_snapshot(STATE).await.map_err(Failure::Spool)?;
+    let (mut seq, mut taken) = (spool.stats().seq_oldest, None);
+    if let Some(Snapshot { seq: held, bytes }) = snapshot {
+        match detector.take_up(&bytes) {
+            Ok(found) => (seq, taken) = (held + 1, Some(found)),
+            Err(error) => notices.push(lost(&error.to_string(), now_us)),
+        }
+    } else if spool.stats().seq_durable > 0 {
+        notices.push(lost("there is no snapshot of it", now_us));
+    }
+    let own = detector.table().clone();
+    let is_anew = taken.is_none();
+    let (table, duplicate_key) = taken.unwrap_or_else(|| (own.clone(), new_key()));
+    let mut recovering = Recovering {
+        mapping: table.mapping(&own),
+        restarted: table.mapping(&own).changed,
+        table,
+        detector,
+        duplicate_key,
+        missing: 0,
+        unreadable: 0,
+    };
+    recovering.read(spool, seq).await?;
+    let Recovering { detector, table, restarted, missing, unreadable, .. } = recovering;
+    if missing + unreadable > 0 {
+        let text = format!("{missing} records behind the snapshot are lost, {unreadable} unknown");
+        notices.push(lost(&text, now_us));
+    }
+    let snapshot =
+        Snapshot { seq: spool.stats().seq_durable, bytes: detector.snapshot(duplicate_key) };
+    spool.write_snapshot(STATE, snapshot).await.map_err(Failure::Spool)?;
+    let is_changed = table != own || is_anew;
+    Ok(Recovered { detector, duplicate_key, is_changed, restarted, notices })
+}
+
+impl Recovering {
+    async fn read(&mut self, spool: &Spool, seq: u64) -> Result<(), Failure> {
+        let kinds = vec![kind::EVENT, kind::MATCH, kind::CHECKPOINT, kind::RULES, kind::TIME];
+        let limits = Limits { kinds: Some(kinds), ..Limits::default() };
+        let mut reader = spool.reader(seq);
+        while let Some(records) = reader.try_read(&limits).await.map_err(Failure::Spool)? {
+            self.missing += records.missing;
+            for record in records.iter() {
+                if self.take(&record).is_none() {
+                    self.unreadable += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the detector what it was told when the record was written.
+    fn take(&mut self, record: &Record<'_>) -> Option<()> {
+        let quiet = &mut |_| {};
+        match record.kind {
+            kind::EVENT => {
+                let event = StoredEvent::decode(record.payload)?;
+                let StoredEvent { duplicate_key, time_us, received_us, cluster, raw, .. } = event;
+                self.detector.event(&duplicate_key, time_us, received_us, quiet);
+                let audit_id = Event::salvage(raw)
+                    .and_then(|event| reuse::id_of(&event, cluster, &self.duplicate_key));
+                if let Some(id) = audit_id {
+                    self.detector.audit_id(id);
+                }
+            }
+            kind::MATCH => {
+                let (time_us, sighting) = record::decode_match(record.payload)?;
+                if self.table == *self.detector.table() {
+                    self.detector.sighting(sighting, time_us, quiet)?;
+                } else {
+                    self.detector.foreign_sighting(sighting, time_us, &self.mapping)?;
+                }
+            }
+            kind::CHECKPOINT => {
+                let StoredCheckpoint { source, key, value } =
+                    StoredCheckpoint::decode(record.payload)?;
+                self.detector.checkpoint(source, key, value);
+            }
+            kind::TIME => self.detector.advance(record::decode_time(record.payload)?, quiet),
+            kind::RULES => {
+                self.table = record::decode_rules(record.payload)?;
+                self.mapping = self.table.mapping(self.detector.table());
+                self.restarted = self.mapping.changed;
+                if self.table != *self.detector.table() {
+                    let table = self.table.clone();
+                    self.detector.forget_unknown_to(&table);
+                }
+            }
+            _ => {}
+        }
+        Some(())
+    }
+}
+
+fn lost(why: &str, at_us: i64) -> Notice {
+    Notice {
+        kind: Kind::StateLost,
+        time: crate::alert::time::EventTime(at_us),
+        source: "spool".to_owned(),
+        subject: STATE.to_owned(),
+        text: format!("windows, baselines and keys of stored events are not complete: {why}"),
+        lost_bytes: None,
+    }
+}
+
+/// A key that nobody can guess.
+fn new_key() -> [u8; 16] {
+    use crypto_box::aead::{OsRng, rand_core::RngCore};
+    let mut key = [0; 16];
+    OsRng.fill_bytes(&mut key);
+    key
+}

@@ -1,0 +1,280 @@
+//! The ordered part: batches in the order in which they came, one at a time, to atomic appends.
+//!
+//! A batch is refused before the state moves, or not at all: once an event has been told to the
+//! detector its append waits in the writer until there is room, and nothing overtakes it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use crate::alert::Alert;
+use crate::engine::Engine;
+use crate::ingest::batch::{Batch, Receipt, Refused};
+use crate::pipeline::assembly::Assembly;
+use crate::pipeline::detector::Detector;
+use crate::pipeline::notice::Notice;
+use crate::pipeline::reuse;
+use crate::pipeline::settle::{Answer, Settlement, Snapshots};
+use crate::pipeline::tally::Tally;
+use crate::pipeline::worker::{Entry, Judged};
+use crate::pipeline::{Clock, Failure};
+use crate::record::{self, StoredCheckpoint, StoredEvent, kind};
+use crate::spool::{self, Appender};
+
+/// How often the state is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotPolicy {
+    /// At the latest after so much was appended.
+    pub bytes: u64,
+    /// At the latest after this time, where something was appended; microseconds.
+    pub interval_us: i64,
+}
+
+/// After this time without a batch, time passes by the clock; microseconds.
+const IDLE_US: i64 = 5_000_000;
+
+/// The sequencer's state.
+pub struct Sequencer {
+    /// All that is remembered.
+    pub detector: Detector,
+    /// Never refuses for want of room.
+    pub appender: Appender,
+    /// To the task that answers.
+    pub settlements: mpsc::Sender<Settlement>,
+    /// Largest append.
+    pub batch_bytes_max: u64,
+    /// When to store the state.
+    pub policy: SnapshotPolicy,
+    /// Whether it is being stored.
+    pub snapshots: Arc<Snapshots>,
+    /// Secret that duplicates are found by; part of a snapshot.
+    pub duplicate_key: [u8; 16],
+    /// The cluster of notices whose batch names none.
+    pub cluster: String,
+    /// The time of day.
+    pub clock: Clock,
+    /// When the loop last turned, for whoever asks whether it lives.
+    pub turned_us: Arc<AtomicI64>,
+    /// Appended since the last snapshot, and when that was.
+    pub unstored_bytes: u64,
+    /// When the last snapshot was begun.
+    pub stored_us: i64,
+    /// When the last batch came.
+    pub batch_us: i64,
+}
+
+/// What the sequencer is handed, in order.
+pub enum Step {
+    /// A batch and what a worker made of it.
+    Batch(Batch, Judged),
+    /// Other rules judge what follows.
+    Rules(Arc<Engine>),
+    /// Something is wrong with the audit trail.
+    Notice(Notice),
+    /// Time has passed.
+    Tick,
+    /// The state is stored now.
+    Store,
+}
+
+impl Sequencer {
+    /// Takes one step. Waits for the writer while too much is on its way to it.
+    ///
+    /// # Errors
+    /// The spool takes nothing any more.
+    pub fn step(&mut self, step: Step, handle: &Handle) -> Result<(), Failure> {
+        let now_us = self.clock.now_us();
+        self.turned_us.store(now_us, Ordering::Release);
+        let is_store = matches!(step, Step::Store);
+        let (assembly, mut settlement) = match step {
+            Step::Batch(batch, judged) => {
+                self.batch_us = now_us;
+                match self.refusal(&batch) {
+                    Some(refused) => {
+                        refuse(batch, refused);
+                        return Ok(());
+                    }
+                    None => self.batch(batch, judged),
+                }
+            }
+            Step::Rules(engine) => self.rules(engine),
+            Step::Notice(notice) => self.notice(&notice),
+            Step::Tick => self.tick(now_us),
+            Step::Store => (self.assembly(0), Settlement::default()),
+        };
+        settlement.tally.alerts = assembly.alerts;
+        settlement.tally.evictions = self.detector.take_evictions();
+        for batch in assembly.finish() {
+            self.unstored_bytes += batch.bytes();
+            let submitted = handle.block_on(self.appender.submit(batch));
+            settlement.pending.push(submitted.map_err(Failure::Spool)?);
+        }
+        if is_store || self.is_snapshot_due(now_us) {
+            settlement.snapshot = Some(self.snapshot(now_us));
+        }
+        let sent = handle.block_on(self.settlements.send(settlement));
+        sent.map_err(|_| Failure::Spool(spool::Error::Closed))
+    }
+
+    /// Why a batch cannot be taken now; its source is told to stand still.
+    fn refusal(&self, batch: &Batch) -> Option<Refused> {
+        if batch.stalled.as_ref().is_some_and(|stalled| stalled.is_set()) {
+            return Some(Refused::Stalled);
+        }
+        if !self.appender.is_waiting_for_room() {
+            return None;
+        }
+        if let Some(stalled) = &batch.stalled {
+            stalled.set(true);
+        }
+        Some(Refused::Full)
+    }
+
+    fn assembly(&self, bytes: usize) -> Assembly {
+        Assembly::new(self.batch_bytes_max, bytes)
+    }
+
+    /// Events that are new, what they cause, and the source's positions behind them.
+    fn batch(&mut self, batch: Batch, judged: Judged) -> (Assembly, Settlement) {
+        let Judged { bytes, entries, letters, counts } = judged;
+        let mut assembly = self.assembly(bytes.len() + entries.len() * 64);
+        let mut receipt = Receipt { rejects: counts.rejects.iter().sum(), ..Receipt::default() };
+        let mut tally = Tally { source: batch.source.to_string(), counts, ..Tally::default() };
+        for entry in &entries {
+            if self.detector.is_duplicate(&entry.duplicate_key) {
+                receipt.duplicates += 1;
+                continue;
+            }
+            receipt.events += 1;
+            self.event(entry, &bytes, batch.received_us, &mut assembly, &mut tally);
+        }
+        let cluster = batch.cluster.as_deref().unwrap_or(&self.cluster);
+        for notice in &batch.notices {
+            let notice = Notice::of_source(&batch.source, notice);
+            push_notice(&notice, cluster, &mut assembly, &mut tally);
+        }
+        for checkpoint in &batch.checkpoints {
+            let (source, key, value) = (&*batch.source, &*checkpoint.key, &checkpoint.value[..]);
+            self.detector.checkpoint(source, key, value);
+            let stored = StoredCheckpoint { source, key, value };
+            assembly.push(kind::CHECKPOINT, |bytes| stored.encode(bytes));
+        }
+        assembly.close_behind(None);
+        (tally.events, tally.duplicates) = (receipt.events, receipt.duplicates);
+        let answer = Some(Answer { done: batch.done, receipt, held: batch.held });
+        let settlement = Settlement { letters, answer, tally, ..Settlement::default() };
+        (assembly, settlement)
+    }
+
+    /// One new event with its match and its alerts.
+    fn event(
+        &mut self,
+        entry: &Entry,
+        bytes: &[u8],
+        received_us: i64,
+        assembly: &mut Assembly,
+        tally: &mut Tally,
+    ) {
+        let Entry { duplicate_key, time_us, audit_id, event, sighting } = entry;
+        let event = &bytes[event.clone()];
+        let mut alerts: Vec<Alert> = Vec::new();
+        let raise = &mut |alert| alerts.push(alert);
+        self.detector.event(duplicate_key, *time_us, received_us, raise);
+        let sighting = &bytes[sighting.clone()];
+        if !sighting.is_empty() {
+            let is_kept = self.detector.sighting(sighting, *time_us, raise);
+            let is_kept = is_kept.expect("a worker packed it under the same rules");
+            for detection in self.detector.matched() {
+                let level = self.detector.engine().detection(detection).level;
+                tally.matches[level as usize] += 1;
+            }
+            if is_kept {
+                let write = |bytes: &mut Vec<u8>| record::encode_match(*time_us, sighting, bytes);
+                assembly.push(kind::MATCH, write);
+            }
+        }
+        if audit_id.is_some_and(|id| self.detector.audit_id(id)) {
+            let stored = StoredEvent::decode(event);
+            let engine = self.detector.engine();
+            alerts.extend(stored.and_then(|stored| reuse::alert(&stored, engine)));
+        }
+        alerts.iter().for_each(|alert| assembly.alert(alert));
+        assembly.close_behind(Some((kind::EVENT, event)));
+    }
+
+    fn rules(&mut self, engine: Arc<Engine>) -> (Assembly, Settlement) {
+        let restarted = self.detector.set_rules(engine);
+        metrics::counter!("kubewitness_pipeline_state_restarts_total").increment(restarted);
+        let rules = self.detector.engine().rules().rules.len();
+        metrics::gauge!("kubewitness_rules").set(rules as f64);
+        tracing::info!(rules, restarted, "rules taken up");
+        (self.rules_record(), Settlement::default())
+    }
+
+    /// The record that says which rules judge.
+    pub fn rules_record(&self) -> Assembly {
+        let mut assembly = self.assembly(0);
+        let table = record::encode_rules(self.detector.table());
+        assembly.push(kind::RULES, |bytes| bytes.extend_from_slice(&table));
+        assembly.close_behind(None);
+        assembly
+    }
+
+    fn notice(&mut self, notice: &Notice) -> (Assembly, Settlement) {
+        let mut assembly = self.assembly(0);
+        let mut settlement = Settlement::default();
+        push_notice(notice, &self.cluster, &mut assembly, &mut settlement.tally);
+        (assembly, settlement)
+    }
+
+    /// Where nothing has come for a while, time goes on by the clock: what must not have happened
+    /// has not.
+    fn tick(&mut self, now_us: i64) -> (Assembly, Settlement) {
+        let mut assembly = self.assembly(0);
+        let is_idle = now_us.saturating_sub(self.batch_us) >= IDLE_US;
+        if is_idle
+            && !self.appender.is_waiting_for_room()
+            && let Some(time_us) = self.detector.due_us(now_us)
+        {
+            assembly.push(kind::TIME, |bytes| record::encode_time(time_us, bytes));
+            self.detector.advance(time_us, &mut |alert| assembly.alert(&alert));
+            assembly.close_behind(None);
+        }
+        (assembly, Settlement::default())
+    }
+
+    fn is_snapshot_due(&self, now_us: i64) -> bool {
+        let age_us = now_us.saturating_sub(self.stored_us);
+        let is_wanted = self.unstored_bytes >= self.policy.bytes
+            || self.unstored_bytes > 0 && age_us >= self.policy.interval_us;
+        is_wanted && !self.snapshots.is_writing.load(Ordering::Acquire)
+    }
+
+    fn snapshot(&mut self, now_us: i64) -> Vec<u8> {
+        self.snapshots.is_writing.store(true, Ordering::Release);
+        (self.unstored_bytes, self.stored_us) = (0, now_us);
+        self.detector.snapshot(self.duplicate_key)
+    }
+}
+
+/// Answers a batch of which nothing is stored.
+pub fn refuse(batch: Batch, refused: Refused) {
+    let reason = match refused {
+        Refused::Full => "full",
+        Refused::Stalled => "stalled",
+        Refused::Closed => "closed",
+    };
+    let labels = [("source", batch.source.to_string()), ("reason", reason.to_owned())];
+    metrics::counter!("kubewitness_pipeline_refused_total", &labels).increment(1);
+    let _gone = batch.done.send(Err(refused));
+}
+
+fn push_notice(notice: &Notice, cluster: &str, assembly: &mut Assembly, tally: &mut Tally) {
+    let Notice { kind, source, subject, text, .. } = notice;
+    tracing::warn!(kind = kind.as_str(), %source, %subject, "{text}");
+    tally.notices.push(kind.as_str());
+    assembly.push(kind::NOTICE, |bytes| bytes.extend_from_slice(&notice.to_json()));
+    assembly.alert(&notice.alert(cluster));
+}

@@ -1,0 +1,214 @@
+//! Looks for the probe's marks in what a running instance stored: its spool, or a file of events.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::clock;
+use crate::event::value::Value;
+use crate::record::{StoredEvent, kind};
+use crate::spool;
+
+/// A line without an end beyond this is passed over.
+const LINE_BYTES_MAX: usize = 64 << 20;
+/// What is read of a file at a time.
+const PIECE_BYTES: usize = 1 << 20;
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Where the audit trail ends up.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// The spool of a running instance.
+    Spool(PathBuf),
+    /// A file of events, one a line: a file sink's, or the log backend's own.
+    Events(PathBuf),
+}
+
+/// An audit event that a request left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// When it was first met, microseconds since the epoch.
+    pub seen_us: i64,
+    /// Who the API server took the caller for.
+    pub username: String,
+    /// The event's stage.
+    pub stage: String,
+    /// How many events of the request were met.
+    pub events: u64,
+    /// Titles of rules that raised an alert for it; known from spools only.
+    pub alerts: Vec<String>,
+}
+
+/// The trail cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The spool cannot be read.
+    #[error("cannot read the spool")]
+    Spool(#[source] spool::Error),
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Events {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Follows a place from where it ended when this was made.
+pub struct Trail {
+    position: Position,
+    mark: String,
+    /// By user agent.
+    traces: BTreeMap<String, Trace>,
+}
+
+enum Position {
+    Spool { dir: PathBuf, seq: u64 },
+    Events { path: PathBuf, offset: u64, rest: Vec<u8> },
+}
+
+impl Trail {
+    /// Stands at the end of what is there. Blocks.
+    ///
+    /// # Errors
+    /// [`Error`]; a file of events that is not there yet is none.
+    pub fn open(place: Place, mark: &str) -> Result<Trail, Error> {
+        let position = match place {
+            Place::Spool(dir) => {
+                let seq = spool::scan(&dir, 0, &mut |_| {}).map_err(Error::Spool)?;
+                Position::Spool { dir, seq }
+            }
+            Place::Events(path) => {
+                let offset = match std::fs::metadata(&path) {
+                    Ok(metadata) => metadata.len(),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+                    Err(source) => return Err(Error::Events { path, source }),
+                };
+                Position::Events { path, offset, rest: Vec::new() }
+            }
+        };
+        Ok(Trail { position, mark: mark.to_owned(), traces: BTreeMap::new() })
+    }
+
+    /// What was found, by user agent.
+    pub fn traces(&self) -> &BTreeMap<String, Trace> {
+        &self.traces
+    }
+
+    /// Looks until every user agent was met, at most for so long.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn follow(&mut self, user_agents: &[String], wait: Duration) -> Result<(), Error> {
+        let watch = clock::Stopwatch::start();
+        loop {
+            self.look()?;
+            let is_complete = user_agents.iter().all(|agent| self.traces.contains_key(agent));
+            if is_complete || watch.elapsed() >= wait {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE.min(wait.saturating_sub(watch.elapsed()))).await;
+        }
+    }
+
+    /// Looks once, at what came since the last time. Blocks.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn look(&mut self) -> Result<(), Error> {
+        let Trail { position, mark, traces } = self;
+        match position {
+            Position::Spool { dir, seq } => {
+                let mut each = |record: spool::Record<'_>| match record.kind {
+                    kind::EVENT => {
+                        let event = StoredEvent::decode(record.payload);
+                        note_event(mark, event.map_or(&[][..], |event| event.raw), traces);
+                    }
+                    kind::ALERT => note_alert(mark, record.payload, traces),
+                    _ => {}
+                };
+                *seq = spool::scan(dir, *seq, &mut each).map_err(Error::Spool)?;
+                Ok(())
+            }
+            Position::Events { path, offset, rest } => {
+                let failed = |path: &Path, source| Error::Events { path: path.to_owned(), source };
+                read_lines(path, offset, rest, &mut |line| note_event(mark, line, traces))
+                    .map_err(|source| failed(path, source))
+            }
+        }
+    }
+}
+
+/// Hands over whole lines behind the offset. A file that became shorter is read from its start.
+fn read_lines(
+    path: &Path,
+    offset: &mut u64,
+    rest: &mut Vec<u8>,
+    each: &mut dyn FnMut(&[u8]),
+) -> std::io::Result<()> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    if file.metadata()?.len() < *offset {
+        (*offset, *rest) = (0, Vec::new());
+    }
+    file.seek(SeekFrom::Start(*offset))?;
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        let count = file.read(&mut piece)?;
+        if count == 0 {
+            return Ok(());
+        }
+        *offset += count as u64;
+        let mut lines = piece[..count].split_inclusive(|byte| *byte == b'\n');
+        lines.by_ref().for_each(|line| {
+            rest.extend_from_slice(line);
+            if rest.ends_with(b"\n") || rest.len() > LINE_BYTES_MAX {
+                each(rest);
+                rest.clear();
+            }
+        });
+    }
+}
+
+fn note_event(mark: &str, raw: &[u8], traces: &mut BTreeMap<String, Trace>) {
+    if memchr::memmem::find(raw, mark.as_bytes()).is_none() {
+        return;
+    }
+    let event = Value::of(raw.trim_ascii());
+    let text = |value: Option<Value<'_>>| {
+        value.and_then(|value| value.text().map(|text| text.to_string())).unwrap_or_default()
+    };
+    let user_agent = text(event.member("userAgent"));
+    if !user_agent.starts_with(mark) {
+        return;
+    }
+    let trace = traces.entry(user_agent).or_default();
+    if trace.events == 0 {
+        trace.seen_us = clock::now_us();
+    }
+    trace.events += 1;
+    trace.stage = text(event.member("stage"));
+    trace.username = text(event.member("user").and_then(|user| user.member("username")));
+}
+
+fn note_alert(mark: &str, json: &[u8], traces: &mut BTreeMap<String, Trace>) {
+    if memchr::memmem::find(json, mark.as_bytes()).is_none() {
+        return;
+    }
+    let Ok(alert) = serde_json::from_slice::<serde_json::Value>(json) else { return };
+    let text = |pointer: &str| alert.pointer(pointer).and_then(|value| value.as_str());
+    let (Some(agent), Some(title)) = (text("/actor/user_agent"), text("/rule/title")) else {
+        return;
+    };
+    if let Some(trace) = traces.get_mut(agent)
+        && !trace.alerts.iter().any(|known| known == title)
+    {
+        trace.alerts.push(title.to_owned());
+    }
+}

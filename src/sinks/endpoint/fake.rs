@@ -1,0 +1,97 @@
+//! A server that answers by a script, and remembers what it was sent.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Request, Response, Uri};
+
+/// A request that arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    /// Uncompressed.
+    pub(crate) body: Vec<u8>,
+}
+
+impl Seen {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+type Answerer = Box<dyn FnMut(&Seen) -> Response<Body> + Send>;
+
+/// A server on loopback.
+#[derive(Clone)]
+pub(crate) struct Fake {
+    pub(crate) url: String,
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    seen: Vec<Seen>,
+    /// Answers to give before asking `answer`.
+    script: VecDeque<Response<Body>>,
+    answer: Answerer,
+}
+
+impl Fake {
+    /// Starts a server that answers by a function.
+    pub(crate) async fn start(
+        answer: impl FnMut(&Seen) -> Response<Body> + Send + 'static,
+    ) -> Fake {
+        let inner = Inner { seen: Vec::new(), script: VecDeque::new(), answer: Box::new(answer) };
+        let inner = Arc::new(Mutex::new(inner));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().fallback(handle).with_state(Arc::clone(&inner));
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Fake { url, inner }
+    }
+
+    /// Puts an answer before all others.
+    pub(crate) fn next(&self, response: Response<Body>) {
+        self.inner.lock().unwrap().script.push_back(response);
+    }
+
+    /// Takes what has arrived.
+    pub(crate) fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.inner.lock().unwrap().seen)
+    }
+}
+
+/// An answer with a status and a body.
+pub(crate) fn answer(status: u16, body: impl Into<Body>) -> Response<Body> {
+    Response::builder().status(status).body(body.into()).unwrap()
+}
+
+async fn handle(State(inner): State<Arc<Mutex<Inner>>>, request: Request<Body>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let bytes: Bytes = axum::body::to_bytes(body, 1 << 30).await.unwrap();
+    let is_gzip = head.headers.get("content-encoding").is_some_and(|value| value == "gzip");
+    let body = if is_gzip {
+        use std::io::Read;
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).unwrap();
+        plain
+    } else {
+        bytes.to_vec()
+    };
+    let seen = Seen { uri: head.uri, headers: head.headers, body };
+    let mut inner = inner.lock().unwrap();
+    let inner = &mut *inner;
+    let response = match inner.script.pop_front() {
+        Some(response) => response,
+        None => (inner.answer)(&seen),
+    };
+    inner.seen.push(seen);
+    response
+}

@@ -1,0 +1,56 @@
+//! What to do about each of Kafka's errors.
+
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+/// What to do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Send again.
+    Retry {
+        /// The producer is of no more use.
+        is_new_session: bool,
+    },
+    /// The message will never be taken.
+    Reject(&'static str),
+    /// A person must act: what to do.
+    Block(&'static str),
+}
+
+pub(crate) fn verdict(code: Code) -> Verdict {
+    const SAME: Verdict = Verdict::Retry { is_new_session: false };
+    const ANOTHER: Verdict = Verdict::Retry { is_new_session: true };
+    match code {
+        Code::MessageSizeTooLarge | Code::InvalidMessageSize => Verdict::Reject("too_large"),
+        Code::InvalidMessage | Code::InvalidRecord => Verdict::Reject("invalid"),
+        Code::PolicyViolation => Verdict::Reject("policy"),
+        Code::InvalidTimestamp => Verdict::Reject("time"),
+        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
+            Verdict::Block("create the topic, or mend its name")
+        }
+        Code::InvalidTopic => Verdict::Block("mend the topic's name"),
+        Code::TopicAuthorizationFailed => Verdict::Block("allow the user to write the topic"),
+        Code::ClusterAuthorizationFailed => {
+            Verdict::Block("allow the user IdempotentWrite on the cluster")
+        }
+        Code::Authentication | Code::SaslAuthenticationFailed => {
+            Verdict::Block("mend the user, its secret or the mechanism")
+        }
+        Code::UnsupportedSASLMechanism | Code::IllegalSASLState => {
+            Verdict::Block("use a SASL mechanism that the listener has")
+        }
+        Code::SecurityDisabled => Verdict::Block("configure the cluster's authorizer"),
+        Code::SSL => Verdict::Block("mend `tls`: the certificates do not fit together"),
+        Code::InvalidRequiredAcks | Code::UnsupportedForMessageFormat => {
+            Verdict::Block("the brokers are too old for an idempotent producer")
+        }
+        Code::OutOfOrderSequenceNumber
+        | Code::UnknownProducerId
+        | Code::InvalidProducerEpoch
+        | Code::ProducerFenced
+        | Code::Fatal
+        | Code::Fenced
+        | Code::PurgeQueue
+        | Code::PurgeInflight => ANOTHER,
+        _ => SAME,
+    }
+}

@@ -1,0 +1,306 @@
+//! `Sink`: what takes records of the spool to somewhere else, and says what became of them.
+//!
+//! A sink is handed records in order and answers once: all of them are over there (`Ok`), or what
+//! to do next ([`SendError`]). It keeps nothing between two calls that a crash could lose: what it
+//! has not reported delivered is read from the spool again. [`frame::Frame`] stands in front of
+//! every sink: it filters, splits what is too large, and finds the item that poisons a batch.
+//!
+//! The endpoint of a sink comes from the configuration alone. No value of an event becomes part of
+//! a URL, a header, a topic or a path.
+
+pub mod encode;
+pub mod secret;
+pub mod endpoint;
+pub mod file;
+pub mod stdout;
+pub mod kafka;
+pub mod splunk;
+pub mod elasticsearch;
+pub mod filter;
+pub mod config;
+pub mod frame;
+
+use std::future::Future;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::record::{self, StoredEvent};
+use crate::spool;
+
+/// What a sink is to take elsewhere, borrowed from a read of the spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outgoing<'r> {
+    /// A raw event, redacted.
+    Event(StoredEvent<'r>),
+    /// An alert in its native JSON, one object.
+    Alert(&'r [u8]),
+    /// What a source noticed about the audit trail itself: a JSON object.
+    Notice(&'r [u8]),
+}
+
+/// A record for a sink, with its place in the spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item<'r> {
+    /// Sequence number in the spool; grows from item to item.
+    pub seq: u64,
+    /// What it is.
+    pub outgoing: Outgoing<'r>,
+}
+
+impl<'r> Item<'r> {
+    /// The item that a record of the spool is. `None` for kinds that stay here, and for an event
+    /// written by a later release.
+    pub fn of(record: &spool::Record<'r>) -> Option<Item<'r>> {
+        let outgoing = match record.kind {
+            record::kind::EVENT => Outgoing::Event(StoredEvent::decode(record.payload)?),
+            record::kind::ALERT => Outgoing::Alert(record.payload),
+            record::kind::NOTICE => Outgoing::Notice(record.payload),
+            _ => return None,
+        };
+        Some(Item { seq: record.seq, outgoing })
+    }
+
+    /// What copies of one item have in common, also after a crash: 32 hexadecimal digits. Of an
+    /// alert its own id; else a hash of the cluster and of what the item is.
+    pub fn id(&self) -> String {
+        #[derive(serde::Deserialize)]
+        struct Id {
+            id: String,
+        }
+        let hash = |parts: [&[u8]; 2]| {
+            let mut hasher = Sha256::new();
+            for part in parts {
+                hasher.update((part.len() as u64).to_le_bytes());
+                hasher.update(part);
+            }
+            hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        };
+        match self.outgoing {
+            Outgoing::Event(event) => hash([event.cluster.as_bytes(), &event.duplicate_key]),
+            Outgoing::Notice(json) => hash([b"notice", json]),
+            Outgoing::Alert(json) => match serde_json::from_slice::<Id>(json) {
+                Ok(Id { id }) if id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) => id,
+                _ => hash([b"alert", json]),
+            },
+        }
+    }
+
+    /// The bytes as they are stored: a raw event, or JSON.
+    pub fn bytes(&self) -> &'r [u8] {
+        match self.outgoing {
+            Outgoing::Event(event) => event.raw,
+            Outgoing::Alert(json) | Outgoing::Notice(json) => json,
+        }
+    }
+
+    /// What kind of record it is.
+    pub fn kind(&self) -> RecordKind {
+        match self.outgoing {
+            Outgoing::Event(_) => RecordKind::Events,
+            Outgoing::Alert(_) => RecordKind::Alerts,
+            Outgoing::Notice(_) => RecordKind::Notices,
+        }
+    }
+}
+
+/// The kinds of records that a sink may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordKind {
+    /// Raw events.
+    Events,
+    /// Alerts.
+    Alerts,
+    /// Notices about the audit trail itself.
+    Notices,
+}
+
+impl RecordKind {
+    /// The kind as the configuration and metric labels spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RecordKind::Events => "events",
+            RecordKind::Alerts => "alerts",
+            RecordKind::Notices => "notices",
+        }
+    }
+
+    /// The kind of the spool's records.
+    pub fn code(self) -> u8 {
+        match self {
+            RecordKind::Events => record::kind::EVENT,
+            RecordKind::Alerts => record::kind::ALERT,
+            RecordKind::Notices => record::kind::NOTICE,
+        }
+    }
+}
+
+/// What became of a batch that the far side dealt with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Items refused for good; every other item that is not in `again` was accepted.
+    pub rejected: Vec<Rejection>,
+    /// Indices, ascending, of items that the far side could not take just now.
+    pub again: Vec<usize>,
+    /// Why, where it is known: [`SendError::Retry`] or [`SendError::Block`].
+    pub why: Option<SendError>,
+}
+
+/// An item that the far side refuses for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Index of the item in the batch.
+    pub index: usize,
+    /// Why, as a word of a closed set; a metric label.
+    pub reason: &'static str,
+    /// Why, in the far side's words.
+    pub cause: String,
+}
+
+/// Why a batch was not delivered: by what to do next.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The same batch may be accepted later. Any part of it may have arrived.
+    #[error("{cause}")]
+    Retry {
+        /// When, where the far side said so.
+        after: Option<Duration>,
+        /// What happened.
+        cause: String,
+    },
+    /// The batch is larger than the far side takes: send it in halves.
+    #[error("{cause}")]
+    TooLarge {
+        /// What the limit is, as far as it is known.
+        cause: String,
+    },
+    /// The far side refuses something in the batch and does not say what: send it in halves until
+    /// the item is found.
+    #[error("{cause}")]
+    Reject {
+        /// Why, as a word of a closed set; a metric label.
+        reason: &'static str,
+        /// Why, in the far side's words.
+        cause: String,
+    },
+    /// Nothing can be delivered until a person acts; the records stay in the spool.
+    #[error("{cause}; {remedy}")]
+    Block {
+        /// What is wrong.
+        cause: String,
+        /// What to do about it.
+        remedy: String,
+    },
+}
+
+impl SendError {
+    /// The same batch may be accepted later.
+    pub(crate) fn retry(cause: impl Into<String>) -> SendError {
+        SendError::Retry { after: None, cause: cause.into() }
+    }
+
+    /// A person must act.
+    pub(crate) fn block(cause: impl Into<String>, remedy: impl Into<String>) -> SendError {
+        SendError::Block { cause: cause.into(), remedy: remedy.into() }
+    }
+}
+
+/// What a preflight found wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}; {remedy}")]
+pub struct CheckError {
+    /// What is wrong.
+    pub cause: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl CheckError {
+    /// What is wrong and what to do about it.
+    pub(crate) fn new(cause: impl Into<String>, remedy: impl Into<String>) -> CheckError {
+        CheckError { cause: cause.into(), remedy: remedy.into() }
+    }
+}
+
+impl From<SendError> for CheckError {
+    fn from(error: SendError) -> CheckError {
+        match error {
+            SendError::Block { cause, remedy } => CheckError { cause, remedy },
+            SendError::Retry { cause, .. } => {
+                CheckError::new(cause, "the sink would try again until it answers")
+            }
+            SendError::TooLarge { cause } | SendError::Reject { cause, .. } => {
+                CheckError::new(cause, "see what the far side expects")
+            }
+        }
+    }
+}
+
+/// One way out.
+pub trait Sink: Send {
+    /// Delivers the items in order; `batch` is never empty. `Ok` means that the far side accepted
+    /// every item that the answer does not name; what accepting means there is said by each sink.
+    ///
+    /// Dropping the future may leave any part of the batch delivered; sending it again is right.
+    ///
+    /// # Errors
+    /// [`SendError`] says what to do next.
+    fn send(
+        &mut self,
+        batch: &[Item<'_>],
+    ) -> impl Future<Output = Result<Delivered, SendError>> + Send;
+
+    /// Asks the far side, without changing anything there, whether it would accept.
+    ///
+    /// # Errors
+    /// [`CheckError`] names what is wrong and the remedy.
+    fn check(&mut self) -> impl Future<Output = Result<(), CheckError>> + Send;
+}
+
+/// Any sink that can be configured.
+pub enum AnySink {
+    /// Lines in a file.
+    File(file::File),
+    /// Lines on standard output.
+    Stdout(stdout::Stdout),
+    /// Topics of a Kafka cluster.
+    Kafka(kafka::Kafka),
+    /// Splunk's HTTP Event Collector.
+    Splunk(splunk::Splunk),
+    /// Data streams of Elasticsearch or OpenSearch.
+    Elasticsearch(elasticsearch::Elasticsearch),
+}
+
+impl Sink for AnySink {
+    async fn send(&mut self, batch: &[Item<'_>]) -> Result<Delivered, SendError> {
+        match self {
+            AnySink::File(sink) => sink.send(batch).await,
+            AnySink::Stdout(sink) => sink.send(batch).await,
+            AnySink::Kafka(sink) => sink.send(batch).await,
+            AnySink::Splunk(sink) => sink.send(batch).await,
+            AnySink::Elasticsearch(sink) => sink.send(batch).await,
+        }
+    }
+
+    async fn check(&mut self) -> Result<(), CheckError> {
+        match self {
+            AnySink::File(sink) => sink.check().await,
+            AnySink::Stdout(sink) => sink.check().await,
+            AnySink::Kafka(sink) => sink.check().await,
+            AnySink::Splunk(sink) => sink.check().await,
+            AnySink::Elasticsearch(sink) => sink.check().await,
+        }
+    }
+}
+
+/// Runs file operations off the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SendError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(SendError::retry("shutting down")),
+    }
+}
