@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::archive::note::{self, Signer};
 use crate::archive::preflight::{self, Worm};
@@ -20,7 +20,7 @@ fn has_checkpoint() -> bool {
 }
 
 /// An archive as it is configured.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where it lies: a directory, `s3://bucket/prefix`, `gs://…`, `az://…`. No second writer uses
@@ -35,7 +35,7 @@ pub struct Config {
     #[serde(default)]
     pub worm: Worm,
     /// For how many days the store must keep what it is given; what it is set to when absent.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention_days: Option<u32>,
     /// Seconds between publications of the tiles that are open and of `checkpoint`; default 60.
     #[serde(default = "publish_seconds")]

@@ -22,10 +22,10 @@ use crate::archive::seal::Item;
 use crate::archive::segment::{Line, read_lines};
 use crate::archive::store::Store;
 use crate::archive::writer::Writer;
-use crate::cli::load::chain;
 use crate::cli::verify::{block_on, key_of};
 use crate::cli::{Done, Error};
 use crate::clock;
+use crate::config::rules::chain;
 use crate::event::time::parse_us;
 use crate::report::escape::visible;
 

@@ -12,9 +12,9 @@ use crate::archive::prove::{self, find_ingest};
 use crate::archive::record::Kind;
 use crate::archive::store::Store;
 use crate::cli::archive::scan;
-use crate::cli::load::chain;
 use crate::cli::verify::{block_on, key_of};
 use crate::cli::{Done, Error};
+use crate::config::rules::chain;
 
 /// Arguments of `prove`.
 #[derive(Debug, Args)]

@@ -15,9 +15,9 @@ use crate::archive::record::Record;
 use crate::archive::store::Store;
 use crate::archive::verify::{self, Class, Level, Options, Report, Step};
 use crate::archive::{layout, location};
-use crate::cli::load::chain;
 use crate::cli::{Done, Error};
 use crate::clock;
+use crate::config::rules::chain;
 use crate::report::escape::visible;
 
 /// Arguments of `verify`.

@@ -4,7 +4,9 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::sinks::{AnySink, RecordKind, elasticsearch, file, filter, kafka, splunk, stdout};
+use crate::sinks::{
+    AnySink, RecordKind, archive, elasticsearch, file, filter, kafka, splunk, stdout,
+};
 use crate::units::{Size, Span};
 
 /// One sink: what every sink has, and what its type has.
@@ -77,6 +79,8 @@ pub enum Kind {
     /// Data streams of Elasticsearch or OpenSearch.
     #[serde(alias = "opensearch")]
     Elasticsearch(elasticsearch::Config),
+    /// The archive: segments under a signed Merkle log in object storage.
+    Archive(crate::archive::config::Config),
 }
 
 /// The keys of [`Common`].
@@ -133,6 +137,7 @@ impl Config {
             Kind::Kafka(_) => "kafka",
             Kind::Splunk(_) => "splunk",
             Kind::Elasticsearch(_) => "elasticsearch",
+            Kind::Archive(_) => "archive",
         }
     }
 
@@ -152,6 +157,9 @@ impl Config {
             Kind::Elasticsearch(config) => {
                 elasticsearch::Elasticsearch::new(config.clone(), records)
                     .map(AnySink::Elasticsearch)
+            }
+            Kind::Archive(config) => {
+                Ok(AnySink::Archive(Box::new(archive::Archive::new(config.clone()))))
             }
         };
         built.map_err(|cause| Unusable { sink: self.common.name.clone(), cause })

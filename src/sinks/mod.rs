@@ -17,6 +17,7 @@ pub mod kafka;
 pub mod splunk;
 pub mod elasticsearch;
 pub mod filter;
+pub mod archive;
 pub mod config;
 pub mod frame;
 
@@ -270,6 +271,8 @@ pub enum AnySink {
     Splunk(splunk::Splunk),
     /// Data streams of Elasticsearch or OpenSearch.
     Elasticsearch(elasticsearch::Elasticsearch),
+    /// The archive.
+    Archive(Box<archive::Archive>),
 }
 
 impl Sink for AnySink {
@@ -280,6 +283,7 @@ impl Sink for AnySink {
             AnySink::Kafka(sink) => sink.send(batch).await,
             AnySink::Splunk(sink) => sink.send(batch).await,
             AnySink::Elasticsearch(sink) => sink.send(batch).await,
+            AnySink::Archive(sink) => sink.send(batch).await,
         }
     }
 
@@ -290,6 +294,7 @@ impl Sink for AnySink {
             AnySink::Kafka(sink) => sink.check().await,
             AnySink::Splunk(sink) => sink.check().await,
             AnySink::Elasticsearch(sink) => sink.check().await,
+            AnySink::Archive(sink) => sink.check().await,
         }
     }
 }

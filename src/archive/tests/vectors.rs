@@ -30,6 +30,7 @@ async fn write(dir: &Path) {
         root: empty_root(),
         spool: "00112233445566778899aabbccddeeff".into(),
         through: 0,
+        last: Default::default(),
     };
     state.write_floor(&floor).unwrap();
     let store = Arc::new(Directory::new(dir));
