@@ -3,8 +3,8 @@
 //! ```text
 //! lock     held while a writer lives
 //! floor    JSON: the head that the store may never be behind, and the spool's numbers
-//! intent   "kwi1", last (u64 number, hash), objects (u16 length, key, u64 length, bytes), SHA-256 of
-//!          all before it
+//! intent   "kwi1", last (u64 number, hash), objects (u16 length, key, u64 length, bytes), SHA-256
+//!          of all before it
 //! ```
 //! Both files are replaced whole (written beside, synced, renamed, the directory synced), so what
 //! is found after a crash is one of the two states, never a mixture. Numbers are little-endian.
