@@ -84,6 +84,8 @@ pub struct Correlator<E> {
     /// Windows to look at again when the time has passed: `a and not b` is known only then.
     pending: BTreeSet<(i64, u32, u64)>,
     newest_us: i64,
+    /// Time does not pass beyond this, whatever matches say.
+    latest_us: i64,
     evictions: u64,
 }
 
@@ -97,6 +99,7 @@ impl<E: Clone> Correlator<E> {
             limits,
             pending: BTreeSet::new(),
             newest_us: i64::MIN,
+            latest_us: i64::MAX,
             evictions: 0,
         }
     }
@@ -139,9 +142,15 @@ impl<E: Clone> Correlator<E> {
         }
     }
 
+    /// Says what time it can be at the latest: a match from the future, by a wrong clock or a
+    /// caller's, must not decide for everybody what is still to come.
+    pub fn set_latest(&mut self, latest_us: i64) {
+        self.latest_us = latest_us;
+    }
+
     /// Lets time pass: decides the windows that waited for something not to happen.
     pub fn advance(&mut self, time_us: i64, fire: &mut dyn FnMut(Fired<E>)) {
-        self.newest_us = self.newest_us.max(time_us);
+        self.newest_us = self.newest_us.max(time_us.min(self.latest_us));
         let due = self.newest_us.saturating_sub(self.limits.lateness_us);
         self.decide_pending(due, fire);
     }

@@ -197,7 +197,8 @@ impl Detector {
         self.received_us = self.received_us.max(received_us);
         // A time that is ahead of the clock must not decide what is still to come.
         let latest_us = received_us.saturating_add(self.memory.limits.lateness_us);
-        self.advance(time_us.min(latest_us), raise);
+        self.raiser.correlator().set_latest(latest_us);
+        self.move_on(time_us.min(latest_us), raise);
     }
 
     /// Counts the request that the event completes, by a hash of its audit id; true when it is the
@@ -240,6 +241,11 @@ impl Detector {
 
     /// Lets time pass up to `time_us`.
     pub fn advance(&mut self, time_us: i64, raise: &mut dyn FnMut(Alert)) {
+        self.raiser.correlator().set_latest(i64::MAX);
+        self.move_on(time_us, raise);
+    }
+
+    fn move_on(&mut self, time_us: i64, raise: &mut dyn FnMut(Alert)) {
         if time_us > self.newest_us {
             self.newest_us = time_us;
             self.raiser.advance(time_us, raise);

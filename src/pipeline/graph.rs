@@ -1,13 +1,13 @@
 //! `Pipeline`: the graph of a running instance, built back to front, and how it is drained.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
@@ -22,11 +22,11 @@ use crate::pipeline::duplicates::Bounds;
 use crate::pipeline::health::Health;
 use crate::pipeline::letter::Seal;
 use crate::pipeline::notice::Kind;
-use crate::pipeline::recover::{Recovered, recover};
+use crate::pipeline::recover::{Recovered, recover, store_durable};
 use crate::pipeline::sequencer::{Sequencer, SnapshotPolicy};
 use crate::pipeline::settle::{self, Settling, Snapshots};
 use crate::pipeline::worker::Judgement;
-use crate::pipeline::{Clock, Failure, Order};
+use crate::pipeline::{Clock, Failure, Order, TICK};
 use crate::sinks::Sink;
 use crate::sinks::frame::Frame;
 use crate::spool::{Options, Recovery, Spool, Start};
@@ -38,7 +38,7 @@ use crate::units::{Size, Span};
 pub struct Config {
     /// Threads that decode, match and redact. Default: 0, one a core.
     pub threads: usize,
-    /// Bytes of batches under way between the sources and the disk. Default: 16MiB.
+    /// Bytes of batches under way between the sources and the disk. Default: 8MiB.
     pub queue_bytes_max: Size,
     /// Events among which copies are found; at least half as many are remembered. Default: 900000.
     pub duplicates_max: usize,
@@ -65,7 +65,7 @@ impl Default for Config {
         let limits = Limits::default();
         Config {
             threads: 0,
-            queue_bytes_max: Size::mib(16),
+            queue_bytes_max: Size::mib(8),
             duplicates_max: 900_000,
             duplicates_window: Span::from_secs(3_600),
             keys_max: limits.keys_max,
@@ -207,9 +207,11 @@ impl Pipeline {
             stored_us: clock.now_us(),
             batch_us: clock.now_us(),
         };
+        let first = Arc::clone(&engine);
         let analysis = analysis(outlet, received, engine, judgement, &config, sequencer);
         let analysis = Analysis { stop: stop_sources.clone(), ..analysis };
         let left = vec![watched(settle, &failed), watched(analyze::run(analysis), &failed)];
+        tokio::spawn(make_room(Arc::downgrade(&spool), first, memory, stop_sources.clone()));
         let appender = spool.appender();
         let health = Health { clock, turned_us, appender, failure: failure.clone() };
         Ok(Pipeline {
@@ -266,29 +268,42 @@ impl Pipeline {
     /// # Errors
     /// What failed before or while it ended; nothing acknowledged is lost.
     pub async fn drain(self, deadline: Duration) -> Result<Drained, String> {
-        let Pipeline { spool, stop_sources, stop_sinks, left, right, failure, .. } = self;
+        let Pipeline { spool, stop_sources, stop_sinks, left, right, failure, health, .. } = self;
+        let appender = health.appender;
+        let mut over = std::pin::pin!(tokio::time::sleep(deadline));
         stop_sources.cancel();
-        for task in left {
-            joined(task).await;
+        for mut task in left {
+            tokio::select! {
+                () = &mut over, if !over.is_elapsed() => {
+                    // What waits for room in the spool was not acknowledged: it is refused.
+                    appender.stop_waiting();
+                    joined(task).await;
+                }
+                ended = &mut task => resume(ended),
+            }
         }
         // Cursors read what is left of a closed spool, and then end.
-        let closed = match Arc::try_unwrap(spool) {
-            Ok(spool) => spool.close().await,
-            Err(_) => Ok(()),
+        let closed = match unshared(spool).await {
+            Some(spool) => spool.close().await,
+            None => Ok(()),
         };
-        let stop = tokio::spawn({
-            let stop_sinks = stop_sinks.clone();
-            async move {
-                tokio::time::sleep(deadline).await;
-                stop_sinks.cancel();
-            }
-        });
         let mut sinks_behind = 0;
-        for task in right {
-            joined(task).await;
-            sinks_behind += usize::from(stop_sinks.is_cancelled());
+        for mut task in right {
+            let is_late = tokio::select! {
+                biased;
+                ended = &mut task => {
+                    resume(ended);
+                    false
+                }
+                () = stop_sinks.cancelled() => true,
+                () = until(&mut over) => true,
+            };
+            if is_late {
+                stop_sinks.cancel();
+                sinks_behind += 1;
+                joined(task).await;
+            }
         }
-        stop.abort();
         let failed = failure.borrow().clone();
         match (failed, closed) {
             (Some(failure), _) => Err(failure),
@@ -346,6 +361,25 @@ fn analysis(
     Analysis { outlet, orders, engine, judgement, threads, sequencer, stop }
 }
 
+/// A full spool takes no record, so the state behind the next one is never stored, and the snapshot
+/// holds back what every sink has passed. Then the state is read from the spool, as a start does,
+/// and stored as of the last durable record.
+async fn make_room(
+    spool: Weak<Spool>,
+    engine: Arc<Engine>,
+    memory: Memory,
+    stop: CancellationToken,
+) {
+    while stop.run_until_cancelled(tokio::time::sleep(TICK)).await.is_some() {
+        let Some(spool) = spool.upgrade() else { return };
+        if spool.appender().is_waiting_for_room()
+            && let Err(error) = store_durable(&spool, Arc::clone(&engine), memory).await
+        {
+            tracing::warn!(%error, "the state as of the last durable record is not stored");
+        }
+    }
+}
+
 /// The first things that the sequencer is told: which rules judge, and what is wrong.
 fn tell(recovered: &Recovered, engine: &Arc<Engine>, orders: &mpsc::UnboundedSender<Order>) {
     metrics::counter!("kubewitness_pipeline_state_restarts_total").increment(recovered.restarted);
@@ -384,7 +418,31 @@ fn watched(
 }
 
 async fn joined(task: JoinHandle<()>) {
-    if let Err(error) = task.await
+    resume(task.await);
+}
+
+/// The spool, once whoever borrowed it for a moment has given it back.
+async fn unshared(mut spool: Arc<Spool>) -> Option<Spool> {
+    for _ in 0..100 {
+        match Arc::try_unwrap(spool) {
+            Ok(spool) => return Some(spool),
+            Err(shared) => spool = shared,
+        }
+        tokio::time::sleep(TICK / 10).await;
+    }
+    None
+}
+
+/// Waits for a time that may be over already.
+async fn until(over: &mut std::pin::Pin<&mut tokio::time::Sleep>) {
+    if !over.is_elapsed() {
+        over.as_mut().await;
+    }
+}
+
+/// A panic of a task is one of the process.
+fn resume(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
         && error.is_panic()
     {
         std::panic::resume_unwind(error.into_panic());

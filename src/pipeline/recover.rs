@@ -11,7 +11,7 @@ use crate::pipeline::notice::{Kind, Notice};
 use crate::pipeline::reuse;
 use crate::pipeline::{Clock, Failure, STATE};
 use crate::record::{self, StoredCheckpoint, StoredEvent, kind};
-use crate::spool::{Limits, Record, Recovery, Snapshot, Spool};
+use crate::spool::{self, Limits, Record, Recovery, Snapshot, Spool};
 
 /// What was found.
 pub struct Recovered {
@@ -77,7 +77,7 @@ pub async fn recover(
         missing: 0,
         unreadable: 0,
     };
-    recovering.read(spool, seq).await?;
+    recovering.read(spool, seq).await.map_err(Failure::Spool)?;
     let Recovering { detector, table, restarted, missing, unreadable, .. } = recovering;
     if missing + unreadable > 0 {
         let text = format!("{missing} records behind the snapshot are lost, {unreadable} unknown");
@@ -85,25 +85,65 @@ pub async fn recover(
     }
     let snapshot =
         Snapshot { seq: spool.stats().seq_durable, bytes: detector.snapshot(duplicate_key) };
-    spool.write_snapshot(STATE, snapshot).await.map_err(Failure::Spool)?;
+    match spool.write_snapshot(STATE, snapshot).await {
+        Err(error) if is_anew => return Err(Failure::Spool(error)),
+        // A disk without room is no reason not to deliver what is there.
+        Err(error) => tracing::error!(%error, "snapshot not written; the old one stands"),
+        Ok(()) => {}
+    }
     let is_changed = table != own || is_anew;
     Ok(Recovered { detector, duplicate_key, is_changed, restarted, notices })
 }
 
+/// Stores the state as of the last durable record, read from the spool, in both generations: so
+/// nothing before it is held back any more. Does nothing where other rules than the engine's judge
+/// by now, or when it is stored already.
+///
+/// # Errors
+/// The spool cannot be read or written.
+pub async fn store_durable(
+    spool: &Spool,
+    engine: Arc<Engine>,
+    memory: Memory,
+) -> Result<(), spool::Error> {
+    let seq = spool.stats().seq_durable;
+    let Some(Snapshot { seq: held, bytes }) = spool.read_snapshot(STATE).await? else {
+        return Ok(());
+    };
+    let mut detector = Detector::new(engine, memory);
+    let Ok((table, duplicate_key)) = detector.take_up(&bytes) else { return Ok(()) };
+    if table != *detector.table() || spool.seq_held(STATE) >= Some(seq) {
+        return Ok(());
+    }
+    let mapping = Mapping::default();
+    let (restarted, missing, unreadable) = (0, 0, 0);
+    let mut recovering =
+        Recovering { detector, table, mapping, duplicate_key, restarted, missing, unreadable };
+    let seq = recovering.read(spool, held + 1).await?;
+    if recovering.table != *recovering.detector.table() {
+        return Ok(());
+    }
+    let bytes = recovering.detector.snapshot(duplicate_key);
+    spool.write_snapshot(STATE, Snapshot { seq, bytes: bytes.clone() }).await?;
+    spool.write_snapshot(STATE, Snapshot { seq, bytes }).await
+}
+
 impl Recovering {
-    async fn read(&mut self, spool: &Spool, seq: u64) -> Result<(), Failure> {
+    /// Reads what is durable from a record on; returns the last one that was.
+    async fn read(&mut self, spool: &Spool, seq: u64) -> Result<u64, spool::Error> {
         let kinds = vec![kind::EVENT, kind::MATCH, kind::CHECKPOINT, kind::RULES, kind::TIME];
         let limits = Limits { kinds: Some(kinds), ..Limits::default() };
-        let mut reader = spool.reader(seq);
-        while let Some(records) = reader.try_read(&limits).await.map_err(Failure::Spool)? {
+        let (mut reader, mut last) = (spool.reader(seq), seq - 1);
+        while let Some(records) = reader.try_read(&limits).await? {
             self.missing += records.missing;
+            last = records.seq_last;
             for record in records.iter() {
                 if self.take(&record).is_none() {
                     self.unreadable += 1;
                 }
             }
         }
-        Ok(())
+        Ok(last)
     }
 
     /// Tells the detector what it was told when the record was written.

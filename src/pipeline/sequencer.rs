@@ -114,6 +114,9 @@ impl Sequencer {
         if is_store || self.is_snapshot_due(now_us) {
             settlement.snapshot = Some(self.snapshot(now_us));
         }
+        if settlement.is_empty() {
+            return Ok(());
+        }
         let sent = handle.block_on(self.settlements.send(settlement));
         sent.map_err(|_| Failure::Spool(spool::Error::Closed))
     }

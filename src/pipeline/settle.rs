@@ -28,6 +28,13 @@ pub struct Settlement {
     pub snapshot: Option<Vec<u8>>,
 }
 
+impl Settlement {
+    /// Whether nobody waits for it and nothing is written.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.answer.is_none() && self.snapshot.is_none()
+    }
+}
+
 /// Who waits for a batch, and what he is told.
 pub struct Answer {
     /// The source's end.
@@ -71,23 +78,26 @@ pub async fn run(
     let mut seq_last = spool.stats().seq_durable;
     let mut writing: Option<tokio::task::JoinHandle<()>> = None;
     let mut failure = None;
+    let mut is_over = false;
     while let Some(settlement) = settlements.recv().await {
         let Settlement { pending, letters, answer, tally, snapshot } = settlement;
-        if failure.is_none() {
+        if !is_over {
             let kept = settling.keep(letters, &mut is_losing).await;
             let durable = match kept {
                 Ok(()) => durable(pending, &mut seq_last).await,
                 Err(error) => Err(error),
             };
-            failure = durable.err().map(Failure::Spool);
+            is_over = durable.is_err();
+            // No room, and the process ends: nothing failed, the rest is refused.
+            failure = durable.err().filter(|error| !error.is_full()).map(Failure::Spool);
         }
         if let Some(Answer { done, receipt, held }) = answer {
-            let answer = if failure.is_none() { Ok(receipt) } else { Err(Refused::Closed) };
+            let answer = if !is_over { Ok(receipt) } else { Err(Refused::Closed) };
             // A source that went away asks again, and is told of duplicates.
             let _gone = done.send(answer);
             drop(held);
         }
-        if failure.is_none() {
+        if !is_over {
             tally.count();
             if let Some(bytes) = snapshot {
                 let (spool, snapshots) = (Arc::clone(spool), Arc::clone(snapshots));

@@ -175,6 +175,13 @@ impl Spool {
         blocking(move || snapshot::read(&catalog, &name)).await
     }
 
+    /// The record behind which nothing is held back for the snapshots of that name: the elder of
+    /// the two that are kept reaches so far.
+    pub fn seq_held(&self, name: &str) -> Option<u64> {
+        let snapshots = guard(&self.catalog.snapshots);
+        snapshots.get(name).map(|position| position.stored.load(Ordering::Acquire))
+    }
+
     /// Removes a snapshot, and what only it held; one that does not exist is fine.
     ///
     /// # Errors

@@ -377,6 +377,12 @@ impl Appender {
         Appender { waits: true, ..self.clone() }
     }
 
+    /// Lets the writer refuse what waits for room, now and from here on: the process ends.
+    pub fn stop_waiting(&self) {
+        *guard(&self.gate.is_closing) = true;
+        self.gate.closing.notify_all();
+    }
+
     /// Whether the writer keeps batches for which there is no room.
     pub fn is_waiting_for_room(&self) -> bool {
         self.gate.is_waiting.load(Ordering::Acquire)
@@ -426,8 +432,7 @@ impl Appender {
     /// Tells the writer to end after what was sent before; what waits for room is refused if there
     /// is none now.
     pub(crate) async fn close(&self) {
-        *guard(&self.gate.is_closing) = true;
-        self.gate.closing.notify_all();
+        self.stop_waiting();
         // An error means that it has ended already.
         drop(self.messages.send(Message::Close).await);
     }

@@ -201,3 +201,47 @@ pub(crate) async fn wait_for(condition: impl Fn() -> bool) {
     }
     panic!("it never came true");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_ends_in_time_though_the_spool_is_full_and_a_sink_is_dead() {
+    let (sim, engine) = (Sim::default(), engine(RULES));
+    let dead = Recording::default();
+    dead.is_shut.store(true, Ordering::Release);
+    let options = Options {
+        bytes_max: 64 << 10,
+        segment_bytes_max: 16 << 10,
+        batch_bytes_max: 8 << 10,
+        passed_bytes_min: 0,
+        ..small()
+    };
+    let sinks = vec![Frame::new(common("dead"), dead.clone())];
+    let plan = Plan { options: options.clone(), sinks, ..Plan::new(&engine) };
+    let rig = Rig::with_sinks(&sim, plan).await.unwrap();
+    let lines = traffic(300);
+    let mut answers = Vec::new();
+    for (number, part) in lines.chunks(10).enumerate() {
+        let (batch, answer) = batch("log", part, number * 10);
+        rig.pipeline.intake().send(batch).await.unwrap();
+        answers.push(answer);
+    }
+    wait_for(|| rig.pipeline.health().ready().is_err()).await;
+    let drained = rig.pipeline.drain(Duration::from_millis(300)).await.unwrap();
+    assert_eq!(drained.sinks_behind, 1);
+    let mut acked = 0;
+    for answer in answers {
+        acked += usize::from(matches!(answer.await, Ok(Ok(_)))) * 10;
+    }
+    assert!((1..300).contains(&acked), "{acked} acknowledged");
+    // With a sink that delivers, everything that was acknowledged comes out, and the rest goes in.
+    dead.is_shut.store(false, Ordering::Release);
+    let sinks = vec![Frame::new(common("dead"), dead.clone())];
+    let plan = Plan { options, sinks, ..Plan::new(&engine) };
+    let rig = Rig::with_sinks(&sim, plan).await.unwrap();
+    let checkpoint = &rig.pipeline.checkpoints("log")[0].value;
+    assert_eq!(String::from_utf8_lossy(checkpoint), acked.to_string());
+    for (number, part) in lines[acked..].chunks(10).enumerate() {
+        while rig.send("log", part, acked + number * 10).await.is_err() {}
+    }
+    rig.pipeline.drain(Duration::from_secs(20)).await.unwrap();
+    assert!(dead.got.lock().unwrap().len() >= 300);
+}
