@@ -3,6 +3,8 @@
 pub mod clock;
 pub mod units;
 pub mod telemetry;
+pub mod secret;
+pub mod kafka;
 pub mod event;
 pub mod ingest;
 pub mod rule;
@@ -10,8 +12,8 @@ pub mod engine;
 pub mod alert;
 pub mod spool;
 pub mod record;
-pub mod sinks;
 pub mod archive;
+pub mod sinks;
 pub mod cases;
 pub mod coverage;
 pub mod report;

@@ -23,7 +23,7 @@ use crate::alert::id::RequestKey;
 use crate::engine::correlate::Feed;
 use crate::engine::values::Subject;
 use crate::engine::{Engine, Scratch};
-use crate::event::redact::{redact_field, redact_text};
+use crate::event::redact::redact_text;
 use crate::event::{Event, Slot};
 
 /// A packed event with its matches, spelled out again.
@@ -137,7 +137,7 @@ pub fn pack(
         let resource = event.text(Slot::Resource).unwrap_or_default();
         for reason in reasons {
             put(bytes, reason.field.as_bytes());
-            put(bytes, redact_field(&reason.field, &resource, &reason.value).as_bytes());
+            put(bytes, scratch.redact(&reason.field, &resource, &reason.value).as_bytes());
             put(bytes, reason.matched.as_bytes());
         }
         put_feeds(bytes, &engine.feeds(detection, subject, cluster, scratch));

@@ -11,7 +11,7 @@ use crate::cli::load::counted;
 use crate::cli::{Done, Error};
 use crate::config::rules::chain;
 use crate::config::{self, Config, Mode, Override, Source};
-use crate::ingest::{log, webhook};
+use crate::ingest::{kafka, log, webhook};
 use crate::report::escape::visible;
 use crate::rule::Body;
 use crate::sinks::frame::Frame;
@@ -226,6 +226,10 @@ async fn look_at_source(source: &Source, findings: &mut Findings) {
         Source::Webhook(config) => match webhook::check(config).await {
             Ok(()) => findings.ok(&what, format!("webhook on {}{}", config.listen, config.path)),
             Err(error) => findings.fail(&what, chain(&error)),
+        },
+        Source::Kafka(config) => match kafka::check(config).await {
+            Ok(()) => findings.ok(&what, config.topics.join(", ")),
+            Err(error) => findings.fail(&what, error.to_string()),
         },
     }
 }

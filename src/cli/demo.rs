@@ -39,7 +39,7 @@ pub fn run(args: &DemoArgs) -> Result<Done, Error> {
     let name = PathBuf::from("sample.log.gz");
     let plain = crate::ingest::compress::open(Box::new(Cursor::new(SAMPLE)));
     let sample = LogFile::from_stream(name, Form::Lines, plain);
-    let discovery = Discovery { files: vec![sample], skipped: 0, unreadable: Vec::new() };
+    let discovery = Discovery { files: vec![sample], ..Discovery::default() };
     let options = Options { threads: 1, cluster: Some("demo".to_owned()), ..Options::default() };
     replay(&engine, discovery, options, None, &args.output)
 }

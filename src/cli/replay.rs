@@ -53,7 +53,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "T", value_parser = parse_bound)]
     pub until: Option<Bound>,
     /// The cluster's name in alerts; without it, what the envelopes say
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_cluster)]
     pub cluster: Option<String>,
     /// Networks whose X-Forwarded-For entries are believed (repeatable)
     #[arg(long = "trusted-proxy", value_name = "CIDR")]
@@ -101,6 +101,17 @@ fn parse_level(word: &str) -> Result<Level, String> {
         let known: Vec<_> = Level::ALL.iter().map(|level| level.as_str()).collect();
         format!("not one of {}", known.join(", "))
     })
+}
+
+/// A cluster's name as the receiver's paths take it, so that alerts of both are about the same one.
+fn parse_cluster(name: &str) -> Result<String, String> {
+    let is_inside = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-');
+    let starts =
+        name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    if starts && name.len() <= 63 && name.bytes().all(is_inside) {
+        return Ok(name.to_owned());
+    }
+    Err("1 to 63 of a-z, 0-9, '.' and '-', the first a letter or digit".to_owned())
 }
 
 /// A time in RFC 3339, or a span such as `24h`.
@@ -174,10 +185,11 @@ pub fn replay(
     if let Some(path) = learn {
         load_baselines(path, engine, &mut raiser)?;
     }
+    check_writable(learn, output.stats.as_deref())?;
     let is_sized = discovery.files.iter().all(|file| file.size > 0);
     let total: u64 = discovery.files.iter().map(|file| file.size).sum();
     let progress = Progress::start(is_sized.then_some(total));
-    let Discovery { files, skipped, unreadable } = discovery;
+    let Discovery { files, skipped, skipped_paths, unreadable } = discovery;
     for (path, reason) in &unreadable {
         eprintln!("kubewitness: {}: {reason}", path.display());
     }
@@ -191,6 +203,7 @@ pub fn replay(
     });
     progress.finish();
     let mut summary = ran.map_err(|error| Error::Failed(chain(&error)))?;
+    skipped_paths.iter().for_each(|path| summary.skip_file(&path.display().to_string()));
     summary.files_skipped = skipped;
     summary.count_alerts(&sink.tally);
     summary.elapsed_seconds = clock.elapsed().as_secs_f64();
@@ -203,6 +216,23 @@ pub fn replay(
     finish(&summary, output, format, &sink)?;
     let is_alarm = output.fail_on.is_some_and(|level| sink.worst >= Some(level));
     Ok(if is_alarm { Done::Alarm } else { Done::Fine })
+}
+
+/// Files that are written at the end: a wrong path is said before hours of work.
+fn check_writable(learn: Option<&Path>, stats: Option<&Path>) -> Result<(), Error> {
+    let stats = stats.filter(|path| *path != Path::new("-"));
+    for path in [learn, stats].into_iter().flatten() {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let tried = if path.is_dir() {
+            Err(std::io::Error::from(std::io::ErrorKind::IsADirectory))
+        } else {
+            tempfile::tempfile_in(directory.unwrap_or(Path::new("."))).map(drop)
+        };
+        tried.map_err(|error| {
+            Error::Input(format!("{}: cannot be written: {error}", path.display()))
+        })?;
+    }
+    Ok(())
 }
 
 fn load_baselines(path: &Path, engine: &Engine, raiser: &mut Raiser) -> Result<(), Error> {

@@ -18,6 +18,7 @@ use crate::cli::{Done, Error};
 use crate::config::rules::chain;
 use crate::config::{Config, Source};
 use crate::event::redact::Redactor;
+use crate::ingest::kafka::Source as KafkaSource;
 use crate::ingest::log::LogSource;
 use crate::ingest::webhook::WebhookSource;
 use crate::pipeline::Clock;
@@ -161,6 +162,14 @@ async fn start_sources(
                 sources.spawn(async move {
                     source.run().await;
                     (name, Ok(()))
+                });
+            }
+            Source::Kafka(config) => {
+                let source = KafkaSource::new(config.clone(), intake, stop);
+                let source = source.map_err(|error| Error::Input(chain(&error)))?;
+                sources.spawn(async move {
+                    let ended = source.run().await;
+                    (name, ended.map_err(|error| chain(&error)))
                 });
             }
             Source::Log(config) => {

@@ -25,7 +25,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::event::redact;
-use crate::ingest::{log, webhook};
+use crate::ingest::{kafka, log, webhook};
 use crate::rule::pack::Pack;
 use crate::units::{Size, Span};
 use crate::{pipeline, sinks, spool, telemetry};
@@ -68,11 +68,14 @@ pub struct Config {
 /// Where events come from.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there are a few of them, read once")]
 pub enum Source {
     /// The log backend's file and its rotated siblings.
     Log(log::config::Config),
     /// A webhook backend's target.
     Webhook(webhook::config::Config),
+    /// Topics of a Kafka cluster.
+    Kafka(kafka::Config),
 }
 
 impl Source {
@@ -81,6 +84,7 @@ impl Source {
         match self {
             Source::Log(config) => &config.name,
             Source::Webhook(config) => &config.name,
+            Source::Kafka(config) => &config.name,
         }
     }
 
@@ -89,13 +93,14 @@ impl Source {
         match self {
             Source::Log(_) => "log",
             Source::Webhook(_) => "webhook",
+            Source::Kafka(_) => "kafka",
         }
     }
 
     /// Where it listens, if it does.
     pub fn listen(&self) -> Option<std::net::SocketAddr> {
         match self {
-            Source::Log(_) => None,
+            Source::Log(_) | Source::Kafka(_) => None,
             Source::Webhook(config) => Some(config.listen),
         }
     }
@@ -104,7 +109,7 @@ impl Source {
     fn reads(&self, path: &Path) -> bool {
         match self {
             Source::Log(config) => config.reads(path),
-            Source::Webhook(_) => false,
+            Source::Webhook(_) | Source::Kafka(_) => false,
         }
     }
 
@@ -113,6 +118,7 @@ impl Source {
         match self {
             Source::Log(config) => config.check().map_err(|error| error.to_string()),
             Source::Webhook(config) => config.check().map_err(|error| error.to_string()),
+            Source::Kafka(config) => config.check(),
         }
     }
 }

@@ -76,7 +76,7 @@ pub fn clauses(program: &Program, expression: &Expression) -> Vec<Vec<PredicateI
         Expression::And(parts) => parts.iter().flat_map(|part| clauses(program, part)).collect(),
         Expression::Or(parts) => {
             let mut union = Vec::new();
-            for part in parts {
+            for part in parts.iter() {
                 // Of each branch the best clause: the union is what must be watched.
                 let best = clauses(program, part).into_iter().min_by(|left, right| {
                     rough_price(program, left).total_cmp(&rough_price(program, right))

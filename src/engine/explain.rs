@@ -48,7 +48,7 @@ fn collect(
             parts.iter().for_each(|part| collect(program, part, state, subject, reasons));
         }
         Expression::Or(parts) => {
-            for part in parts {
+            for part in parts.iter() {
                 if program.holds(part, state, subject) {
                     collect(program, part, state, subject, reasons);
                 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use siphasher::sip::SipHasher13;
 
 use crate::engine::Error;
+use crate::engine::builder::Builder;
 use crate::engine::correlate::Feed;
 use crate::engine::field::FieldId;
 use crate::engine::predicate::number;
-use crate::engine::program::{Builder, Program, State};
+use crate::engine::program::{Program, State};
 use crate::engine::values::Subject;
 use crate::engine::verdict;
 use crate::rule::{Body, Correlation, CorrelationKind, Rule, RuleSet};

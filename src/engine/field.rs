@@ -99,6 +99,7 @@ pub struct FieldTable {
     ids: FxHashMap<Arc<str>, FieldId>,
     names: Vec<Arc<str>>,
     sources: Vec<Source>,
+    only_slots: Vec<Option<Slot>>,
     groups: Vec<Group>,
     /// Per group, the paths below it and the field each belongs to.
     paths: Vec<Vec<(String, FieldId)>>,
@@ -120,6 +121,7 @@ impl FieldTable {
             ids: FxHashMap::default(),
             names: Vec::new(),
             sources: Vec::new(),
+            only_slots: Vec::new(),
             groups: Vec::new(),
             paths: Vec::new(),
             nodes: Vec::new(),
@@ -150,6 +152,13 @@ impl FieldTable {
     /// How the field's values are found.
     pub fn source(&self, field: FieldId) -> Source {
         self.sources[field.0 as usize]
+    }
+
+    /// The slot on which the field's values depend, where it is one alone and they are absent when
+    /// it is.
+    #[inline]
+    pub fn only_slot(&self, field: FieldId) -> Option<Slot> {
+        self.only_slots[field.0 as usize]
     }
 
     /// The groups, by the bit that [`Source::Walk`] uses.
@@ -270,6 +279,7 @@ impl FieldTable {
     pub fn finish(&mut self) {
         self.nodes.clear();
         self.roots.clear();
+        self.only_slots = self.sources.iter().map(|source| only_slot(*source)).collect();
         let mut known = FxHashMap::default();
         for group in 0..self.paths.len() {
             let paths: Vec<_> =
@@ -307,6 +317,19 @@ impl FieldTable {
         }
         known.insert(paths, node);
         node
+    }
+}
+
+fn only_slot(source: Source) -> Option<Slot> {
+    match source {
+        Source::Slot(slot) => Some(slot),
+        Source::Derived(Derived::SourceIp | Derived::SourcePublic | Derived::IsForwarded) => {
+            Some(Slot::SourceIps)
+        }
+        Source::Derived(Derived::UserAgentFamily) => Some(Slot::UserAgent),
+        Source::Derived(Derived::Path | Derived::PathIsClean) => Some(Slot::RequestUri),
+        Source::Derived(Derived::AuditIdKind) => Some(Slot::AuditId),
+        _ => None,
     }
 }
 

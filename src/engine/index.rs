@@ -73,7 +73,18 @@ struct Class {
 /// The classes that a thread has met.
 #[derive(Clone, Debug, Default)]
 pub struct Classes {
-    met: FxHashMap<(u64, u32, u8), Arc<Class>>,
+    met: FxHashMap<ClassKey, Arc<Class>>,
+}
+
+/// What events of one class have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClassKey {
+    /// Bits of the gate's fields.
+    bits: u64,
+    /// Number of the resource.
+    resource: u32,
+    /// Bits of [`PRESENCE`].
+    presence: u8,
 }
 
 /// Parts of an event that many events lack, and with them every value that a rule could ask for.
@@ -248,40 +259,94 @@ impl Index {
         }
     }
 
+    /// The class of an event.
+    #[inline]
+    pub fn key_of(&self, event: &Event<'_>) -> ClassKey {
+        ClassKey {
+            bits: gate::bits_of(event),
+            resource: self.resource_of(event),
+            presence: presence_of(event),
+        }
+    }
+
+    /// The rules that events of a class can match, as far as the gate tells; those that are found
+    /// by themselves ([`Index::common`]) are left out.
+    pub fn rules_of(&self, key: ClassKey) -> impl Iterator<Item = RuleIndex> {
+        let gates = self.gates.iter().zip(&self.is_common).enumerate();
+        gates
+            .filter(move |(_, (gate, is_common))| **gate & key.bits == key.bits && !**is_common)
+            .map(|(rule, _)| rule as RuleIndex)
+    }
+
+    /// What is known of each field in events of a class.
+    pub fn known_of(&self, key: ClassKey) -> Vec<Known<'_>> {
+        (0..self.roots.len()).map(|field| self.known(key, FieldId(field as u32))).collect()
+    }
+
+    fn known(&self, key: ClassKey, field: FieldId) -> Known<'_> {
+        let roots = self.roots[field.0 as usize];
+        if roots != 0 && roots & key.presence == 0 {
+            return Known::Absent;
+        }
+        if Some(field) == self.resource_field {
+            return match key.resource {
+                ABSENT => Known::Absent,
+                OTHER => Known::Other,
+                UNCLEAR => Known::Unknown,
+                number => Known::Value(&self.resource_names[number as usize]),
+            };
+        }
+        let name = self.gate_fields.iter().find(|(known, _)| *known == field);
+        let Some((_, name)) = name else { return Known::Unknown };
+        let mut values = gate::values_of(key.bits);
+        values.find(|(known, _)| known == name).map_or(Known::Unknown, |(_, value)| value)
+    }
+
     fn class_of(&self, program: &Program, classes: &mut Classes, event: &Event<'_>) -> Arc<Class> {
-        let bits = gate::bits_of(event);
-        let resource = self.resource_of(event);
-        let presence = presence_of(event);
-        if let Some(class) = classes.met.get(&(bits, resource, presence)) {
+        let key = self.key_of(event);
+        if let Some(class) = classes.met.get(&key) {
             return Arc::clone(class);
         }
-        let is_received = bits & gate::REQUEST_RECEIVED != 0;
+        let is_received = key.bits & gate::REQUEST_RECEIVED != 0;
         if classes.met.len() >= CLASSES_MAX && !is_received {
             return Arc::clone(&self.general);
         }
-        let known = |field: FieldId| {
-            let roots = self.roots[field.0 as usize];
-            if roots != 0 && roots & presence == 0 {
-                return Known::Absent;
-            }
-            if Some(field) == self.resource_field {
-                return match resource {
-                    ABSENT => Known::Absent,
-                    OTHER => Known::Other,
-                    UNCLEAR => Known::Unknown,
-                    number => Known::Value(&self.resource_names[number as usize]),
-                };
-            }
-            let name = self.gate_fields.iter().find(|(known, _)| *known == field);
-            let Some((_, name)) = name else { return Known::Unknown };
-            let mut values = gate::values_of(bits);
-            values.find(|(known, _)| known == name).map_or(Known::Unknown, |(_, value)| value)
-        };
-        let class = Arc::new(self.class(program, bits, &known));
+        let known = self.known_of(key);
+        let class = self.class(program, key.bits, &|field| known[field.0 as usize]);
+        let class = Arc::new(class);
         if classes.met.len() < CLASSES_MAX {
-            classes.met.insert((bits, resource, presence), Arc::clone(&class));
+            classes.met.insert(key, Arc::clone(&class));
         }
         class
+    }
+
+    /// Of many rules, those that hang on a field which is cheap to read for every event and that
+    /// can match this one: added in no order, perhaps twice.
+    pub fn common(
+        &self,
+        program: &Program,
+        key: ClassKey,
+        state: &mut State,
+        subject: Subject<'_>,
+        candidates: &mut Vec<RuleIndex>,
+    ) {
+        for &field in &self.common.fields {
+            program.share(field, state, subject);
+        }
+        for index in 0..state.decided().len() {
+            let id = state.decided()[index];
+            if let Some(rules) = self.common.postings.get(&id)
+                && program.test(id, state, subject)
+            {
+                let passes = |rule: &&RuleIndex| self.gates[**rule as usize] & key.bits == key.bits;
+                candidates.extend(rules.iter().filter(passes));
+            }
+        }
+    }
+
+    /// Whether there are rules that only [`Index::common`] finds.
+    pub fn has_common(&self) -> bool {
+        !self.common.postings.is_empty()
     }
 
     fn resource_of(&self, event: &Event<'_>) -> u32 {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind, packed};
 use rustc_hash::FxHashMap;
 
 use crate::engine::predicate::{Check, PredicateId, lowercase};
@@ -48,6 +48,8 @@ struct Parts {
     length_max: usize,
     /// Some literal holds a quote, a backslash or a control character.
     has_escapable: bool,
+    /// Tells quickly of a long text that no literal is in it.
+    filter: Option<packed::Searcher>,
     ids: Vec<Vec<PredicateId>>,
 }
 
@@ -105,7 +107,7 @@ impl FieldMatcher {
         let mut start = 0;
         while start < raw.len() {
             let window = &raw[start..raw.len().min(start + WINDOW_BYTES + overlap)];
-            self.cased.insides.test(window, hit);
+            self.cased.insides.test_long(window, hit);
             if self.folded.insides.automaton.is_some() {
                 buffer.clear();
                 if window.is_ascii() {
@@ -114,7 +116,7 @@ impl FieldMatcher {
                     let text = String::from_utf8_lossy(window);
                     buffer.extend_from_slice(lowercase(&text).as_bytes());
                 }
-                self.folded.insides.test(buffer, hit);
+                self.folded.insides.test_long(buffer, hit);
             }
             start += WINDOW_BYTES;
         }
@@ -208,8 +210,18 @@ impl Parts {
         let length_max = literals.keys().map(|text| text.len()).max().unwrap_or(0);
         let is_escapable = |c: char| matches!(c, '"' | '\\') || c.is_control();
         let has_escapable = literals.keys().any(|text| text.contains(is_escapable));
+        let mut packed = packed::Config::new().builder();
+        packed.extend(literals.keys().map(|text| text.as_bytes()));
+        let filter = packed.build();
         let ids = literals.into_values().collect();
-        Ok(Parts { automaton: Some(automaton), length_max, has_escapable, ids })
+        Ok(Parts { automaton: Some(automaton), length_max, has_escapable, filter, ids })
+    }
+
+    /// As [`Parts::test`], for texts in which there is hardly ever a hit.
+    fn test_long(&self, text: &[u8], hit: &mut dyn FnMut(PredicateId)) {
+        if self.filter.as_ref().is_none_or(|filter| filter.find(text).is_some()) {
+            self.test(text, hit);
+        }
     }
 
     fn test(&self, text: &[u8], hit: &mut dyn FnMut(PredicateId)) {

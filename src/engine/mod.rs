@@ -12,9 +12,13 @@ pub mod matcher;
 pub mod cost;
 pub mod memo;
 pub mod program;
+pub mod builder;
 pub mod clause;
 pub mod gate;
 pub mod index;
+pub mod question;
+pub mod left;
+pub mod graph;
 pub mod explain;
 pub mod window;
 pub mod terms;
@@ -23,33 +27,27 @@ pub mod correlate;
 pub mod feed;
 pub mod table;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use rustc_hash::FxHashMap;
 
+use crate::engine::builder::Builder;
 use crate::engine::correlate::Feed;
 use crate::engine::feed::FeedPlan;
 use crate::engine::field::Shape;
-use crate::engine::index::{Classes, Index};
-use crate::engine::program::{Builder, Program, State};
+use crate::engine::graph::{Graph, Step};
+use crate::engine::index::{CLASSES_MAX, ClassKey, Classes, Index};
+use crate::engine::program::{Program, State};
+use crate::engine::question::Questions;
 use crate::engine::values::Subject;
+use crate::event::redact::FieldRedactor;
 use crate::rule::{Body, Condition, Correlation, Rule, RuleSet};
 
 /// A rule set that cannot be compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A regular expression is invalid or too large once compiled.
-    #[error(
-        "regular expression {source_text:?} cannot be compiled within {} bytes",
-        program::REGEX_BYTES_MAX
-    )]
-    Regex {
-        /// The expression.
-        source_text: String,
-        /// What is wrong with it.
-        #[source]
-        cause: Box<regex::Error>,
-    },
     /// The literals of one field are too many for one automaton.
     #[error("the text patterns of a field are too many or too long")]
     Automaton {
@@ -73,6 +71,7 @@ pub struct Engine {
     rules: RuleSet,
     program: Program,
     index: Index,
+    questions: Questions,
     /// Per expression, the index of its rule.
     detections: Vec<u32>,
     /// Per correlation, the index of its rule.
@@ -87,8 +86,18 @@ pub struct Engine {
 pub struct Scratch {
     state: State,
     classes: Classes,
+    graph: Graph,
+    entries: FxHashMap<ClassKey, Step>,
+    redactor: FieldRedactor,
     candidates: Vec<u32>,
     matched: Vec<u32>,
+}
+
+impl Scratch {
+    /// The value of a field as it may be shown.
+    pub fn redact<'v>(&mut self, field: &str, resource: &str, value: &'v str) -> Cow<'v, str> {
+        self.redactor.redact(field, resource, value)
+    }
 }
 
 impl Engine {
@@ -112,8 +121,9 @@ impl Engine {
         let plans = feed::plan(&rules, &detections, &correlations, &mut builder)?;
         let program = builder.build()?;
         let index = Index::new(&program, &names_stage);
+        let questions = Questions::new(&program);
         let proxies = proxies.to_vec();
-        Ok(Engine { rules, program, index, detections, correlations, plans, proxies })
+        Ok(Engine { rules, program, index, questions, detections, correlations, plans, proxies })
     }
 
     /// The rules.
@@ -165,9 +175,17 @@ impl Engine {
 
     /// Fresh scratch space for a thread.
     pub fn scratch(&self) -> Scratch {
+        self.scratch_with(Graph::default())
+    }
+
+    /// Fresh scratch space with a graph of other limits.
+    pub fn scratch_with(&self, graph: Graph) -> Scratch {
         Scratch {
             state: self.program.state(&self.proxies),
             classes: Classes::default(),
+            graph,
+            entries: FxHashMap::default(),
+            redactor: FieldRedactor::default(),
             candidates: Vec::new(),
             matched: Vec::new(),
         }
@@ -175,18 +193,54 @@ impl Engine {
 
     /// The positions of the detections that match, ascending.
     pub fn evaluate<'s>(&self, subject: Subject<'_>, scratch: &'s mut Scratch) -> &'s [u32] {
-        let Scratch { state, classes, candidates, matched } = scratch;
-        state.clear();
-        candidates.clear();
-        matched.clear();
-        self.index.candidates(&self.program, classes, state, subject, candidates);
+        scratch.state.clear();
+        scratch.candidates.clear();
+        scratch.matched.clear();
+        match subject {
+            Subject::Audit(event) if scratch.graph.is_on() => {
+                let key = self.index.key_of(event);
+                self.follow(key, subject, scratch);
+            }
+            _ => {
+                let Scratch { state, classes, candidates, .. } = scratch;
+                self.index.candidates(&self.program, classes, state, subject, candidates);
+                self.try_candidates(subject, scratch);
+            }
+        }
+        &scratch.matched
+    }
+
+    /// Finds what matches by the decision graph.
+    fn follow(&self, key: ClassKey, subject: Subject<'_>, scratch: &mut Scratch) {
+        let Scratch { state, graph, entries, candidates, matched, .. } = scratch;
+        let program = &self.program;
+        if graph.is_full() || entries.len() > CLASSES_MAX {
+            graph.clear();
+            entries.clear();
+        }
+        let first = entries.entry(key).or_insert_with(|| {
+            let known = self.index.known_of(key);
+            let rules = self.index.rules_of(key);
+            graph.enter(&self.questions, program, rules, &|field| known[field.0 as usize])
+        });
+        graph.walk(&self.questions, program, first, state, subject, matched);
+        if self.index.has_common() {
+            self.index.common(program, key, state, subject, candidates);
+            candidates.sort_unstable();
+            candidates.dedup();
+            self.try_candidates(subject, scratch);
+        }
+        scratch.matched.sort_unstable();
+    }
+
+    fn try_candidates(&self, subject: Subject<'_>, scratch: &mut Scratch) {
+        let Scratch { state, candidates, matched, .. } = scratch;
         for &position in candidates.iter() {
             let expression = &self.program.expressions()[position as usize];
             if self.program.holds(expression, state, subject) {
                 matched.push(position);
             }
         }
-        matched
     }
 
     /// The same by trying every rule, without index and gate: the reference for tests.

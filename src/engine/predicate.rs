@@ -4,7 +4,7 @@
 //! it cannot share is decided here, predicate by predicate, only when a rule asks. Both must agree.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
 use regex::Regex;
@@ -44,14 +44,14 @@ pub enum Check {
     /// A pattern with wildcards inside, over the (lowercased) text.
     Wildcard {
         /// The equivalent expression.
-        regex: Regex,
+        regex: LazyRegex,
         /// The longest literal in it, which every match contains; lowercased unless `cased`.
         literal: Box<str>,
         /// Case matters.
         cased: bool,
     },
     /// A regular expression over the text as it is.
-    Regex(Regex),
+    Regex(LazyRegex),
     /// An address in a network.
     Cidr(IpNet),
     /// A number.
@@ -66,6 +66,26 @@ pub enum Check {
     TimePart(TimePart, Comparison, i64),
     /// A condition on the elements.
     Elements(Quantifier, Arc<Program>),
+}
+
+/// A regular expression that is compiled when it is first needed: of hundreds most never are.
+#[derive(Clone, Debug)]
+pub struct LazyRegex {
+    source: Box<str>,
+    compiled: OnceLock<Option<Regex>>,
+}
+
+impl LazyRegex {
+    /// Takes an expression that is known to compile: the rules' reader has tried.
+    pub fn new(source: &str) -> LazyRegex {
+        LazyRegex { source: source.into(), compiled: OnceLock::new() }
+    }
+
+    /// Whether it matches somewhere in the text.
+    pub fn is_match(&self, text: &str) -> bool {
+        let compiled = self.compiled.get_or_init(|| Regex::new(&self.source).ok());
+        compiled.as_ref().is_some_and(|regex| regex.is_match(text))
+    }
 }
 
 /// Lowercases as both sides of a case-insensitive comparison are: character by character (so that
@@ -110,7 +130,7 @@ impl Check {
                     }
                 }
                 source.push('$');
-                let regex = Regex::new(&source).expect("an escaped pattern is a valid expression");
+                let regex = LazyRegex::new(&source);
                 Check::Wildcard { regex, literal: literal.into(), cased }
             }
         }

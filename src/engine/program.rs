@@ -4,21 +4,14 @@
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use regex::RegexBuilder;
 use rustc_hash::FxHashMap;
 
-use crate::engine::Error;
-use crate::engine::cost;
-use crate::engine::field::{FieldId, FieldTable, Shape, Source};
+use crate::engine::field::{FieldId, FieldTable, Source};
 use crate::engine::matcher::FieldMatcher;
 use crate::engine::memo::Memo;
 use crate::engine::predicate::{Check, Predicate, PredicateId};
 use crate::engine::values::{Item, Subject, Values};
-use crate::rule::{Condition, Matcher, Place, Test};
-
-/// The compiled size that one regular expression may have, in bytes; the `regex` crate's own
-/// default is ten times as much. Matching is linear in the text whatever the expression.
-pub const REGEX_BYTES_MAX: usize = 1 << 20;
+use crate::event::value::Value;
 
 /// Scratch space beyond this is given back after the event that needed it.
 pub const BUFFER_KEPT_BYTES: usize = 1 << 20;
@@ -27,13 +20,13 @@ pub const BUFFER_KEPT_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub enum Expression {
     /// Every part holds.
-    And(Box<[Expression]>),
+    And(Arc<[Expression]>),
     /// Some part holds.
-    Or(Box<[Expression]>),
+    Or(Arc<[Expression]>),
     /// The part does not hold.
-    Not(Box<Expression>),
+    Not(Arc<Expression>),
     /// A search identifier, kept for explanations.
-    Named(Arc<str>, Box<Expression>),
+    Named(Arc<str>, Arc<Expression>),
     /// A predicate.
     Predicate(PredicateId),
 }
@@ -41,13 +34,13 @@ pub enum Expression {
 /// Conditions compiled together.
 #[derive(Clone, Debug)]
 pub struct Program {
-    fields: FieldTable,
-    predicates: Vec<Predicate>,
-    labels: Vec<Box<str>>,
+    pub(crate) fields: FieldTable,
+    pub(crate) predicates: Vec<Predicate>,
+    pub(crate) labels: Vec<Box<str>>,
     /// Per predicate, a cheaper one that holds whenever it does.
-    necessary: Vec<Option<PredicateId>>,
-    shared: Vec<FieldMatcher>,
-    expressions: Vec<Expression>,
+    pub(crate) necessary: Vec<Option<PredicateId>>,
+    pub(crate) shared: Vec<FieldMatcher>,
+    pub(crate) expressions: Vec<Expression>,
 }
 
 /// What is known of a predicate for the event at hand.
@@ -97,186 +90,29 @@ impl State {
         &self.decided
     }
 
+    /// Whether a predicate is known to hold.
+    #[inline]
+    pub fn holds(&self, id: PredicateId) -> bool {
+        self.truth[id.0 as usize] == Truth::Holds
+    }
+
     fn set(&mut self, id: PredicateId, holds: bool) {
         self.truth[id.0 as usize] = if holds { Truth::Holds } else { Truth::Fails };
         self.decided.push(id);
     }
 }
 
-/// Collects conditions and compiles them.
-#[derive(Debug)]
-pub struct Builder {
-    fields: FieldTable,
-    predicates: Vec<Predicate>,
-    labels: Vec<Box<str>>,
-    necessary: Vec<Option<PredicateId>>,
-    known: FxHashMap<(FieldId, Box<str>), PredicateId>,
-    expressions: Vec<Expression>,
-}
-
-impl Builder {
-    /// Starts a program for events of this shape.
-    pub fn new(shape: Shape) -> Builder {
-        Builder {
-            fields: FieldTable::new(shape),
-            predicates: Vec::new(),
-            labels: Vec::new(),
-            necessary: Vec::new(),
-            known: FxHashMap::default(),
-            expressions: Vec::new(),
+/// Notes predicates that hold.
+fn hitting<'t>(
+    truth: &'t mut [Truth],
+    decided: &'t mut Vec<PredicateId>,
+) -> impl FnMut(PredicateId) + 't {
+    |id| {
+        let truth = &mut truth[id.0 as usize];
+        if *truth == Truth::Unknown {
+            *truth = Truth::Holds;
+            decided.push(id);
         }
-    }
-
-    /// The id of a field that is read without a condition on it (group-by keys).
-    pub fn field(&mut self, name: &str) -> FieldId {
-        self.fields.intern(name)
-    }
-
-    /// Adds a condition; its expression gets the next index.
-    pub fn add(&mut self, condition: &Condition) -> Result<(), Error> {
-        let expression = self.expression(condition)?;
-        self.expressions.push(expression);
-        Ok(())
-    }
-
-    fn expression(&mut self, condition: &Condition) -> Result<Expression, Error> {
-        Ok(match condition {
-            Condition::And(parts) => Expression::And(self.parts(parts)?),
-            Condition::Or(parts) => Expression::Or(self.parts(parts)?),
-            Condition::Not(part) => Expression::Not(Box::new(self.expression(part)?)),
-            Condition::Named(name, part) => {
-                Expression::Named(name.clone(), Box::new(self.expression(part)?))
-            }
-            Condition::Test(test) => Expression::Predicate(self.predicate(test)?),
-        })
-    }
-
-    /// The parts of a conjunction or disjunction, cheapest first: what is decided by a slot spares
-    /// a walk through a body.
-    fn parts(&mut self, parts: &[Condition]) -> Result<Box<[Expression]>, Error> {
-        let mut parts: Vec<_> =
-            parts.iter().map(|part| self.expression(part)).collect::<Result<_, _>>()?;
-        parts.sort_by_key(|part| self.weight(part));
-        Ok(parts.into())
-    }
-
-    fn weight(&self, expression: &Expression) -> u32 {
-        match expression {
-            Expression::And(parts) | Expression::Or(parts) => {
-                parts.iter().map(|part| self.weight(part)).max().unwrap_or(0)
-            }
-            Expression::Not(part) | Expression::Named(_, part) => self.weight(part),
-            Expression::Predicate(id) => {
-                let predicate = &self.predicates[id.0 as usize];
-                cost::weight(&self.fields, predicate)
-            }
-        }
-    }
-
-    fn predicate(&mut self, test: &Test) -> Result<PredicateId, Error> {
-        let field = match &test.field {
-            Some(name) => self.fields.intern(name),
-            None => self.fields.intern_whole(),
-        };
-        let label: Box<str> = crate::engine::explain::label(&test.matcher).into();
-        // Blocks may have equal labels and different insides; each stays its own.
-        let is_block = matches!(test.matcher, Matcher::Elements { .. });
-        let key = (field, label.clone());
-        if !is_block && let Some(&id) = self.known.get(&key) {
-            return Ok(id);
-        }
-        let check = self.check(&test.matcher, test.field.is_none())?;
-        let necessary = self.literal_of(field, &check);
-        let id = self.push(Predicate { field, check }, label, necessary);
-        self.known.insert(key, id);
-        Ok(id)
-    }
-
-    fn push(
-        &mut self,
-        predicate: Predicate,
-        label: Box<str>,
-        necessary: Option<PredicateId>,
-    ) -> PredicateId {
-        let id = PredicateId(self.predicates.len() as u32);
-        self.predicates.push(predicate);
-        self.labels.push(label);
-        self.necessary.push(necessary);
-        id
-    }
-
-    /// For a pattern with wildcards, the predicate that its longest literal is somewhere in the
-    /// text: decided together with all others, and nearly always enough to say no.
-    fn literal_of(&mut self, field: FieldId, check: &Check) -> Option<PredicateId> {
-        /// Shorter literals are in too many texts to be worth it.
-        const LITERAL_MIN: usize = 3;
-        let Check::Wildcard { literal, cased, .. } = check else { return None };
-        if literal.len() < LITERAL_MIN {
-            return None;
-        }
-        let cased_label = if *cased { "cased " } else { "" };
-        let label: Box<str> = format!("\u{0}{cased_label}{literal}").into();
-        let key = (field, label.clone());
-        if let Some(&id) = self.known.get(&key) {
-            return Some(id);
-        }
-        let check = Check::Text { text: literal.clone(), place: Place::Inside, cased: *cased };
-        let id = self.push(Predicate { field, check }, label, None);
-        self.known.insert(key, id);
-        Some(id)
-    }
-
-    fn check(&mut self, matcher: &Matcher, is_keyword: bool) -> Result<Check, Error> {
-        Ok(match matcher {
-            Matcher::Text { pattern, cased } if is_keyword => {
-                Check::of_pattern(&crate::engine::cost::anywhere(pattern), *cased)
-            }
-            Matcher::Text { pattern, cased } => Check::of_pattern(pattern, *cased),
-            Matcher::Regex { source } => {
-                let regex = RegexBuilder::new(source).size_limit(REGEX_BYTES_MAX).build();
-                Check::Regex(regex.map_err(|cause| Error::Regex {
-                    source_text: source.to_string(),
-                    cause: Box::new(cause),
-                })?)
-            }
-            Matcher::Cidr(net) => Check::Cidr(*net),
-            Matcher::Compare { op, than } => Check::Compare(*op, *than),
-            Matcher::Null => Check::Null,
-            Matcher::Exists(wanted) => Check::Exists(*wanted),
-            Matcher::FieldRef { other, place, cased } => {
-                Check::FieldRef(self.fields.intern(other), *place, *cased)
-            }
-            Matcher::TimePart { part, op, than } => Check::TimePart(*part, *op, *than),
-            Matcher::Elements { quantifier, inner } => {
-                let mut builder = Builder::new(Shape::Json);
-                builder.add(inner)?;
-                Check::Elements(*quantifier, Arc::new(builder.build()?))
-            }
-        })
-    }
-
-    /// Compiles what was added.
-    pub fn build(mut self) -> Result<Program, Error> {
-        self.fields.finish();
-        let mut by_field: Vec<Vec<PredicateId>> = vec![Vec::new(); self.fields.len()];
-        for (index, predicate) in self.predicates.iter().enumerate() {
-            by_field[predicate.field.0 as usize].push(PredicateId(index as u32));
-        }
-        let shared = by_field
-            .iter()
-            .map(|ids| {
-                let checks = ids.iter().map(|id| (*id, &self.predicates[id.0 as usize].check));
-                FieldMatcher::new(checks).map_err(|cause| Error::Automaton { cause })
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Program {
-            fields: self.fields,
-            predicates: self.predicates,
-            labels: self.labels,
-            necessary: self.necessary,
-            shared,
-            expressions: self.expressions,
-        })
     }
 }
 
@@ -404,17 +240,16 @@ impl Program {
         if is_whole && is_read_as_written(subject.raw(), has_escapable) {
             return self.share_whole(field, state, subject.raw());
         }
+        if let Some(slot) = self.fields.only_slot(field)
+            && let Subject::Audit(event) = subject
+        {
+            return self.share_slot(field, event.slot(slot), state, subject);
+        }
         state.values.find(&self.fields, subject, field);
         let State { values, truth, decided, buffer, memos, .. } = state;
         let matcher = &self.shared[field.0 as usize];
         let memo = &mut memos[field.0 as usize];
-        let mut hit = |id: PredicateId| {
-            let truth = &mut truth[id.0 as usize];
-            if *truth == Truth::Unknown {
-                *truth = Truth::Holds;
-                decided.push(id);
-            }
-        };
+        let mut hit = hitting(truth, decided);
         for item in values.items(field, subject.raw()) {
             let key = item.key();
             if !memo.is_on(key) {
@@ -427,6 +262,35 @@ impl Program {
                 ids.iter().for_each(|id| hit(*id));
                 memo.insert(key, ids.into());
             }
+        }
+    }
+
+    /// Decides the text predicates of a field whose values depend on one slot alone: a slot that
+    /// was seen before spares reading, computing and spreading them.
+    fn share_slot(
+        &self,
+        field: FieldId,
+        slot: Option<Value<'_>>,
+        state: &mut State,
+        subject: Subject<'_>,
+    ) {
+        let Some(key) = slot.map(|value| value.raw()) else { return };
+        let State { truth, decided, memos, .. } = state;
+        let memo = &mut memos[field.0 as usize];
+        let is_on = memo.is_on(key);
+        if is_on && let Some(ids) = memo.get(key) {
+            return ids.iter().for_each(|id| hitting(truth, decided)(*id));
+        }
+        state.values.find(&self.fields, subject, field);
+        let State { values, truth, decided, buffer, memos, .. } = state;
+        let matcher = &self.shared[field.0 as usize];
+        let mut ids = Vec::new();
+        for item in values.items(field, subject.raw()) {
+            matcher.test(&item, buffer, &mut |id| ids.push(id));
+        }
+        ids.iter().for_each(|id| hitting(truth, decided)(*id));
+        if is_on {
+            memos[field.0 as usize].insert(key, ids.into());
         }
     }
 

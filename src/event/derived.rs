@@ -92,7 +92,11 @@ impl Derived {
             }
             Derived::AuditIdKind => {
                 let id = event.text(Slot::AuditId)?;
-                Some(Cow::Borrowed(if is_uuid(id.as_bytes()) { "uuid" } else { "other" }))
+                Some(Cow::Borrowed(match is_uuid(id.as_bytes()) {
+                    true if is_random_uuid(id.as_bytes()) => "random",
+                    true => "uuid",
+                    false => "other",
+                }))
             }
             Derived::IsForwarded => {
                 Some(word(event.slot(Slot::SourceIps)?.elements().nth(1).is_some()))
@@ -108,7 +112,7 @@ fn word(holds: bool) -> Cow<'static, str> {
     Cow::Borrowed(if holds { "true" } else { "false" })
 }
 
-/// Whether the API server may have made the audit id: a UUID of any version and the RFC's variant.
+/// Whether it is a UUID, of any version and the RFC's variant.
 fn is_uuid(id: &[u8]) -> bool {
     id.len() == 36
         && id.iter().enumerate().all(|(place, byte)| match place {
@@ -117,6 +121,11 @@ fn is_uuid(id: &[u8]) -> bool {
             19 => matches!(byte, b'8' | b'9' | b'a' | b'b' | b'A' | b'B'),
             _ => byte.is_ascii_hexdigit(),
         })
+}
+
+/// Whether a UUID is as the API server makes them: version 4, in lower case.
+fn is_random_uuid(id: &[u8]) -> bool {
+    id.get(14) == Some(&b'4') && !id.iter().any(u8::is_ascii_uppercase)
 }
 
 /// Whether a path has nothing to decode or resolve.

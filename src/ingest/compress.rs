@@ -2,10 +2,11 @@
 //!
 //! Readers here never lose what could be read before a fault: the fault comes as an error of the
 //! read after the last good byte, and [`fault_of`] says which it was. Gzip may have many members,
-//! and zero padding behind them. Compression inside compression (Firehose compresses what
-//! CloudWatch Logs has compressed) is undone up to [`LAYERS_MAX`] times.
+//! and zero padding behind them; behind one that is torn or damaged the next that can be read is
+//! looked for, and a line end put between them. Compression inside compression (Firehose
+//! compresses what CloudWatch Logs has compressed) is undone up to [`LAYERS_MAX`] times.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -146,11 +147,26 @@ impl Read for Failed {
     }
 }
 
+/// So many bytes of a member are kept behind the reader: a torn member's fault is noticed only when
+/// the header of the one written after it has been taken for data.
+const KEPT_BYTES: usize = 256 << 10;
+
+/// So many bytes of text a header found in passing must lead to, or a whole member.
+const TRIAL_BYTES: usize = 512;
+
 struct Gunzip {
-    source: BufReader<Prefixed>,
+    source: Prefixed,
+    /// Compressed bytes: those from `at` on are still to be decompressed.
+    input: Vec<u8>,
+    at: usize,
+    /// Where in `input` the member starts, as far as it is still there.
+    member: usize,
+    is_at_end: bool,
     inflate: Decompress,
     is_inside: bool,
-    /// The fault to report when everything before it has been read.
+    /// What was torn and what is found again are two lines.
+    owes_line_end: bool,
+    /// What was wrong; told when everything that can be read has been.
     fault: Option<Fault>,
     is_over: bool,
 }
@@ -158,64 +174,147 @@ struct Gunzip {
 impl Gunzip {
     fn new(source: Prefixed) -> Gunzip {
         Gunzip {
-            source: BufReader::with_capacity(INPUT_BYTES, source),
+            source,
+            input: Vec::new(),
+            at: 0,
+            member: 0,
+            is_at_end: false,
             inflate: Decompress::new_gzip(15),
             is_inside: true,
+            owes_line_end: false,
             fault: None,
             is_over: false,
         }
     }
 
-    fn fail(&mut self, fault: Fault) -> io::Error {
-        self.is_over = true;
-        io::Error::other(fault)
+    /// Reads on when nothing is left; false at the end of the file.
+    fn fill(&mut self) -> io::Result<bool> {
+        if self.at == self.input.len() && !self.is_at_end {
+            let passed = self.at.saturating_sub(KEPT_BYTES);
+            self.input.drain(..passed);
+            self.member = self.member.saturating_sub(passed);
+            self.at -= passed;
+            self.read_more()?;
+        }
+        Ok(self.at < self.input.len())
+    }
+
+    fn read_more(&mut self) -> io::Result<()> {
+        let length = self.input.len();
+        self.input.resize(length + INPUT_BYTES, 0);
+        let read = self.source.read(&mut self.input[length..]);
+        self.input.truncate(length + *read.as_ref().unwrap_or(&0));
+        self.is_at_end = read? == 0;
+        Ok(())
     }
 
     /// Moves to the next member; false at the end of the file.
     fn next_member(&mut self) -> io::Result<bool> {
         loop {
-            let input = self.source.fill_buf()?;
-            match input.first() {
-                None => return Ok(false),
-                Some(0) => {
-                    let padding = input.iter().take_while(|byte| **byte == 0).count();
-                    self.source.consume(padding);
+            if !self.fill()? {
+                return Ok(false);
+            }
+            let input = &self.input[self.at..];
+            match input[0] {
+                0 => self.at += input.iter().take_while(|byte| **byte == 0).count(),
+                0x1f => break,
+                _ => {
+                    self.member = self.at;
+                    return self.search(Fault::Garbage);
                 }
-                Some(0x1f) => break,
-                Some(_) => return Err(self.fail(Fault::Garbage)),
             }
         }
+        self.begin(self.at);
+        Ok(true)
+    }
+
+    fn begin(&mut self, at: usize) {
+        self.at = at;
+        self.member = at;
         self.inflate = Decompress::new_gzip(15);
         self.is_inside = true;
-        Ok(true)
+    }
+
+    /// After a fault, goes on with the next member that can be read; false when there is none.
+    fn search(&mut self, fault: Fault) -> io::Result<bool> {
+        self.fault.get_or_insert(fault);
+        let mut from = (self.member + 1).min(self.input.len());
+        loop {
+            while let Some(found) = memchr::memmem::find(&self.input[from..], &GZIP_START) {
+                let start = from + found;
+                while self.input.len() - start < INPUT_BYTES && !self.is_at_end {
+                    self.read_more()?;
+                }
+                if is_member(&self.input[start..]) {
+                    self.begin(start);
+                    self.owes_line_end = true;
+                    return Ok(true);
+                }
+                from = start + 1;
+            }
+            if self.is_at_end {
+                self.at = self.input.len();
+                self.is_inside = false;
+                return Ok(false);
+            }
+            let passed = self.input.len().saturating_sub(GZIP_START.len() - 1).max(from);
+            self.input.drain(..passed);
+            (self.at, self.member, from) = (0, 0, 0);
+            self.read_more()?;
+        }
+    }
+}
+
+/// How a gzip member that deflates begins (RFC 1952, 2.3.1).
+const GZIP_START: [u8; 3] = [0x1f, 0x8b, 8];
+
+/// Whether what starts here can be decompressed for a while.
+fn is_member(input: &[u8]) -> bool {
+    let mut inflate = Decompress::new_gzip(15);
+    let mut text = [0; TRIAL_BYTES];
+    match inflate.decompress(input, &mut text, FlushDecompress::None) {
+        Ok(Status::StreamEnd) => true,
+        Ok(_) => inflate.total_out() == TRIAL_BYTES as u64,
+        Err(_) => false,
     }
 }
 
 impl Read for Gunzip {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            if let Some(fault) = self.fault.take() {
-                return Err(self.fail(fault));
-            }
-            if self.is_over || buffer.is_empty() || !self.is_inside && !self.next_member()? {
+            if self.is_over || buffer.is_empty() {
                 return Ok(0);
             }
-            let input = self.source.fill_buf()?;
-            let is_last = input.is_empty();
+            if !self.is_inside && !self.next_member()? {
+                self.is_over = true;
+                return self.fault.take().map_or(Ok(0), |fault| Err(io::Error::other(fault)));
+            }
+            if std::mem::take(&mut self.owes_line_end) {
+                buffer[0] = b'\n';
+                return Ok(1);
+            }
+            let has_input = self.fill()?;
             let before = (self.inflate.total_in(), self.inflate.total_out());
+            let input = &self.input[self.at..];
             let status = self.inflate.decompress(input, buffer, FlushDecompress::None);
             let used = (self.inflate.total_in() - before.0) as usize;
             let made = (self.inflate.total_out() - before.1) as usize;
-            self.source.consume(used);
-            match status {
-                Ok(Status::StreamEnd) => self.is_inside = false,
-                Ok(_) if made == 0 && is_last => self.fault = Some(Fault::Truncated),
-                Ok(_) if made == 0 && used == 0 => self.fault = Some(Fault::Corrupt),
-                Ok(_) => {}
-                Err(_) => self.fault = Some(Fault::Corrupt),
-            }
+            self.at += used;
+            let fault = match status {
+                Ok(Status::StreamEnd) => {
+                    self.is_inside = false;
+                    None
+                }
+                Ok(_) if made == 0 && !has_input => Some(Fault::Truncated),
+                Ok(_) if made == 0 && used == 0 => Some(Fault::Corrupt),
+                Ok(_) => None,
+                Err(_) => Some(Fault::Corrupt),
+            };
             if made > 0 {
                 return Ok(made);
+            }
+            if let Some(fault) = fault {
+                self.search(fault)?;
             }
         }
     }
@@ -303,6 +402,30 @@ mod tests {
             assert_eq!((found.len(), error), (length, fault), "{name}");
             assert!(text.repeat(2).starts_with(&found), "{name}");
         }
+    }
+
+    #[test]
+    fn finds_the_next_member_behind_a_fault() {
+        let text: Vec<u8> = (0..300_000u32).flat_map(|n| n.to_string().into_bytes()).collect();
+        let (first, second) = (gzip(&text), gzip(b"second\n"));
+        let third = gzip(&text);
+        let mut damaged = first.clone();
+        damaged[first.len() / 2..][..8].fill(0xff);
+        for (name, head, fault) in [
+            ("torn", &first[..first.len() / 2], Fault::Corrupt),
+            ("torn early", &first[..40], Fault::Corrupt),
+            ("torn in its trailer", &first[..first.len() - 3], Fault::Corrupt),
+            ("damaged", &damaged, Fault::Corrupt),
+            ("garbage behind it", &[first.as_slice(), b"garbage"].concat(), Fault::Garbage),
+        ] {
+            let (found, error) = read([head, &second, &third].concat());
+            assert_eq!(error, Some(fault), "{name}");
+            let tail = [b"\nsecond\n", text.as_slice()].concat();
+            assert!(found.ends_with(&tail), "{name}: {}", found.len());
+        }
+        let (found, error) = read([&first[..first.len() / 2], &vec![7; 3 << 20], &second].concat());
+        assert_eq!(error, Some(Fault::Corrupt));
+        assert!(found.ends_with(b"\nsecond\n"), "far behind");
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl LogFile {
     /// Opens the file decompressed; bytes as they stand in it are added to `count`.
     pub(crate) fn open(self, count: &Arc<AtomicU64>) -> io::Result<Box<dyn Read + Send>> {
         match self.stream {
-            Some(stream) => Ok(stream),
+            Some(stream) => Ok(Box::new(Counted::new(stream, Arc::clone(count)))),
             None => {
                 let file = Counted::new(File::open(&self.path)?, Arc::clone(count));
                 Ok(compress::open(Box::new(file)))
@@ -67,8 +67,22 @@ pub struct Discovery {
     pub files: Vec<LogFile>,
     /// How many scanned files hold no audit events.
     pub skipped: u64,
+    /// The first few of them.
+    pub skipped_paths: Vec<PathBuf>,
     /// What could not be read while scanning: path and reason.
     pub unreadable: Vec<(PathBuf, String)>,
+}
+
+/// Paths of skipped files that are kept.
+const SKIPPED_PATHS_MAX: usize = 16;
+
+impl Discovery {
+    fn skip(&mut self, path: &Path) {
+        self.skipped += 1;
+        if self.skipped_paths.len() < SKIPPED_PATHS_MAX {
+            self.skipped_paths.push(path.to_owned());
+        }
+    }
 }
 
 /// Finds the files to read. `stdin` is what `-` stands for.
@@ -150,7 +164,7 @@ impl Search {
             Ok(metadata) if metadata.is_file() => {
                 self.scanned.insert(path);
             }
-            Ok(_) => found.skipped += 1,
+            Ok(_) => found.skip(&path),
             Err(error) => note(found, &path, &error),
         }
     }
@@ -221,7 +235,7 @@ impl Search {
     }
 
     fn scanned_twins(&mut self, twins: &[PathBuf], found: &mut Discovery) {
-        let mut others = 0;
+        let mut others = None;
         for path in twins {
             if self.taken.contains(&fs::canonicalize(path).unwrap_or_default()) {
                 return;
@@ -232,11 +246,11 @@ impl Search {
                     found.files.push(file);
                     return;
                 }
-                Ok(Look::Other(_)) => others = 1,
+                Ok(Look::Other(_)) => others = Some(path),
                 Err(error) => note(found, path, &error),
             }
         }
-        found.skipped += others;
+        others.into_iter().for_each(|path| found.skip(path));
     }
 
     fn is_new(&mut self, path: &Path) -> bool {

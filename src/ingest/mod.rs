@@ -11,6 +11,7 @@ pub mod documents;
 pub mod replay;
 pub mod log;
 pub mod webhook;
+pub mod kafka;
 
 use std::path::PathBuf;
 

@@ -414,15 +414,11 @@ fn rejected(reason: RejectReason, detail: &'static str) -> Reject {
 fn failure(error: &std::io::Error) -> Reject {
     match compress::fault_of(error) {
         Some(Fault::Truncated) => {
-            rejected(RejectReason::TruncatedCompression, "what stands before was read")
+            rejected(RejectReason::TruncatedCompression, "what can be read was")
         }
-        Some(Fault::Corrupt) => {
-            rejected(RejectReason::CorruptCompression, "what stands before was read")
-        }
-        Some(Fault::Garbage) => {
-            rejected(RejectReason::TrailingGarbage, "what stands before was read")
-        }
-        None => rejected(RejectReason::ReadFailed, "what stands before was read"),
+        Some(Fault::Corrupt) => rejected(RejectReason::CorruptCompression, "what can be read was"),
+        Some(Fault::Garbage) => rejected(RejectReason::TrailingGarbage, "what can be read was"),
+        None => rejected(RejectReason::ReadFailed, "what can be read was"),
     }
 }
 

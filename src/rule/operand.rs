@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use regex_automata::nfa::thompson;
+
 use crate::rule::dialect;
 use crate::rule::encoding::TEXT_BYTES_MAX;
 use crate::rule::yaml::{Node, Value};
@@ -196,22 +198,30 @@ impl Operand {
     }
 }
 
-/// The expression with its flags inside, once it compiles within [`REGEX_BYTES_MAX`].
+/// The expression with its flags inside, provided that it compiles within [`REGEX_BYTES_MAX`].
 fn checked_regex(source: &str, flags: &str) -> Result<Arc<str>, String> {
     let portable = dialect::portable(source);
     let source = match flags {
         "" => portable,
         _ => format!("(?{flags}){portable}"),
     };
-    match regex::RegexBuilder::new(&source).size_limit(REGEX_BYTES_MAX).build() {
-        Ok(_) => Ok(Arc::from(source)),
-        Err(regex::Error::CompiledTooBig(_)) => Err(format!(
+    match compiles(&source) {
+        Ok(()) => Ok(Arc::from(source)),
+        Err(error) if error.size_limit().is_some() => Err(format!(
             "the expression needs more than {REGEX_BYTES_MAX} bytes; use smaller repetitions"
         )),
         Err(error) => {
-            let reason = error.to_string();
+            let cause = std::error::Error::source(&error);
+            let reason = cause.map_or_else(|| error.to_string(), ToString::to_string);
             let last = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
             Err(format!("invalid regular expression {source:?}: {last}"))
         }
     }
+}
+
+/// Compiles an expression as far as it takes to know that it is valid and of what size; the rest is
+/// done when a text is first matched with it, which for most never happens.
+fn compiles(source: &str) -> Result<(), thompson::BuildError> {
+    let limit = thompson::Config::new().nfa_size_limit(Some(REGEX_BYTES_MAX));
+    thompson::Compiler::new().configure(limit).build(source).map(drop)
 }

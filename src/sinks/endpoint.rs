@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::clock;
-use crate::sinks::secret::Secret;
+use crate::secret::Secret;
 use crate::sinks::{CheckError, SendError};
 use crate::units::Span;
 

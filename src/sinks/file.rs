@@ -1,6 +1,6 @@
 //! Lines in a file. Delivered means that they were synced to the disk.
 //!
-//! One item a line: by default raw events as stored, alerts and notices as native JSON. A line that a crash
+//! One item a line, by default raw events as stored, alerts as native JSON. A line that a crash
 //! left unfinished was never reported delivered; it is cut off when the file is opened again. The
 //! file is created with mode 0600 and locked, so that two processes cannot mix their lines; should
 //! somebody else rename or remove it (logrotate), the next batch goes to a new one.

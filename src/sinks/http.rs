@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::clock;
+use crate::secret::Secret;
 use crate::sinks::encode::template::Template;
 use crate::sinks::encode::{Format, Subject, falco, services};
 use crate::sinks::endpoint::{self, Answer, Auth, Client, header};
-use crate::sinks::secret::Secret;
 use crate::sinks::{CheckError, Delivered, Item, RecordKind, Rejection, SendError, Sink};
 
 /// What is configured of a service.

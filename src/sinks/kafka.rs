@@ -12,9 +12,7 @@
 //! ```
 
 mod session;
-mod verdict;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -24,10 +22,10 @@ use rdkafka::types::RDKafkaErrorCode;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Slot};
+use crate::kafka::verdict::{Verdict, verdict};
+use crate::kafka::{self, Sasl, Tls};
 use crate::sinks::encode::Format;
 use crate::sinks::kafka::session::{Failure, Session, Settled};
-use crate::sinks::kafka::verdict::{Verdict, verdict};
-use crate::sinks::secret::Secret;
 use crate::sinks::{CheckError, Delivered, Item, Outgoing, RecordKind, Rejection, SendError, Sink};
 use crate::units::{Size, Span};
 
@@ -91,52 +89,6 @@ pub enum Compression {
     None,
 }
 
-/// Encryption to the brokers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Tls {
-    /// Certificates in PEM that the brokers' must lead to. Default: those of the system.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<PathBuf>,
-    /// The client's own certificate in PEM.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cert_file: Option<PathBuf>,
-    /// Its key in PEM.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_file: Option<PathBuf>,
-}
-
-/// Authentication to the brokers.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Sasl {
-    /// `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`.
-    pub mechanism: Mechanism,
-    /// The user; for Azure Event Hubs `$ConnectionString`. Not for `OAUTHBEARER`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub username: Option<String>,
-    /// The password: `{file: …}` or `{env: …}`. Not for `OAUTHBEARER`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password: Option<Secret>,
-    /// The token, for `OAUTHBEARER`: `{file: …}`, read again whenever the last one runs out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<Secret>,
-}
-
-/// Kafka's SASL mechanisms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[expect(missing_docs, reason = "the names are Kafka's")]
-pub enum Mechanism {
-    #[serde(rename = "PLAIN")]
-    Plain,
-    #[serde(rename = "SCRAM-SHA-256")]
-    ScramSha256,
-    #[serde(rename = "SCRAM-SHA-512")]
-    ScramSha512,
-    #[serde(rename = "OAUTHBEARER")]
-    OauthBearer,
-}
-
 fn message_bytes_max() -> Size {
     Size(1_000_000)
 }
@@ -161,9 +113,9 @@ impl Topics {
 }
 
 impl Config {
-    /// What a producer and a consumer of this cluster have in common. Reads the secrets.
+    /// What every client of this cluster has in common. Reads the secrets.
     pub(crate) fn client(&self) -> Result<ClientConfig, String> {
-        client(&self.brokers, &self.client_id, self.tls.as_ref(), self.sasl.as_ref())
+        kafka::client(&self.brokers, &self.client_id, self.tls.as_ref(), self.sasl.as_ref())
     }
 
     fn producer(&self) -> Result<ClientConfig, String> {
@@ -190,57 +142,6 @@ impl Config {
             .set("queue.buffering.max.kbytes", "262144");
         Ok(config)
     }
-}
-
-/// What every client of a cluster has in common. Reads the secrets.
-pub(crate) fn client(
-    brokers: &str,
-    client_id: &str,
-    tls: Option<&Tls>,
-    sasl: Option<&Sasl>,
-) -> Result<ClientConfig, String> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("client.id", client_id);
-    config.set("reconnect.backoff.max.ms", "5000").set("log.connection.close", "false");
-    let protocol = match (tls, sasl) {
-        (None, None) => "plaintext",
-        (Some(_), None) => "ssl",
-        (None, Some(_)) => "sasl_plaintext",
-        (Some(_), Some(_)) => "sasl_ssl",
-    };
-    config.set("security.protocol", protocol);
-    if let Some(tls) = tls {
-        let files = [
-            ("ssl.ca.location", &tls.ca_file),
-            ("ssl.certificate.location", &tls.cert_file),
-            ("ssl.key.location", &tls.key_file),
-        ];
-        config.set("ssl.ca.location", "probe");
-        for (key, file) in files {
-            let Some(file) = file else { continue };
-            std::fs::metadata(file)
-                .map_err(|error| format!("tls: cannot read {}: {error}", file.display()))?;
-            config.set(key, file.to_string_lossy());
-        }
-    }
-    let Some(sasl) = sasl else { return Ok(config) };
-    let mechanism = match sasl.mechanism {
-        Mechanism::Plain => "PLAIN",
-        Mechanism::ScramSha256 => "SCRAM-SHA-256",
-        Mechanism::ScramSha512 => "SCRAM-SHA-512",
-        Mechanism::OauthBearer => "OAUTHBEARER",
-    };
-    config.set("sasl.mechanism", mechanism);
-    if sasl.mechanism == Mechanism::OauthBearer {
-        let token = sasl.token.as_ref().ok_or("sasl: OAUTHBEARER needs `token`")?;
-        token.check("sasl.token")?;
-        return Ok(config);
-    }
-    let username = sasl.username.as_deref().ok_or("sasl: the mechanism needs `username`")?;
-    let password = sasl.password.as_ref().ok_or("sasl: the mechanism needs `password`")?;
-    config.set("sasl.username", username);
-    config.set("sasl.password", password.read("sasl.password")?);
-    Ok(config)
 }
 
 /// Produces to topics.
@@ -277,12 +178,7 @@ impl Kafka {
                 topics.push(topic.to_owned());
             }
         }
-        if let Some(sasl) = &config.sasl {
-            let secrets = [("sasl.password", &sasl.password), ("sasl.token", &sasl.token)];
-            for (what, secret) in secrets {
-                secret.as_ref().map_or(Ok(()), |secret| secret.check(what))?;
-            }
-        }
+        config.sasl.as_ref().map_or(Ok(()), Sasl::check)?;
         Ok(Kafka { config, topics, session: None, under_way: None, is_busy: false })
     }
 

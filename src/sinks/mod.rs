@@ -9,7 +9,6 @@
 //! a URL, a header, a topic or a path.
 
 pub mod encode;
-pub mod secret;
 pub mod endpoint;
 pub mod file;
 pub mod stdout;
@@ -20,6 +19,7 @@ pub mod http;
 pub mod syslog;
 pub mod filter;
 pub mod throttle;
+pub mod archive;
 pub mod config;
 pub mod frame;
 
@@ -262,6 +262,7 @@ pub trait Sink: Send {
 }
 
 /// Any sink that can be configured.
+#[expect(clippy::large_enum_variant, reason = "there are a few of them, and they stay in place")]
 pub enum AnySink {
     /// Lines in a file.
     File(file::File),
@@ -277,6 +278,8 @@ pub enum AnySink {
     Http(http::Http),
     /// A receiver of syslog.
     Syslog(syslog::Syslog),
+    /// The archive.
+    Archive(Box<archive::Archive>),
 }
 
 impl Sink for AnySink {
@@ -289,6 +292,7 @@ impl Sink for AnySink {
             AnySink::Elasticsearch(sink) => sink.send(batch).await,
             AnySink::Http(sink) => sink.send(batch).await,
             AnySink::Syslog(sink) => sink.send(batch).await,
+            AnySink::Archive(sink) => sink.send(batch).await,
         }
     }
 
@@ -301,6 +305,7 @@ impl Sink for AnySink {
             AnySink::Elasticsearch(sink) => sink.check().await,
             AnySink::Http(sink) => sink.check().await,
             AnySink::Syslog(sink) => sink.check().await,
+            AnySink::Archive(sink) => sink.check().await,
         }
     }
 }

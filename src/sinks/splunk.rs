@@ -15,10 +15,10 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Stopwatch;
+use crate::secret::Secret;
 use crate::sinks::encode::Format;
 use crate::sinks::encode::json::{Object, lossy};
 use crate::sinks::endpoint::{self, Answer, Auth, Client};
-use crate::sinks::secret::Secret;
 use crate::sinks::{CheckError, Delivered, Item, Outgoing, RecordKind, SendError, Sink};
 use crate::units::Span;
 

@@ -176,7 +176,7 @@ impl Syslog {
         if !self.config.format.is_json() {
             let (id, cluster) = (&subject.id, cut(&facts.cluster));
             let text = format!(
-                "kubewitness: {} {id} of cluster {cluster:?}: {note} ({bytes} bytes, limit {limit})",
+                "kubewitness: {} {id} of {cluster:?}: {note} ({bytes} bytes, limit {limit})",
                 item.kind().as_str()
             );
             return out.extend_from_slice(text.as_bytes());

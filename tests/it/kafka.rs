@@ -1,11 +1,14 @@
-//! The Kafka sink against Apache Kafka itself: where `tests/servers/kafka.sh start` has started
-//! one and `KUBEWITNESS_TEST_KAFKA` names its directory; without it there is nothing to test.
+//! The Kafka sink and source against Apache Kafka itself: where `tests/servers/kafka.sh start` has
+//! started one and `KUBEWITNESS_TEST_KAFKA` names its directory; without it nothing is tested.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use kubewitness::ingest::batch::{Receipt, Refused};
+use kubewitness::ingest::intake::intake;
+use kubewitness::ingest::kafka::Source;
 use kubewitness::record::StoredEvent;
 use kubewitness::sinks::config::Config;
 use kubewitness::sinks::frame::{Frame, Unsent};
@@ -14,6 +17,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 const RAW: &str = r#"{"auditID":"AUDIT","verb":"get","stage":"ResponseComplete"}"#;
 
@@ -103,6 +107,7 @@ async fn the_sink_against_apache_kafka() {
     let Some(server) = server() else { return };
     preflight(&server).await;
     delivery(&server).await;
+    source().await;
     outage(&server).await;
 }
 
@@ -206,6 +211,66 @@ async fn delivery(server: &std::path::Path) {
     assert!(matches!(&unsent, Err(Unsent::Block { .. })), "{unsent:?}");
 }
 
+/// Batches of the source, until so many records have come; each is answered by `answer`.
+async fn read(
+    group: &str,
+    wanted: usize,
+    mut answer: impl FnMut(usize) -> Result<Receipt, Refused>,
+) -> Vec<String> {
+    let (intake, mut outlet) = intake(64 << 20);
+    let stop = CancellationToken::new();
+    let config = json!({"brokers": "127.0.0.1:29092", "topics": ["alerts"], "group": group,
+        "clusters": ["prod-1"], "batch_bytes_max": "16KiB"});
+    let config = serde_json::from_value(config).unwrap();
+    let running = tokio::spawn(Source::new(config, intake, stop.clone()).unwrap().run());
+    let (mut records, mut batches) = (Vec::new(), 0);
+    while records.len() < wanted {
+        let next = tokio::time::timeout(Duration::from_secs(30), outlet.next());
+        let batch = next.await.expect("a batch in time").unwrap();
+        assert_eq!(batch.cluster.as_deref(), Some("prod-1"));
+        let verdict = answer(batches);
+        batches += 1;
+        if verdict.is_ok() {
+            let found = batch.chunk.records();
+            records.extend(found.map(|r| String::from_utf8(r.bytes.to_vec()).unwrap()));
+        }
+        batch.done.send(verdict).unwrap();
+    }
+    stop.cancel();
+    // What is still under way is refused, as by a pipeline that ends.
+    while let Some(batch) = outlet.next().await {
+        let _ = batch.done.send(Err(Refused::Closed));
+    }
+    running.await.unwrap().unwrap();
+    records
+}
+
+/// What the sink wrote is read; what was refused is read again; what was committed is not.
+async fn source() {
+    let marker = format!("source-{}", std::process::id());
+    let raws: Vec<String> =
+        (0..600).map(|n| RAW.replace("AUDIT", &format!("{marker}-{n}"))).collect();
+    let items: Vec<Item<'_>> = raws.iter().zip(1..).map(|(raw, seq)| event(seq, raw)).collect();
+    let mut lake = frame(json!({"topics": {"events": "alerts"}}));
+    send_all(&mut lake, &items[..400]).await;
+    let before: usize = topic("alerts").values().map(Vec::len).sum();
+    let group = format!("group-{marker}");
+    let refuse_first = |batches: usize| match batches {
+        0 => Err(Refused::Full),
+        _ => Ok(Receipt::default()),
+    };
+    let first = read(&group, before, refuse_first).await;
+    for raw in &raws[..400] {
+        assert!(first.contains(raw), "{raw}");
+    }
+    send_all(&mut lake, &items[400..]).await;
+    let mut second = read(&group, 200, |_| Ok(Receipt::default())).await;
+    second.sort();
+    let mut expected = raws[400..].to_vec();
+    expected.sort();
+    assert_eq!(second, expected);
+}
+
 /// The broker is killed under way and started again: everything arrives, once.
 async fn outage(server: &std::path::Path) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/kafka.sh");
@@ -218,8 +283,8 @@ async fn outage(server: &std::path::Path) {
         (0..20_000).map(|n| RAW.replace("AUDIT", &format!("{marker}-{n}"))).collect();
     let items: Vec<Item<'_>> = raws.iter().zip(1..).map(|(raw, seq)| event(seq, raw)).collect();
     let mut lake = frame(json!({}));
-    let (mut waits, mut chunks) = (0, items.chunks(2_000).enumerate());
-    while let Some((number, chunk)) = chunks.next() {
+    let mut waits = 0;
+    for (number, chunk) in items.chunks(2_000).enumerate() {
         if number == 3 {
             run("kill");
             // It goes on while the sink tries.

@@ -30,8 +30,10 @@ mod spool_kill;
 mod live_kill;
 /// The engine against the reference, on generated rules and events.
 mod equivalence;
-/// The Kafka sink against Apache Kafka, where one is named.
+/// The Kafka sink and source against Apache Kafka, where one is named.
 mod kafka;
+/// Sinks against real servers, where they are named.
+mod servers;
 /// Documents of Sigma: what they become, and why they are refused.
 mod rules;
 /// The webhook source on real sockets.

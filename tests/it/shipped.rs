@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use kubewitness::engine::field::Shape;
+use kubewitness::engine::graph::Graph;
 use kubewitness::engine::values::Subject;
 use kubewitness::engine::{Engine, Scratch};
 use kubewitness::event::Event;
@@ -56,18 +57,24 @@ fn case_files(directory: &Path, files: &mut Vec<PathBuf>) {
 /// classes and memos never change what matches.
 #[test]
 fn the_index_hides_no_match() {
-    compare(rules(), 1);
+    compare(rules(), 1, Graph::default());
 }
 
 #[test]
 fn the_index_of_many_rules_hides_no_match() {
-    compare(many_rules(), 7);
+    compare(many_rules(), 7, Graph::default());
+}
+
+/// A graph that is full after a few events is cleared and then rests, so that the classes decide.
+#[test]
+fn a_full_graph_hides_no_match() {
+    compare(rules(), 7, Graph::with_limits(5_000, 500));
 }
 
 /// Compares on every `stride`-th event.
-fn compare(rules: RuleSet, stride: usize) {
+fn compare(rules: RuleSet, stride: usize, graph: Graph) {
     let engine = Engine::compile(rules, Shape::Audit, &[]).unwrap();
-    let (mut scratch, mut slow) = (engine.scratch(), engine.scratch());
+    let (mut scratch, mut slow) = (engine.scratch_with(graph), engine.scratch());
     let mut lines: Vec<Vec<u8>> = Vec::new();
     let sample = std::fs::File::open("tests/corpus/sample.log.gz").unwrap();
     let mut text = String::new();

@@ -21,6 +21,7 @@ mod strings;
 use std::borrow::Cow;
 
 use hmac::{Hmac, KeyInit, Mac};
+use rustc_hash::FxHashMap;
 use sha2::Sha256;
 
 use crate::event::redact::patterns::{Class, is_mark, is_plain};
@@ -130,18 +131,74 @@ pub fn redact_uri(uri: &str) -> Cow<'_, str> {
 /// The value of a field as it may be shown: replaced as a whole where the field holds secret
 /// material in events about `resource`, else cleaned of credentials.
 pub fn redact_field<'v>(field: &str, resource: &str, value: &'v str) -> Cow<'v, str> {
-    if holds_secret(field, resource) {
-        return Cow::Borrowed(REDACTED);
-    }
-    match rule_of(field, resource) {
-        Some(Rule::Arg | Rule::Args) => {
-            marked(value, |text, spans| Words::new(false).next(text, spans))
+    Treatment::of(field, resource).apply(value)
+}
+
+/// What is done to the values of a field before they are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Treatment {
+    Replaced,
+    Words,
+    PairValue,
+    Url,
+    Uri,
+    Message,
+    Text,
+}
+
+impl Treatment {
+    fn of(field: &str, resource: &str) -> Treatment {
+        if holds_secret(field, resource) {
+            return Treatment::Replaced;
         }
-        Some(Rule::PairValue { .. }) if !is_plain(value.as_bytes()) => Cow::Borrowed(REDACTED),
-        Some(Rule::Url) => marked(value, texts::url),
-        Some(Rule::Uri) => redact_uri(value),
-        Some(Rule::Message) => marked(value, texts::message),
-        _ => redact_text(value),
+        match rule_of(field, resource) {
+            Some(Rule::Arg | Rule::Args) => Treatment::Words,
+            Some(Rule::PairValue { .. }) => Treatment::PairValue,
+            Some(Rule::Url) => Treatment::Url,
+            Some(Rule::Uri) => Treatment::Uri,
+            Some(Rule::Message) => Treatment::Message,
+            _ => Treatment::Text,
+        }
+    }
+
+    fn apply(self, value: &str) -> Cow<'_, str> {
+        match self {
+            Treatment::Replaced => Cow::Borrowed(REDACTED),
+            Treatment::PairValue if !is_plain(value.as_bytes()) => Cow::Borrowed(REDACTED),
+            Treatment::Words => marked(value, |text, spans| Words::new(false).next(text, spans)),
+            Treatment::Url => marked(value, texts::url),
+            Treatment::Uri => redact_uri(value),
+            Treatment::Message => marked(value, texts::message),
+            Treatment::PairValue | Treatment::Text => redact_text(value),
+        }
+    }
+}
+
+/// [`redact_field`] that remembers which fields hold what: rules name the same few again and again.
+#[derive(Clone, Debug, Default)]
+pub struct FieldRedactor {
+    known: FxHashMap<Box<str>, Treatment>,
+    key: String,
+}
+
+impl FieldRedactor {
+    /// Fields and resources that are remembered; a full memory starts afresh, for clients name
+    /// resources.
+    const KNOWN_MAX: usize = 4_096;
+
+    /// As [`redact_field`].
+    pub fn redact<'v>(&mut self, field: &str, resource: &str, value: &'v str) -> Cow<'v, str> {
+        self.key.clear();
+        self.key.extend([resource, "\0", field]);
+        if let Some(treatment) = self.known.get(self.key.as_str()) {
+            return treatment.apply(value);
+        }
+        if self.known.len() >= Self::KNOWN_MAX {
+            self.known.clear();
+        }
+        let treatment = Treatment::of(field, resource);
+        self.known.insert(self.key.as_str().into(), treatment);
+        treatment.apply(value)
     }
 }
 

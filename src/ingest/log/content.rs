@@ -18,12 +18,16 @@ pub(crate) enum Content {
 }
 
 impl Content {
-    /// The content of an open file; its first bytes say whether it is compressed.
-    pub(crate) fn of(file: Arc<dyn DiskFile>) -> io::Result<Content> {
+    /// The content of an open file; its first bytes say whether it is compressed, or its name while
+    /// it has too few of them.
+    pub(crate) fn of(file: Arc<dyn DiskFile>, is_named_packed: bool) -> io::Result<Content> {
         let mut magic = [0; 4];
         let length = read_full(&*file, &mut magic, 0)?;
         Ok(match magic[..length] {
             [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd] => {
+                Content::Packed(Box::new(Unpacked::new(file)))
+            }
+            _ if length < magic.len() && is_named_packed => {
                 Content::Packed(Box::new(Unpacked::new(file)))
             }
             _ => Content::Plain(file),
@@ -65,6 +69,13 @@ impl Content {
     pub(crate) fn release(&mut self, before: u64) {
         if let Content::Packed(unpacked) = self {
             unpacked.release(before);
+        }
+    }
+
+    /// Forgets what was decompressed: the file has changed.
+    pub(crate) fn restart(&mut self) {
+        if let Content::Packed(unpacked) = self {
+            **unpacked = Unpacked::new(Arc::clone(&unpacked.file));
         }
     }
 

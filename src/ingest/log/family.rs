@@ -201,6 +201,9 @@ impl Family {
             new.missing_scans = old.missing_scans;
             new.was_live = old.was_live;
             new.take(content, stat);
+            if new.refresh_head().is_err() {
+                findings.failure();
+            }
             old.is_named = false;
             old.is_finished = false;
             old.missing_scans = 0;

@@ -18,11 +18,14 @@ use crate::ingest::log::disk::{Disk, Stat};
 use crate::ingest::log::family::{Family, OPEN_FILES_MAX};
 use crate::ingest::log::findings::{Findings, spelled};
 use crate::ingest::log::name::{LogName, Rank, unpacked};
-use crate::ingest::log::segment::{Segment, fits_before};
+use crate::ingest::log::segment::{Segment, fits_before, in_order, is_packed};
 
 /// A file that so many scans in a row did not find is gone: a scan can miss one that is being
 /// renamed.
 const MISSING_SCANS: u32 = 2;
+
+/// What compressing nothing takes.
+const EMPTY_GZIP_BYTES_MAX: u64 = 48;
 
 /// A file in the directory, or the better of two that are one (`x.log` and `x.log.gz`).
 struct Entry {
@@ -62,7 +65,7 @@ struct Probe {
 
 impl Probe {
     fn open(disk: &dyn Disk, entry: &Entry) -> io::Result<Probe> {
-        let mut content = Content::of(disk.open(&entry.path)?)?;
+        let mut content = Content::of(disk.open(&entry.path)?, is_packed(&entry.path))?;
         let mut head = vec![0; ANCHOR_BYTES_MAX];
         let length = content.read_at(&mut head, 0)?;
         head.truncate(length);
@@ -72,12 +75,15 @@ impl Probe {
 
     /// Whether this is the segment's file, or a copy of it, at least up to its position.
     fn fits(&mut self, segment: &Segment, is_same_name: bool) -> io::Result<bool> {
-        if segment.head.length == 0 {
-            let is_same = is_same_name || self.stat.is_same_file(&segment.stat);
-            return Ok(segment.read.offset == 0 && is_same);
-        }
         if !segment.head.fits_head(&self.head) {
             return Ok(false);
+        }
+        let head = &self.head[..segment.head.length as usize];
+        let has_line = head.len() == ANCHOR_BYTES_MAX || head.contains(&b'\n');
+        let is_weak = !has_line && (head.is_empty() || !segment.is_replaced);
+        if segment.read.offset == 0 && is_weak {
+            // The beginning of a line is the same in every log.
+            return Ok(is_same_name || self.stat.is_same_file(&segment.stat));
         }
         let is_whole = |length: Option<u32>| length == Some(segment.read.offset as u32);
         if segment.is_finished && is_whole(self.content.claimed_length()?) {
@@ -94,9 +100,15 @@ impl Probe {
         if head.is_empty() || length < head.len() || head != self.head {
             return Ok(false);
         }
-        let is_shorter = !self.content.is_packed() && self.stat.size < segment.read.offset;
-        if is_shorter || segment.read.tail.length == 0 {
-            return Ok(true);
+        if !self.content.is_packed() {
+            // Both are compared where the shorter one ends: holes begin alike.
+            let end = self.stat.size.min(segment.stat.size);
+            let start = end.saturating_sub(ANCHOR_BYTES_MAX as u64);
+            let (mut ours, mut theirs) = (vec![0; (end - start) as usize], Vec::new());
+            theirs.resize(ours.len(), 0);
+            original.read_at(&mut ours, start)?;
+            self.content.read_at(&mut theirs, start)?;
+            return Ok(ours == theirs);
         }
         fits_before(&mut self.content, segment.read.tail, segment.read.offset)
     }
@@ -123,11 +135,13 @@ impl Family {
         let index = Index::new(&self.segments);
         entries.retain(|entry| !self.known(&index, entry, findings));
         self.unknown.retain(|path, _| entries.iter().any(|entry| entry.path == *path));
+        let first_new = findings.next_id;
         let mut is_certain = true;
         for entry in entries {
             is_certain &= self.admit(disk, entry, now, findings);
         }
         self.is_from_end = false;
+        self.tell_overtaken(&had_name, first_new, findings);
         self.settle(&had_name, is_empty, is_certain, findings);
         self.hold_open(disk);
         Ok(())
@@ -156,9 +170,10 @@ impl Family {
             let entry = Entry { path, rank, plain: plain.clone(), stat };
             // The log backend compresses in place and unlinks the plain file when the compressed
             // one is complete: while both exist the plain one is the whole one.
-            let is_better = entries.get(&plain).is_none_or(|twin| match is_packed {
-                true => twin.stat.size == 0,
-                false => stat.size > 0,
+            let is_better = entries.get(&plain).is_none_or(|twin| {
+                let (whole, copy) =
+                    if is_packed { (&twin.stat, &stat) } else { (&stat, &twin.stat) };
+                is_packed == (whole.size == 0 && copy.size > EMPTY_GZIP_BYTES_MAX)
             });
             if is_better {
                 entries.insert(plain, entry);
@@ -355,6 +370,27 @@ impl Family {
         self.backups_max = self.backups_max.max(backups.count() as u64);
     }
 
+    /// Tells when the file that was being written at the last look was rotated and deleted since,
+    /// and others were rotated after it: between it and them there may have been more.
+    fn tell_overtaken(&mut self, had_name: &[u64], first_new: u64, findings: &mut Findings) {
+        let mut new = self.segments.iter().filter(|one| one.id >= first_new);
+        let Some(oldest) = new.find(|one| one.rank != Rank::Live) else { return };
+        let is_overtaken = |segment: &&Segment| {
+            let is_gone = !segment.is_named && segment.stat.links == 0;
+            is_gone && segment.rank == Rank::Live && had_name.contains(&segment.id)
+        };
+        if let Some(segment) = self.segments.iter().find(is_overtaken) {
+            let path = segment.path.display().to_string();
+            let text = format!(
+                "{path} was rotated and deleted between two looks; what was written after it and \
+                 before {} may be gone unread: let rotation keep more files, or look more often",
+                oldest.path.display()
+            );
+            findings.gap();
+            findings.notice(NoticeKind::Gap, &path, None, text);
+        }
+    }
+
     /// Tells of files that are gone before they were read.
     fn tell_lost(&mut self, lost: &[u64], findings: &mut Findings) {
         let (mut names, mut sum) = (Vec::new(), Some(0));
@@ -452,21 +488,4 @@ fn adopt(segment: &mut Segment, probe: Probe) -> io::Result<()> {
     segment.is_replaced = false;
     segment.take(probe.content, probe.stat);
     Ok(())
-}
-
-/// Puts the files in order: by their names, and those without one behind what stood before them.
-fn in_order(segments: Vec<Segment>) -> Vec<Segment> {
-    let before: Vec<u64> = segments.iter().map(|segment| segment.id).collect();
-    let (mut ordered, nameless): (Vec<Segment>, Vec<Segment>) =
-        segments.into_iter().partition(|segment| segment.is_named);
-    ordered.sort_by(|a, b| a.rank.cmp(&b.rank));
-    for segment in nameless {
-        let own = before.iter().position(|id| *id == segment.id).unwrap_or(0);
-        let place = before[..own]
-            .iter()
-            .rev()
-            .find_map(|id| ordered.iter().position(|other| other.id == *id).map(|place| place + 1));
-        ordered.insert(place.unwrap_or(0), segment);
-    }
-    ordered
 }

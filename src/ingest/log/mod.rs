@@ -107,7 +107,7 @@ impl LogSource {
     /// of its own; dropping the future does not end it, cancelling does.
     ///
     /// # Errors
-    /// [`Error::Thread`]. What happens to files is no error: it is told by notices, and tried again.
+    /// [`Error::Thread`]. What happens to files is no error: it is told by notices and tried again.
     pub async fn run(self) -> Result<(), Error> {
         let name = self.config.name.clone();
         let failed =

@@ -210,7 +210,7 @@ impl Segment {
     pub(crate) fn is_packed(&self) -> bool {
         match &self.content {
             Some(content) => content.is_packed(),
-            None => self.path.extension().is_some_and(|end| end == "gz" || end == "zst"),
+            None => is_packed(&self.path),
         }
     }
 
@@ -222,7 +222,7 @@ impl Segment {
     /// Opens the file at its path.
     pub(crate) fn open(&mut self, disk: &dyn Disk) -> io::Result<()> {
         if self.content.is_none() {
-            let content = Content::of(disk.open(&self.path)?)?;
+            let content = Content::of(disk.open(&self.path)?, is_packed(&self.path))?;
             let stat = content.stat()?;
             if !stat.is_same_file(&self.name_stat) {
                 // Renamed in between; the next scan tells what is what.
@@ -242,7 +242,7 @@ impl Segment {
 
     /// Looks at the open file.
     pub(crate) fn look(&mut self, now: Duration) -> io::Result<Look> {
-        let Some(content) = &self.content else { return Ok(Look::Same) };
+        let Some(content) = &mut self.content else { return Ok(Look::Same) };
         let stat = content.stat()?;
         let before = std::mem::replace(&mut self.stat, stat);
         if stat.is_unchanged(&before) {
@@ -252,12 +252,16 @@ impl Segment {
         self.quiet_looks = 0;
         self.changed_at = now;
         if content.is_packed() {
-            return Ok(Look::Same);
+            // It is in the making, or was made anew; where we are in it will show.
+            content.restart();
+            self.cutter = Cutter::default();
+            return Ok(Look::Grown);
         }
         if stat.size < self.read.offset || !self.is_as_read()? {
             self.stat.size = before.size;
             return Ok(Look::Replaced);
         }
+        self.refresh_head()?;
         Ok(match stat.size.cmp(&before.size) {
             std::cmp::Ordering::Less => Look::Shrunk(before.size - stat.size),
             std::cmp::Ordering::Equal => Look::Same,
@@ -363,6 +367,11 @@ impl Segment {
     }
 }
 
+/// Whether the path is named as a compressed file's.
+pub(crate) fn is_packed(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "gz" || end == "zst")
+}
+
 /// Whether the bytes before `end` are the anchor's.
 pub(crate) fn fits_before(content: &mut Content, anchor: Anchor, end: u64) -> io::Result<bool> {
     let length = anchor.length as usize;
@@ -370,4 +379,21 @@ pub(crate) fn fits_before(content: &mut Content, anchor: Anchor, end: u64) -> io
     let mut bytes = vec![0; length];
     let found = content.read_at(&mut bytes, start)?;
     Ok(anchor.fits(&bytes[..found]))
+}
+
+/// Puts the files in order: by their names, and those without one behind what stood before them.
+pub(crate) fn in_order(segments: Vec<Segment>) -> Vec<Segment> {
+    let before: Vec<u64> = segments.iter().map(|segment| segment.id).collect();
+    let (mut ordered, nameless): (Vec<Segment>, Vec<Segment>) =
+        segments.into_iter().partition(|segment| segment.is_named);
+    ordered.sort_by(|a, b| a.rank.cmp(&b.rank));
+    for segment in nameless {
+        let own = before.iter().position(|id| *id == segment.id).unwrap_or(0);
+        let place = before[..own]
+            .iter()
+            .rev()
+            .find_map(|id| ordered.iter().position(|other| other.id == *id).map(|place| place + 1));
+        ordered.insert(place.unwrap_or(0), segment);
+    }
+    ordered
 }

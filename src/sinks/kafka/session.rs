@@ -3,22 +3,19 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
-use rdkafka::metadata::Metadata;
-use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::Notify;
 
-use crate::clock;
+use crate::kafka::notes::{Notes, Trouble};
+use crate::kafka::preflight;
+use crate::secret::Secret;
 use crate::sinks::kafka::Config;
-use crate::sinks::kafka::verdict::{Verdict, verdict};
-use crate::sinks::secret::Secret;
 use crate::sinks::{CheckError, SendError, blocking};
 
 /// A message that was not delivered.
@@ -29,9 +26,6 @@ pub(crate) struct Failure {
     /// Why.
     pub(crate) code: RDKafkaErrorCode,
 }
-
-/// Why a client cannot get on, as librdkafka says.
-pub(crate) type Trouble = (RDKafkaErrorCode, String);
 
 /// What became of a batch.
 pub(crate) enum Settled {
@@ -47,7 +41,7 @@ pub(crate) struct Context {
     state: Mutex<State>,
     /// A message was answered.
     answered: Notify,
-    token: Option<Secret>,
+    notes: Notes,
 }
 
 #[derive(Default)]
@@ -56,7 +50,6 @@ struct State {
     round: u32,
     waiting: usize,
     failures: Vec<Failure>,
-    trouble: Option<Trouble>,
 }
 
 /// Marks the messages of one batch.
@@ -72,17 +65,12 @@ impl Round {
 
 impl Context {
     /// A context that answers requests for a token from this secret.
-    pub(crate) fn new(token: Option<Secret>) -> Context {
-        Context { token, ..Context::default() }
+    fn new(token: Option<Secret>) -> Context {
+        Context { notes: Notes::new(token), ..Context::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The last trouble since it was asked for.
-    pub(crate) fn take_trouble(&self) -> Option<Trouble> {
-        self.state().trouble.take()
     }
 }
 
@@ -90,51 +78,19 @@ impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
-                tracing::debug!(facility, "{message}");
-            }
-            _ => tracing::warn!(facility, "{message}"),
-        }
+        self.notes.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let Some(code) = error.rdkafka_error_code() else { return };
-        // An alert of the far side about certificates comes as a failed read.
-        let code = if reason.contains("SSL routines") { RDKafkaErrorCode::SSL } else { code };
-        let mut state = self.state();
-        // That all brokers are gone says less than why one is.
-        if code != RDKafkaErrorCode::AllBrokersDown || state.trouble.is_none() {
-            state.trouble = Some((code, reason.to_owned()));
-        }
+        self.notes.error(error, reason);
     }
 
     fn generate_oauth_token(
         &self,
-        _config: Option<&str>,
+        config: Option<&str>,
     ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        let secret = self.token.as_ref().ok_or("no token is configured")?;
-        let token = secret.read("sasl.token")?;
-        let (subject, expires_s) = claims(&token);
-        // A token that says nothing of its end is read again soon.
-        let lifetime_ms =
-            expires_s.map_or(clock::now_us() / 1_000 + 300_000, |at| at.saturating_mul(1_000));
-        Ok(OAuthToken { token, principal_name: subject.unwrap_or_default(), lifetime_ms })
+        self.notes.generate_oauth_token(config)
     }
-}
-
-/// The subject of a JSON web token and when it ends, in seconds since the epoch; nothing of it is
-/// verified here.
-fn claims(token: &str) -> (Option<String>, Option<i64>) {
-    #[derive(Default, serde::Deserialize)]
-    struct Claims {
-        sub: Option<String>,
-        exp: Option<i64>,
-    }
-    let payload = token.split('.').nth(1).unwrap_or_default();
-    let json = BASE64_URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).unwrap_or_default();
-    let claims: Claims = serde_json::from_slice(&json).unwrap_or_default();
-    (claims.sub, claims.exp)
 }
 
 impl ProducerContext for Context {
@@ -147,7 +103,7 @@ impl ProducerContext for Context {
         }
         state.waiting = state.waiting.saturating_sub(1);
         match delivery {
-            Ok(_) => state.trouble = None,
+            Ok(_) => drop(self.notes.take_trouble()),
             Err((error, _)) => {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
                 state.failures.push(Failure { index: opaque & 0xffff_ffff, code });
@@ -224,9 +180,9 @@ impl Session {
                 }
             }
             if tokio::time::timeout(stall_max, answered).await.is_err() {
-                let mut state = context.state();
+                let state = context.state();
                 if state.waiting > 0 {
-                    return Settled::Stalled(state.trouble.take());
+                    return Settled::Stalled(context.notes.take_trouble());
                 }
             }
         }
@@ -242,9 +198,9 @@ pub(crate) async fn check(
     let mended = "mend the sink's configuration";
     let client = config.client().map_err(|cause| CheckError::new(cause, mended))?;
     let token = config.sasl.as_ref().and_then(|sasl| sasl.token.clone());
-    let (own, wanted) = (client.clone(), topics.clone());
-    let context = Context::new(token.clone());
-    blocking(move || find(&own, context, &wanted, wait_max)).await??;
+    let (own, notes, wanted) = (client.clone(), Notes::new(token.clone()), topics.clone());
+    let found = blocking(move || preflight::find(&own, notes, &wanted, wait_max)).await?;
+    found.map_err(|wrong| CheckError::new(wrong.cause, wrong.remedy))?;
     let admin: AdminClient<Context> =
         AdminClient::from_config_and_context(&client, Context::new(token))
             .map_err(|error| CheckError::new(error.to_string(), mended))?;
@@ -263,64 +219,6 @@ pub(crate) async fn check(
         }
     }
     Ok(())
-}
-
-/// Finds every topic; the question creates none (`allow.auto.create.topics` is off by default).
-fn find(
-    client: &ClientConfig,
-    context: Context,
-    topics: &[String],
-    wait_max: Duration,
-) -> Result<(), CheckError> {
-    let producer: BaseProducer<Context> = BaseProducer::from_config_and_context(client, context)
-        .map_err(|error| CheckError::new(error.to_string(), "mend the sink's configuration"))?;
-    for topic in topics {
-        let metadata = ask(&producer, topic, wait_max)?;
-        let error = metadata.topics().iter().find_map(|found| found.error());
-        if let Some(error) = error {
-            let code = RDKafkaErrorCode::from(error);
-            return Err(wrong((code, format!("topic {topic:?}: {code}"))));
-        }
-    }
-    Ok(())
-}
-
-/// Asks again and again, until a person's help is needed or `wait_max` is over.
-fn ask(
-    producer: &BaseProducer<Context>,
-    topic: &str,
-    wait_max: Duration,
-) -> Result<Metadata, CheckError> {
-    use rdkafka::producer::Producer;
-    const TRY: Duration = Duration::from_secs(2);
-    let since = clock::Stopwatch::start();
-    let mut earlier: Option<Trouble> = None;
-    loop {
-        // Tokens are asked for, and troubles told, while it is polled only.
-        producer.poll(Duration::from_millis(100));
-        let error = match producer.client().fetch_metadata(Some(topic), TRY) {
-            Ok(metadata) => return Ok(metadata),
-            Err(error) => error,
-        };
-        producer.poll(Duration::from_millis(100));
-        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-        let all_down = |trouble: &Trouble| trouble.0 == RDKafkaErrorCode::AllBrokersDown;
-        let told = producer.context().take_trouble().filter(|told| !all_down(told)).or(earlier);
-        let unknown = || (code, format!("cannot ask the brokers: {error}"));
-        let trouble = told.clone().unwrap_or_else(unknown);
-        earlier = told;
-        if matches!(verdict(trouble.0), Verdict::Block(_)) || since.elapsed() > wait_max {
-            return Err(wrong(trouble));
-        }
-    }
-}
-
-fn wrong((code, cause): Trouble) -> CheckError {
-    let remedy = match verdict(code) {
-        Verdict::Block(remedy) => remedy,
-        Verdict::Retry { .. } | Verdict::Reject(_) => "see that the brokers can be reached",
-    };
-    CheckError::new(cause, remedy)
 }
 
 /// The topic's largest message, if this user may know.

@@ -222,6 +222,14 @@ impl Bench {
         }
     }
 
+    /// Which file each record came from, for messages.
+    pub(crate) fn origins(&self) -> String {
+        let origins = self.records.iter();
+        let origins =
+            origins.map(|(file, line, record)| format!("{} {file}:{line}", token(record)));
+        origins.collect::<Vec<String>>().join("\n")
+    }
+
     pub(crate) fn tokens(&self) -> String {
         let tokens: Vec<String> = self
             .records
@@ -369,6 +377,13 @@ impl Bench {
                 bytes[end - at..].fill(0xff);
                 self.sim.write(&self.path(name), &bytes);
             }
+            _ => return self.run_faults(words),
+        }
+        true
+    }
+
+    fn run_faults(&mut self, words: &[&str]) -> bool {
+        match *words {
             ["device", number] => self.sim.set_device(number.parse().unwrap()),
             ["short-reads"] => self.sim.set_short(true),
             ["unmount"] => self.sim.set_unmounted(true),

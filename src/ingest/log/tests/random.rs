@@ -41,7 +41,7 @@ struct Run {
     /// The highest number that logrotate gave.
     copies: u64,
     part: Option<u64>,
-    /// What was written before anything was durable can vanish with a kill, and nobody knows.
+    /// What was written before anything was durable can vanish, and nobody knows.
     unknown: u64,
     log: Vec<String>,
 }
@@ -70,7 +70,7 @@ impl Run {
             18 => "hold".to_owned(),
             _ => "answer".to_owned(),
         };
-        if script == "stop" && self.bench.store.is_empty() {
+        if self.bench.store.is_empty() {
             self.unknown = self.written;
         }
         self.bench.run(&script);
@@ -86,7 +86,9 @@ impl Run {
             script += &format!("w n{};", self.written);
             self.written += 1;
         }
-        if self.random.below(8) == 0 {
+        // A file of which a part of a line is all that was seen cannot be known again when it is
+        // compressed or copied meanwhile: it is told as gone, and read as a new one.
+        if self.random.below(8) == 0 && script.contains("w ") {
             script += &format!("part n{};", self.written);
             self.part = Some(self.written);
             self.written += 1;
@@ -132,7 +134,11 @@ impl Run {
             let number = token.strip_prefix('n').and_then(|number| number.parse::<u64>().ok());
             let number = number.unwrap_or_else(|| panic!("seed {seed}: invented {token}\n{log}"));
             if seen.insert(number) {
-                assert!(last < Some(number), "seed {seed}: {number} behind {last:?}\n{log}");
+                assert!(
+                    last < Some(number),
+                    "seed {seed}: {number} behind {last:?}\n{log}\n{}",
+                    self.bench.origins()
+                );
                 last = Some(number);
             }
         }
@@ -157,11 +163,16 @@ impl Run {
 
 #[test]
 fn nothing_is_lost_in_silence() {
-    for seed in 0..SEEDS {
+    for seed in first()..SEEDS {
         let mut run = Run::new(seed);
         for _ in 0..60 {
             run.act();
         }
         run.check();
     }
+}
+
+/// Where to begin, to look at one order more closely.
+fn first() -> u64 {
+    std::env::var("KUBEWITNESS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0)
 }

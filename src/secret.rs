@@ -1,4 +1,4 @@
-//! Secrets of sinks: read from a file or the environment when they are needed, never written down.
+//! Secrets of far sides: read from a file or the environment when needed, never written down.
 
 use std::path::PathBuf;
 

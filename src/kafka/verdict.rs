@@ -4,7 +4,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 
 /// What to do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// Send again.
     Retry {
         /// The producer is of no more use.
@@ -16,7 +16,8 @@ pub(crate) enum Verdict {
     Block(&'static str),
 }
 
-pub(crate) fn verdict(code: Code) -> Verdict {
+/// What to do about an error.
+pub fn verdict(code: Code) -> Verdict {
     const SAME: Verdict = Verdict::Retry { is_new_session: false };
     const ANOTHER: Verdict = Verdict::Retry { is_new_session: true };
     match code {

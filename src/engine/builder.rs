@@ -1,0 +1,185 @@
+//! Conditions on their way into one program: fields interned, predicates shared, parts of a
+//! conjunction ordered by what they cost.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::engine::Error;
+use crate::engine::cost;
+use crate::engine::field::{FieldId, FieldTable, Shape};
+use crate::engine::matcher::FieldMatcher;
+use crate::engine::predicate::{Check, LazyRegex, Predicate, PredicateId};
+use crate::engine::program::{Expression, Program};
+use crate::rule::{Condition, Matcher, Place, Test};
+
+/// Collects conditions and compiles them.
+#[derive(Debug)]
+pub struct Builder {
+    fields: FieldTable,
+    predicates: Vec<Predicate>,
+    labels: Vec<Box<str>>,
+    necessary: Vec<Option<PredicateId>>,
+    known: FxHashMap<(FieldId, Box<str>), PredicateId>,
+    expressions: Vec<Expression>,
+}
+
+impl Builder {
+    /// Starts a program for events of this shape.
+    pub fn new(shape: Shape) -> Builder {
+        Builder {
+            fields: FieldTable::new(shape),
+            predicates: Vec::new(),
+            labels: Vec::new(),
+            necessary: Vec::new(),
+            known: FxHashMap::default(),
+            expressions: Vec::new(),
+        }
+    }
+
+    /// The id of a field that is read without a condition on it (group-by keys).
+    pub fn field(&mut self, name: &str) -> FieldId {
+        self.fields.intern(name)
+    }
+
+    /// Adds a condition; its expression gets the next index.
+    pub fn add(&mut self, condition: &Condition) -> Result<(), Error> {
+        let expression = self.expression(condition)?;
+        self.expressions.push(expression);
+        Ok(())
+    }
+
+    fn expression(&mut self, condition: &Condition) -> Result<Expression, Error> {
+        Ok(match condition {
+            Condition::And(parts) => Expression::And(self.parts(parts)?),
+            Condition::Or(parts) => Expression::Or(self.parts(parts)?),
+            Condition::Not(part) => Expression::Not(Arc::new(self.expression(part)?)),
+            Condition::Named(name, part) => {
+                Expression::Named(name.clone(), Arc::new(self.expression(part)?))
+            }
+            Condition::Test(test) => Expression::Predicate(self.predicate(test)?),
+        })
+    }
+
+    /// The parts of a conjunction or disjunction, cheapest first: what is decided by a slot spares
+    /// a walk through a body.
+    fn parts(&mut self, parts: &[Condition]) -> Result<Arc<[Expression]>, Error> {
+        let mut parts: Vec<_> =
+            parts.iter().map(|part| self.expression(part)).collect::<Result<_, _>>()?;
+        parts.sort_by_key(|part| self.weight(part));
+        Ok(parts.into())
+    }
+
+    fn weight(&self, expression: &Expression) -> u32 {
+        match expression {
+            Expression::And(parts) | Expression::Or(parts) => {
+                parts.iter().map(|part| self.weight(part)).max().unwrap_or(0)
+            }
+            Expression::Not(part) | Expression::Named(_, part) => self.weight(part),
+            Expression::Predicate(id) => {
+                let predicate = &self.predicates[id.0 as usize];
+                cost::weight(&self.fields, predicate)
+            }
+        }
+    }
+
+    fn predicate(&mut self, test: &Test) -> Result<PredicateId, Error> {
+        let field = match &test.field {
+            Some(name) => self.fields.intern(name),
+            None => self.fields.intern_whole(),
+        };
+        let label: Box<str> = crate::engine::explain::label(&test.matcher).into();
+        // Blocks may have equal labels and different insides; each stays its own.
+        let is_block = matches!(test.matcher, Matcher::Elements { .. });
+        let key = (field, label.clone());
+        if !is_block && let Some(&id) = self.known.get(&key) {
+            return Ok(id);
+        }
+        let check = self.check(&test.matcher, test.field.is_none())?;
+        let necessary = self.literal_of(field, &check);
+        let id = self.push(Predicate { field, check }, label, necessary);
+        self.known.insert(key, id);
+        Ok(id)
+    }
+
+    fn push(
+        &mut self,
+        predicate: Predicate,
+        label: Box<str>,
+        necessary: Option<PredicateId>,
+    ) -> PredicateId {
+        let id = PredicateId(self.predicates.len() as u32);
+        self.predicates.push(predicate);
+        self.labels.push(label);
+        self.necessary.push(necessary);
+        id
+    }
+
+    /// For a pattern with wildcards, the predicate that its longest literal is somewhere in the
+    /// text: decided together with all others, and nearly always enough to say no.
+    fn literal_of(&mut self, field: FieldId, check: &Check) -> Option<PredicateId> {
+        /// Shorter literals are in too many texts to be worth it.
+        const LITERAL_MIN: usize = 3;
+        let Check::Wildcard { literal, cased, .. } = check else { return None };
+        if literal.len() < LITERAL_MIN {
+            return None;
+        }
+        let cased_label = if *cased { "cased " } else { "" };
+        let label: Box<str> = format!("\u{0}{cased_label}{literal}").into();
+        let key = (field, label.clone());
+        if let Some(&id) = self.known.get(&key) {
+            return Some(id);
+        }
+        let check = Check::Text { text: literal.clone(), place: Place::Inside, cased: *cased };
+        let id = self.push(Predicate { field, check }, label, None);
+        self.known.insert(key, id);
+        Some(id)
+    }
+
+    fn check(&mut self, matcher: &Matcher, is_keyword: bool) -> Result<Check, Error> {
+        Ok(match matcher {
+            Matcher::Text { pattern, cased } if is_keyword => {
+                Check::of_pattern(&crate::engine::cost::anywhere(pattern), *cased)
+            }
+            Matcher::Text { pattern, cased } => Check::of_pattern(pattern, *cased),
+            Matcher::Regex { source } => Check::Regex(LazyRegex::new(source)),
+            Matcher::Cidr(net) => Check::Cidr(*net),
+            Matcher::Compare { op, than } => Check::Compare(*op, *than),
+            Matcher::Null => Check::Null,
+            Matcher::Exists(wanted) => Check::Exists(*wanted),
+            Matcher::FieldRef { other, place, cased } => {
+                Check::FieldRef(self.fields.intern(other), *place, *cased)
+            }
+            Matcher::TimePart { part, op, than } => Check::TimePart(*part, *op, *than),
+            Matcher::Elements { quantifier, inner } => {
+                let mut builder = Builder::new(Shape::Json);
+                builder.add(inner)?;
+                Check::Elements(*quantifier, Arc::new(builder.build()?))
+            }
+        })
+    }
+
+    /// Compiles what was added.
+    pub fn build(mut self) -> Result<Program, Error> {
+        self.fields.finish();
+        let mut by_field: Vec<Vec<PredicateId>> = vec![Vec::new(); self.fields.len()];
+        for (index, predicate) in self.predicates.iter().enumerate() {
+            by_field[predicate.field.0 as usize].push(PredicateId(index as u32));
+        }
+        let shared = by_field
+            .iter()
+            .map(|ids| {
+                let checks = ids.iter().map(|id| (*id, &self.predicates[id.0 as usize].check));
+                FieldMatcher::new(checks).map_err(|cause| Error::Automaton { cause })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Program {
+            fields: self.fields,
+            predicates: self.predicates,
+            labels: self.labels,
+            necessary: self.necessary,
+            shared,
+            expressions: self.expressions,
+        })
+    }
+}

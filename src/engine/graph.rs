@@ -1,0 +1,379 @@
+//! What an event's predicates say of all rules at once: a decision graph that is made as events
+//! come.
+//!
+//! A node is a set of rules that are still open, each with what is left of its condition, and one
+//! question: which text predicates of a field hold, whether one predicate holds, or which fields
+//! are there at all. The answer leads to the next node by a step that names the rules which now
+//! hold; rules that can no longer hold are gone. Equal sets of what is left are one node, however
+//! they were reached, so questions that have nothing to do with each other add up and do not
+//! multiply.
+//!
+//! Real clusters ask for the same things over and over: after some thousand events nearly every
+//! step is known, and an event costs as many look-ups as questions that matter for it, whatever
+//! the number of rules. Where steps do not repeat the graph says so ([`Graph::is_on`]) and rests.
+
+use std::hash::Hasher as _;
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHasher};
+
+use crate::engine::field::FieldId;
+use crate::engine::gate::{self, Known, Possible};
+use crate::engine::index::RuleIndex;
+use crate::engine::left::{Left, Partial, partial};
+use crate::engine::matcher::FieldMatcher;
+use crate::engine::predicate::PredicateId;
+use crate::engine::program::{Program, State};
+use crate::engine::question::Questions;
+use crate::engine::values::Subject;
+
+/// Open rules of all nodes together; beyond it the graph starts afresh.
+pub const OPEN_MAX: usize = 1 << 19;
+/// Steps of the graph; beyond it the graph starts afresh.
+pub const STEPS_MAX: usize = 1 << 16;
+/// A graph that was full again after fewer events than this is not worth its while.
+const EVENTS_MIN: u64 = 500_000;
+/// For so many events it then rests.
+const EVENTS_AT_REST: u64 = 2_000_000;
+/// Answers are bits of one word.
+const ASKED_MAX: usize = 64;
+
+/// A rule that is not decided yet.
+#[derive(Clone, Debug)]
+pub struct Open {
+    rule: RuleIndex,
+    /// What is left of its condition.
+    left: Arc<Left>,
+}
+
+/// What a node asks of an event.
+#[derive(Clone, Debug)]
+enum Ask {
+    /// Nothing: every rule is decided.
+    Nothing,
+    /// Which of these text predicates of a field hold.
+    Text(FieldId, Box<[PredicateId]>),
+    /// Whether this predicate holds.
+    One(PredicateId),
+    /// Which of these fields are there.
+    Present(Box<[FieldId]>),
+}
+
+#[derive(Debug)]
+struct Node {
+    ask: Ask,
+    open: Box<[Open]>,
+    /// Fields that are known to be there, ascending.
+    present: Box<[FieldId]>,
+}
+
+/// An answer, and what follows from it.
+#[derive(Clone, Debug, Default)]
+pub struct Step {
+    next: u32,
+    matched: Box<[RuleIndex]>,
+}
+
+/// The graph of one thread.
+#[derive(Debug)]
+pub struct Graph {
+    open_max: usize,
+    steps_max: usize,
+    nodes: Vec<Node>,
+    steps: FxHashMap<(u32, u64), Step>,
+    known: FxHashMap<u64, Vec<u32>>,
+    open: usize,
+    events: u64,
+    resting: u64,
+    /// Per predicate, scratch space: what an answer says of it, and how much its topic matters.
+    answers: Vec<Option<bool>>,
+    weights: Vec<f32>,
+}
+
+impl Default for Graph {
+    fn default() -> Graph {
+        Graph::with_limits(OPEN_MAX, STEPS_MAX)
+    }
+}
+
+impl Graph {
+    /// An empty graph that starts afresh beyond so many open rules or steps.
+    pub fn with_limits(open_max: usize, steps_max: usize) -> Graph {
+        Graph {
+            open_max,
+            steps_max,
+            nodes: Vec::new(),
+            steps: FxHashMap::default(),
+            known: FxHashMap::default(),
+            open: 0,
+            events: 0,
+            resting: 0,
+            answers: Vec::new(),
+            weights: Vec::new(),
+        }
+    }
+
+    /// Whether the graph is worth asking for the next event; counts the event.
+    pub fn is_on(&mut self) -> bool {
+        self.events += 1;
+        if self.resting > 0 {
+            self.resting -= 1;
+            return false;
+        }
+        true
+    }
+
+    /// Whether the graph has reached a limit and must be cleared, with all steps into it.
+    pub fn is_full(&self) -> bool {
+        self.open > self.open_max || self.steps.len() > self.steps_max
+    }
+
+    /// Forgets everything; rests for a while when that comes too often.
+    pub fn clear(&mut self) {
+        let resting = if self.events < EVENTS_MIN { EVENTS_AT_REST } else { 0 };
+        *self = Graph { resting, ..Graph::with_limits(self.open_max, self.steps_max) };
+    }
+
+    /// The step into the graph for these rules when all that is known are the values of fields.
+    pub fn enter<'k>(
+        &mut self,
+        questions: &Questions,
+        program: &Program,
+        rules: impl Iterator<Item = RuleIndex>,
+        known: &dyn Fn(FieldId) -> Known<'k>,
+    ) -> Step {
+        let mut answers = std::mem::take(&mut self.answers);
+        answers.clear();
+        answers.extend((0..program.predicates()).map(|number| {
+            let predicate = program.predicate(PredicateId(number as u32));
+            decided(gate::decided(&predicate.check, known(predicate.field)))
+        }));
+        let decide = |id: PredicateId| answers[id.0 as usize];
+        let mut open = Vec::new();
+        let mut matched = Vec::new();
+        for rule in rules {
+            match partial(&program.expressions()[rule as usize], &decide) {
+                Partial::Holds => matched.push(rule),
+                Partial::Fails => {}
+                Partial::Open(left) => {
+                    open.push(Open { rule, left: Arc::new(Left::new(questions, left)) });
+                }
+            }
+        }
+        answers.fill(None);
+        self.answers = answers;
+        let next = self.node(questions, program, open, Box::default());
+        Step { next, matched: matched.into() }
+    }
+
+    /// Follows the graph from a step to the end; adds the rules that hold.
+    pub fn walk(
+        &mut self,
+        questions: &Questions,
+        program: &Program,
+        first: &Step,
+        state: &mut State,
+        subject: Subject<'_>,
+        matched: &mut Vec<RuleIndex>,
+    ) {
+        matched.extend_from_slice(&first.matched);
+        let mut at = first.next;
+        loop {
+            let bits = match &self.nodes[at as usize].ask {
+                Ask::Nothing => break,
+                Ask::Text(field, ids) => {
+                    program.share(*field, state, subject);
+                    ids.iter().rev().fold(0, |bits, id| bits << 1 | u64::from(state.holds(*id)))
+                }
+                Ask::One(id) => u64::from(program.test(*id, state, subject)),
+                Ask::Present(fields) => fields.iter().rev().fold(0, |bits, field| {
+                    state.values.find(program.fields(), subject, *field);
+                    bits << 1 | u64::from(state.values.is_present(*field))
+                }),
+            };
+            if !self.steps.contains_key(&(at, bits)) {
+                let step = self.step(questions, program, at, bits);
+                self.steps.insert((at, bits), step);
+            }
+            let step = &self.steps[&(at, bits)];
+            matched.extend_from_slice(&step.matched);
+            at = step.next;
+        }
+    }
+
+    /// What follows from an answer that comes for the first time.
+    fn step(&mut self, questions: &Questions, program: &Program, at: u32, bits: u64) -> Step {
+        let mut answers = std::mem::take(&mut self.answers);
+        answers.resize(program.predicates(), None);
+        let Node { ask, open, present } = &self.nodes[at as usize];
+        let asked = answer(questions, program, ask, bits, open, &mut answers);
+        let mut left = Vec::with_capacity(open.len());
+        let mut matched = Vec::new();
+        let decide = |id: PredicateId| answers[id.0 as usize];
+        for one in open {
+            if one.left.asks.iter().all(|id| decide(*id).is_none()) {
+                left.push(one.clone());
+                continue;
+            }
+            match partial(&one.left.expression, &decide) {
+                Partial::Holds => matched.push(one.rule),
+                Partial::Fails => {}
+                Partial::Open(rest) => {
+                    let rest = Arc::new(Left::new(questions, rest));
+                    left.push(Open { rule: one.rule, left: rest });
+                }
+            }
+        }
+        let present = found_present(ask, bits, present);
+        asked.iter().for_each(|id| answers[id.0 as usize] = None);
+        self.answers = answers;
+        Step { next: self.node(questions, program, left, present), matched: matched.into() }
+    }
+
+    /// The node for these open rules; an equal one is used again.
+    fn node(
+        &mut self,
+        questions: &Questions,
+        program: &Program,
+        open: Vec<Open>,
+        present: Box<[FieldId]>,
+    ) -> u32 {
+        // What is known of fields that nobody asks for any more makes no difference.
+        let is_asked = |field: &FieldId| {
+            let mut asks = open.iter().flat_map(|one| one.left.asks.iter());
+            asks.any(|id| questions.of(*id).root == *field)
+        };
+        let present: Box<[FieldId]> = present.into_iter().filter(is_asked).collect();
+        let mut hasher = FxHasher::default();
+        open.iter().for_each(|one| {
+            hasher.write_u32(one.rule);
+            hasher.write_u64(one.left.hash);
+        });
+        present.iter().for_each(|field| hasher.write_u32(field.0));
+        let hash = hasher.finish();
+        let is_equal = |node: &Node| {
+            node.present == present
+                && node.open.len() == open.len()
+                && node.open.iter().zip(&open).all(|(one, other)| {
+                    one.rule == other.rule
+                        && (Arc::ptr_eq(&one.left, &other.left) || one.left.is_equal(&other.left))
+                })
+        };
+        let known = self.known.entry(hash).or_default();
+        if let Some(node) = known.iter().find(|node| is_equal(&self.nodes[**node as usize])) {
+            return *node;
+        }
+        let number = self.nodes.len() as u32;
+        known.push(number);
+        self.open += open.len() + 1;
+        let ask = self.choose(questions, program, &open, &present);
+        self.nodes.push(Node { ask, open: open.into(), present });
+        number
+    }
+}
+
+/// The truth of a predicate of which this is possible, where that is but one.
+fn decided(possible: Possible) -> Option<bool> {
+    (!possible.holds || !possible.fails).then_some(possible.holds)
+}
+
+/// Notes what an answer says of predicates; returns these.
+fn answer(
+    questions: &Questions,
+    program: &Program,
+    ask: &Ask,
+    bits: u64,
+    open: &[Open],
+    answers: &mut [Option<bool>],
+) -> Vec<PredicateId> {
+    let bit = |place: usize| bits >> place & 1 == 1;
+    match ask {
+        Ask::Nothing => Vec::new(),
+        Ask::Text(_, ids) => {
+            let places = ids.iter().enumerate();
+            places.for_each(|(place, id)| answers[id.0 as usize] = Some(bit(place)));
+            ids.to_vec()
+        }
+        Ask::One(id) => {
+            answers[id.0 as usize] = Some(bit(0));
+            vec![*id]
+        }
+        Ask::Present(fields) => {
+            let mut asked = Vec::new();
+            for id in open.iter().flat_map(|one| one.left.asks.iter()) {
+                let place = fields.binary_search(&questions.of(*id).root);
+                if place.is_ok_and(|place| !bit(place)) && answers[id.0 as usize].is_none() {
+                    let check = &program.predicate(*id).check;
+                    answers[id.0 as usize] = decided(gate::decided(check, Known::Absent));
+                    asked.push(*id);
+                }
+            }
+            asked
+        }
+    }
+}
+
+/// The fields that are known to be there after an answer.
+fn found_present(ask: &Ask, bits: u64, before: &[FieldId]) -> Box<[FieldId]> {
+    let mut present = before.to_vec();
+    if let Ask::Present(fields) = ask {
+        let places = fields.iter().enumerate();
+        let found = places.filter(|(place, _)| bits >> place & 1 == 1);
+        present.extend(found.map(|(_, field)| *field));
+        present.sort();
+    }
+    present.into()
+}
+
+impl Graph {
+    /// The question that is likely to decide most for what it costs.
+    fn choose(
+        &mut self,
+        questions: &Questions,
+        program: &Program,
+        open: &[Open],
+        present: &[FieldId],
+    ) -> Ask {
+        self.weights.resize(program.predicates(), 0.0);
+        let mut topics = Vec::new();
+        for (topic, weight) in open.iter().flat_map(|one| one.left.topics.iter()) {
+            let sum = &mut self.weights[topic.0 as usize];
+            if *sum == 0.0 {
+                topics.push(*topic);
+            }
+            *sum += weight;
+        }
+        let price =
+            |topic: &PredicateId| questions.of(*topic).cost_ns / self.weights[topic.0 as usize];
+        let best = topics
+            .iter()
+            .copied()
+            .min_by(|one, other| price(one).total_cmp(&price(other)).then_with(|| one.cmp(other)));
+        topics.iter().for_each(|topic| self.weights[topic.0 as usize] = 0.0);
+        let Some(topic) = best else { return Ask::Nothing };
+        let question = questions.of(topic);
+        let asks = || open.iter().flat_map(|one| one.left.asks.iter().copied());
+        if question.is_walked {
+            let mut fields: Vec<FieldId> = asks()
+                .map(|id| questions.of(id))
+                .filter(|one| one.is_walked && one.is_in_body == question.is_in_body)
+                .map(|one| one.root)
+                .filter(|field| present.binary_search(field).is_err())
+                .collect();
+            fields.sort();
+            fields.dedup();
+            fields.truncate(ASKED_MAX);
+            if fields.len() > 1 {
+                return Ask::Present(fields.into());
+            }
+        }
+        if !FieldMatcher::decides(&program.predicate(topic).check) {
+            return Ask::One(topic);
+        }
+        let mut ids: Vec<_> = asks().filter(|id| questions.of(*id).topic == topic).collect();
+        ids.sort();
+        ids.dedup();
+        ids.truncate(ASKED_MAX);
+        Ask::Text(program.predicate(topic).field, ids.into())
+    }
+}

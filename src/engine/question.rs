@@ -1,0 +1,100 @@
+//! What there is to ask about predicates: which are answered together, and what an answer costs.
+
+use rustc_hash::FxHashMap;
+
+use crate::engine::cost;
+use crate::engine::field::{FieldId, Source};
+use crate::engine::matcher::FieldMatcher;
+use crate::engine::predicate::PredicateId;
+use crate::engine::program::{Expression, Program};
+
+/// What there is to ask about each predicate: the same for all graphs of a program.
+#[derive(Debug)]
+pub struct Questions(Vec<Question>);
+
+/// What there is to ask about one predicate.
+#[derive(Debug)]
+pub struct Question {
+    /// Predicates that one question decides name the first of them.
+    pub topic: PredicateId,
+    /// Nanoseconds to get the answer.
+    pub cost_ns: f32,
+    /// The field whose presence decides whether the predicate's field has values.
+    pub root: FieldId,
+    /// Whether presence is worth asking for: the field is one of many in a subtree.
+    pub is_walked: bool,
+    /// Whether reading it means walking a body.
+    pub is_in_body: bool,
+}
+
+impl Questions {
+    /// The questions of a program.
+    pub fn new(program: &Program) -> Questions {
+        let fields = program.fields();
+        let mut first_of: FxHashMap<FieldId, PredicateId> = FxHashMap::default();
+        let ids = (0..program.predicates()).map(|number| PredicateId(number as u32));
+        let question = |id: PredicateId| {
+            let predicate = program.predicate(id);
+            let is_text = FieldMatcher::decides(&predicate.check);
+            let topic = if is_text { *first_of.entry(predicate.field).or_insert(id) } else { id };
+            let check_ns = if is_text { 0.0 } else { cost::check_ns(&predicate.check) };
+            let root = match fields.source(predicate.field) {
+                Source::Rewrite(base, _) => base,
+                _ => predicate.field,
+            };
+            Question {
+                topic,
+                cost_ns: (cost::field_ns(fields, predicate) + check_ns) as f32,
+                root,
+                is_walked: matches!(fields.source(root), Source::Walk(_)),
+                is_in_body: cost::is_in_body(fields, predicate),
+            }
+        };
+        Questions(ids.map(question).collect())
+    }
+
+    /// The question of a predicate.
+    pub fn of(&self, id: PredicateId) -> &Question {
+        &self.0[id.0 as usize]
+    }
+
+    /// The topics of an expression; one on which a whole conjunct depends counts more, for it
+    /// decides alone when the answer is no.
+    pub fn weigh(
+        &self,
+        expression: &Expression,
+        asks: &[PredicateId],
+    ) -> Box<[(PredicateId, f32)]> {
+        const NECESSARY: f32 = 1.0;
+        const MENTIONED: f32 = 0.1;
+        let mut topics: Vec<_> = asks.iter().map(|id| (self.of(*id).topic, MENTIONED)).collect();
+        let conjuncts: &[Expression] = match expression {
+            Expression::And(parts) => parts,
+            whole => std::slice::from_ref(whole),
+        };
+        let necessary = conjuncts.iter().filter_map(|part| self.only_topic(part));
+        topics.extend(necessary.map(|topic| (topic, NECESSARY)));
+        topics.sort_by_key(|(topic, _)| *topic);
+        topics.dedup_by(|later, first| {
+            let is_same = later.0 == first.0;
+            if is_same {
+                first.1 += later.1;
+            }
+            is_same
+        });
+        topics.into()
+    }
+
+    /// The one topic that an expression is about, if it is one.
+    fn only_topic(&self, expression: &Expression) -> Option<PredicateId> {
+        match expression {
+            Expression::And(parts) | Expression::Or(parts) => {
+                let first = self.only_topic(parts.first()?)?;
+                let is_one = parts[1..].iter().all(|part| self.only_topic(part) == Some(first));
+                is_one.then_some(first)
+            }
+            Expression::Not(part) | Expression::Named(_, part) => self.only_topic(part),
+            Expression::Predicate(id) => Some(self.of(*id).topic),
+        }
+    }
+}
