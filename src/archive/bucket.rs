@@ -43,7 +43,7 @@ impl Bucket {
         // Fails where the process has chosen its provider before, which is as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (scheme, rest) = location.split_once("://").unwrap_or_default();
-        let prefix = rest.split_once('/').map_or("", |(_, prefix)| prefix);
+        let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = prefix.trim_matches('/').to_owned();
         let (inner, s3): (Arc<dyn ObjectStore>, _) = match scheme {
             "s3" | "s3a" => {
@@ -53,7 +53,7 @@ impl Bucket {
                     .with_conditional_put(S3ConditionalPut::ETagMatch)
                     .with_retry(retries());
                 let store = Arc::new(builder.clone().build()?);
-                let s3 = S3::new(&builder, Arc::clone(&store), &prefix)?;
+                let s3 = S3::new(&builder, Arc::clone(&store), name, &prefix)?;
                 (store, Some(s3))
             }
             "gs" => {

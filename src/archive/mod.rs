@@ -3,7 +3,7 @@
 //! can prove one event offline. docs/archive-format.md is the specification.
 //!
 //! ```text
-//! data/kind=events/date=2026-11-21/hour=23/000000000123-39dbe30af105ddaf.ndjson.zst   a segment
+//! data/kind=events/date=…/hour=23/000000000123-39dbe30af105ddaf.ndjson.zst   a segment
 //! commit/000000000123.tlog-proof   its record, proven in the tree that ends with it: the commit
 //! tile/<level>/<index>[.p/<width>]     hashes of the tree      ─┐ derived from the commits, at any
 //! tile/entries/<index>[.p/<width>]     records, 256 an object   ├ time again
@@ -34,6 +34,7 @@ pub mod writer;
 pub mod preflight;
 pub mod reader;
 pub mod location;
+pub mod config;
 pub mod verify;
 pub mod prove;
 #[cfg(test)]

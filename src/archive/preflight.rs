@@ -1,12 +1,12 @@
 //! Whether a store locks as the configuration says, asked before anything is written and again
 //! while a writer runs: drift is how locks are usually lost.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::archive::store::{self, LockMode, Store};
 
 /// What the store must do so that nobody can delete or change what it was given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Worm {
     /// Locked for everybody, whatever rights they have. The default.

@@ -37,10 +37,10 @@ impl S3 {
     pub(crate) fn new(
         builder: &AmazonS3Builder,
         store: Arc<AmazonS3>,
+        name: &str,
         prefix: &str,
     ) -> Result<S3, object_store::Error> {
         let value = |key| builder.get_config_value(&key);
-        let name = value(AmazonS3ConfigKey::Bucket).unwrap_or_default();
         let region = value(AmazonS3ConfigKey::Region).unwrap_or_else(|| "us-east-1".to_owned());
         let bucket = match value(AmazonS3ConfigKey::Endpoint) {
             Some(endpoint) => format!("{}/{name}", endpoint.trim_end_matches('/')),
@@ -76,7 +76,7 @@ impl S3 {
         };
         let mut url = self.bucket.clone();
         if !key.is_empty() {
-            url.set_path(&format!("{}/{}", self.bucket.path(), self.key(key)));
+            url.set_path(&format!("{}/{}", self.bucket.path(), escaped(&self.key(key), b"/")));
         }
         let text: Vec<String> = query.iter().map(|(name, value)| pair(name, value)).collect();
         url.set_query((!text.is_empty()).then(|| text.join("&")).as_deref());
@@ -141,6 +141,14 @@ impl S3 {
     /// Until when a key's current version is locked.
     pub(crate) async fn locked_until(&self, key: &str) -> Result<Option<i64>, Error> {
         let response = self.ask(Method::HEAD, key, &[]).await?;
+        if response.status() == 403 {
+            return Err(Error::Refused {
+                operation: "ask the store about",
+                key: key.to_owned(),
+                source: "the store answered 403".into(),
+                remedy: "allow GetObject and GetObjectRetention",
+            });
+        }
         let until = response.headers().get("x-amz-object-lock-retain-until-date");
         Ok(until.and_then(|until| parse_us(until.as_bytes())))
     }
@@ -148,8 +156,9 @@ impl S3 {
     /// The id of a key's first version.
     pub(crate) async fn oldest(&self, key: &str) -> Result<Option<String>, Error> {
         let versions = self.versions(key).await?;
-        let mine = versions.into_iter().filter(|it| it.key == key && !it.is_deletion);
-        Ok(mine.last().map(|version| version.id))
+        let mut oldest_first = versions.into_iter().rev();
+        let oldest = oldest_first.find(|it| it.key == key && !it.is_deletion);
+        Ok(oldest.map(|version| version.id))
     }
 
     /// Keys with more than one version, or a deletion over them.
@@ -193,11 +202,16 @@ impl S3 {
     }
 }
 
-/// A pair of a query, with everything escaped that a signature has escaped.
+/// A pair of a query.
 fn pair(name: &str, value: &str) -> String {
-    let mut text = format!("{name}=");
+    format!("{name}={}", escaped(value, b""))
+}
+
+/// A text with everything escaped that a signature has escaped.
+fn escaped(value: &str, plain: &[u8]) -> String {
+    let mut text = String::new();
     for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || plain.contains(&byte) {
             text.push(char::from(byte));
         } else {
             text.push_str(&format!("%{byte:02X}"));

@@ -12,7 +12,7 @@ use crate::archive::note::{Signer, text_of_bytes, text_of_hash};
 use crate::archive::proof::Proof;
 use crate::archive::record::{Kind, Record, Segment, VERSION};
 use crate::archive::segment::{Builder, Line, Sealed};
-use crate::archive::state::Intent;
+use crate::archive::state::{Intent, Last};
 use crate::archive::tree::{Frontier, leaf_hash};
 use crate::event::time::{format_us, parse_us};
 use crate::record::{StoredEvent, kind};
@@ -129,6 +129,7 @@ pub(crate) struct Seal<'s> {
     pub(crate) spool: &'s str,
     pub(crate) after: u64,
     pub(crate) through: u64,
+    pub(crate) last: Last,
     pub(crate) now_us: i64,
     pub(crate) retention_days: Option<u32>,
 }
@@ -164,7 +165,7 @@ impl Seal<'_> {
             commits.push((commit_key(seq), Bytes::from(commit)));
         }
         objects.extend(commits);
-        Some(Intent { objects })
+        Some(Intent { objects, last: self.last })
     }
 
     fn segment(

@@ -1,7 +1,7 @@
 //! The segment: many lines in one object, each provable alone.
 //!
 //! ```text
-//! frame …      zstd frames of whole lines, about 1 MiB of lines each; `zstd -dc` prints the lines
+//! frame …      zstd frames of whole lines, about 1 MiB each; `zstd -dc` prints the lines
 //! margin       skippable frame 0x184D2A50: "kwm1", then a zstd frame of one text line a line:
 //!              seq TAB received_us TAB flags TAB source TAB position
 //! seek table   skippable frame 0x184D2A5E as zstd's seekable format has it; the margin counts as a

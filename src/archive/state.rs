@@ -3,7 +3,8 @@
 //! ```text
 //! lock     held while a writer lives
 //! floor    JSON: the head that the store may never be behind, and the spool's numbers
-//! intent   "kwi1", objects (u16 length, key, u64 length, bytes), SHA-256 of all before it
+//! intent   "kwi1", last (u64 number, hash), objects (u16 length, key, u64 length, bytes), SHA-256
+//!          of all before it
 //! ```
 //! Both files are replaced whole (written beside, synced, renamed, the directory synced), so what
 //! is found after a crash is one of the two states, never a mixture. Numbers are little-endian.
@@ -59,18 +60,28 @@ pub struct Floor {
     pub spool: String,
     /// Up to here the spool is archived.
     pub through: u64,
+    /// Number and hash of the last line that was archived: whether a spool that counts the same
+    /// numbers again is the same.
+    pub last: Last,
 }
+
+/// A line's number in the spool, and the hash of its bytes; 0 for none.
+pub type Last = (u64, Hash);
 
 /// Objects about to be created, segments before commits, each group in the log's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intent {
     /// Keys and bytes.
     pub objects: Vec<(String, Bytes)>,
+    /// The last line in them.
+    pub last: Last,
 }
 
 impl Intent {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = INTENT_MAGIC.to_vec();
+        bytes.extend_from_slice(&self.last.0.to_le_bytes());
+        bytes.extend_from_slice(&self.last.1);
         for (key, object) in &self.objects {
             bytes.extend_from_slice(&(key.len() as u16).to_le_bytes());
             bytes.extend_from_slice(key.as_bytes());
@@ -92,6 +103,8 @@ impl Intent {
         if take(4)? != INTENT_MAGIC.as_slice() {
             return None;
         }
+        let number = u64::from_le_bytes(*take(8)?.first_chunk()?);
+        let last = (number, *take(32)?.first_chunk()?);
         let mut objects = Vec::new();
         while let Some(length) = take(2) {
             let key = take(usize::from(u16::from_le_bytes([length[0], length[1]])))?;
@@ -99,7 +112,7 @@ impl Intent {
             let length = u64::from_le_bytes(*take(8)?.first_chunk()?);
             objects.push((key, take(usize::try_from(length).ok()?)?));
         }
-        Some(Intent { objects })
+        Some(Intent { objects, last })
     }
 }
 

@@ -26,7 +26,7 @@ use crate::archive::proof::Proof;
 use crate::archive::record::{Kind, Record};
 use crate::archive::recover::{self, read_commit};
 use crate::archive::seal::{Draft, Item, Seal, segments};
-use crate::archive::state::{Floor, Intent, State};
+use crate::archive::state::{Floor, Intent, Last, State};
 use crate::archive::store::{self, Put, Store};
 use crate::archive::tree::{Frontier, leaf_hash};
 use crate::archive::{segment, state};
@@ -172,6 +172,7 @@ impl Writer {
             root: frontier.root(),
             spool: new_spool_name(),
             through: 0,
+            last: Last::default(),
         });
         if floor.root != frontier.root() {
             return Err(Error::Fork(commit_key(size.saturating_sub(1))));
@@ -206,11 +207,11 @@ impl Writer {
         if self.frontier.size() == 0 {
             let key = self.signer.verifier().to_string();
             let genesis = Draft::says(Kind::Genesis, &[("key", &key), ("software", software)]);
-            self.commit(vec![genesis], 0, now_us).await?;
+            self.commit(vec![genesis], 0, None, now_us).await?;
         } else if is_lost {
             let reason = "the writer's disk was lost: what its spool held then is not archived";
             let gap = Draft::says(Kind::Gap, &[("reason", reason), ("software", software)]);
-            self.commit(vec![gap], 0, now_us).await?;
+            self.commit(vec![gap], 0, None, now_us).await?;
         }
         Ok(())
     }
@@ -230,24 +231,6 @@ impl Writer {
         &self.note
     }
 
-    /// Tells how far the spool goes: the number of its last record. A spool that ends before what
-    /// was archived is another one; its numbers count anew, and a gap record says so. To be called
-    /// before the first append.
-    ///
-    /// # Errors
-    /// As [`Writer::append`].
-    pub async fn meet_spool(&mut self, last_seq: u64, now_us: i64) -> Result<(), Error> {
-        self.settle().await?;
-        if last_seq >= self.floor.through {
-            return Ok(());
-        }
-        let floor = Floor { spool: new_spool_name(), through: 0, ..self.floor.clone() };
-        self.state.write_floor(&floor)?;
-        self.floor = floor;
-        let reason = "the spool was made anew: what the one before held then is not archived";
-        self.commit(vec![Draft::says(Kind::Gap, &[("reason", reason)])], 0, now_us).await
-    }
-
     /// Appends items, in the order of the spool, and says that the spool is archived up to
     /// `through`. When it returns, all of them are committed; after an error some may be, and the
     /// same call, or one with more items, ends what it began. Memory: the items compressed.
@@ -261,12 +244,17 @@ impl Writer {
         now_us: i64,
     ) -> Result<Appended, Error> {
         self.settle().await?;
-        let known = items.partition_point(|item| item.line.seq <= self.floor.through);
+        let mut known = items.partition_point(|item| item.line.seq <= self.floor.through);
+        if known > 0 && !self.is_same_spool(&items[..known]) {
+            self.begin_spool(now_us).await?;
+            known = 0;
+        }
         let (repeated, items) = items.split_at(known);
+        let last = items.last().map(|item| (item.line.seq, leaf_hash(item.line.raw)));
         let drafts = segments(items).await.map_err(Error::Seal)?;
         let records = drafts.len() as u64;
         if records > 0 {
-            self.commit(drafts, through, now_us).await?;
+            self.commit(drafts, through, last, now_us).await?;
         }
         if now_us.saturating_sub(self.published.1) >= self.options.publish_us {
             let published = self.publish(now_us).await;
@@ -278,6 +266,23 @@ impl Writer {
         Ok(Appended { records, items, repeated })
     }
 
+    /// Whether items with numbers that are archived are those that were: the last line is among
+    /// them. Where it is not, archiving a line twice is better than never.
+    fn is_same_spool(&self, items: &[Item<'_>]) -> bool {
+        let (seq, hash) = self.floor.last;
+        items.iter().any(|item| item.line.seq == seq && leaf_hash(item.line.raw) == hash)
+    }
+
+    /// From here on the numbers are another spool's.
+    async fn begin_spool(&mut self, now_us: i64) -> Result<(), Error> {
+        let (spool, last) = (new_spool_name(), Last::default());
+        let floor = Floor { spool, through: 0, last, ..self.floor.clone() };
+        self.state.write_floor(&floor)?;
+        self.floor = floor;
+        let reason = "the spool was made anew: what the one before held then is not archived";
+        self.commit(vec![Draft::says(Kind::Gap, &[("reason", reason)])], 0, None, now_us).await
+    }
+
     /// Appends a record that says something (`start`, `alive`, `stop`), so that silence can be told
     /// from loss.
     ///
@@ -286,7 +291,7 @@ impl Writer {
     pub async fn mark(&mut self, word: &str, now_us: i64) -> Result<(), Error> {
         self.settle().await?;
         let mark = Draft::says(Kind::Mark, &[("mark", word)]);
-        self.commit(vec![mark], self.floor.through, now_us).await
+        self.commit(vec![mark], 0, None, now_us).await
     }
 
     /// Writes the tiles that are open and `checkpoint`, for tools that read tiles only.
@@ -308,12 +313,19 @@ impl Writer {
         Ok(())
     }
 
-    async fn commit(&mut self, drafts: Vec<Draft>, through: u64, now_us: i64) -> Result<(), Error> {
+    async fn commit(
+        &mut self,
+        drafts: Vec<Draft>,
+        through: u64,
+        last: Option<Last>,
+        now_us: i64,
+    ) -> Result<(), Error> {
         let seal = Seal {
             signer: &self.signer,
             spool: &self.floor.spool,
             after: self.floor.through,
             through: through.max(self.floor.through),
+            last: last.unwrap_or(self.floor.last),
             now_us,
             retention_days: self.options.retention_days,
         };
@@ -336,7 +348,8 @@ impl Writer {
             for (key, bytes) in &commits {
                 self.same(key, bytes.clone()).await?;
             }
-            self.advance(&commits)?;
+            let last = intent.last;
+            self.advance(&commits, last)?;
         }
         while let Some((key, bytes)) = self.tiles.front() {
             self.same(key, Bytes::from(bytes.clone())).await?;
@@ -346,7 +359,7 @@ impl Writer {
     }
 
     /// Moves the head behind commits that are in the store.
-    fn advance(&mut self, commits: &[(String, Bytes)]) -> Result<(), Error> {
+    fn advance(&mut self, commits: &[(String, Bytes)], last: Last) -> Result<(), Error> {
         let (mut frontier, mut floor) = (self.frontier.clone(), self.floor.clone());
         let (mut records, mut note) = (Vec::new(), self.note.clone());
         for (key, bytes) in commits {
@@ -358,6 +371,7 @@ impl Writer {
             note = proof.note;
         }
         (floor.size, floor.root) = (frontier.size(), frontier.root());
+        floor.last = last;
         self.state.write_floor(&floor)?;
         (self.frontier, self.floor, self.note) = (frontier, floor, note);
         for record in records {

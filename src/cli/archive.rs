@@ -11,15 +11,17 @@ use futures_util::StreamExt as _;
 use regex::bytes::Regex;
 use serde::Deserialize;
 
+use crate::archive::config::{self, Config};
 use crate::archive::location;
 use crate::archive::note::{Signer, Verifier};
+use crate::archive::preflight::{self, Worm};
 use crate::archive::prove::{read_segment, records};
 use crate::archive::record::{Kind, Record};
 use crate::archive::recover::find_size;
 use crate::archive::seal::Item;
 use crate::archive::segment::{Line, read_lines};
 use crate::archive::store::Store;
-use crate::archive::writer::{Options, Writer};
+use crate::archive::writer::Writer;
 use crate::cli::verify::{block_on, key_of};
 use crate::cli::{Done, Error};
 use crate::clock;
@@ -37,6 +39,8 @@ pub enum Archive {
     Keygen(KeygenArgs),
     /// Append old audit logs (JSON lines) to an archive
     Append(AppendArgs),
+    /// Say whether a store locks what it is given
+    Check(CheckArgs),
     /// List an archive's records
     Ls(ReadArgs),
     /// Print the lines of a record, as they came
@@ -69,6 +73,13 @@ pub struct AppendArgs {
     /// Where the writer keeps what it signed; one for each log, never shared
     #[arg(long, value_name = "DIR")]
     pub state_dir: PathBuf,
+    /// What the store must do so that nothing can be deleted [default: off for a directory,
+    /// compliance for a bucket]
+    #[arg(long, value_enum)]
+    pub worm: Option<Worm>,
+    /// For how many days the store must keep it
+    #[arg(long, value_name = "N")]
+    pub retention_days: Option<u32>,
     /// The cluster that the events are of
     #[arg(long, default_value = "")]
     pub cluster: String,
@@ -76,6 +87,19 @@ pub struct AppendArgs {
     #[arg(long, value_name = "N", default_value = "100000",
         value_parser = clap::value_parser!(u64).range(1..))]
     pub lines_max: u64,
+}
+
+/// Arguments of `archive check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The archive
+    pub archive: String,
+    /// What the store must do
+    #[arg(long, value_enum, default_value = "compliance")]
+    pub worm: Worm,
+    /// For how many days
+    #[arg(long, value_name = "N")]
+    pub retention_days: Option<u32>,
 }
 
 /// Which archive to read.
@@ -135,6 +159,7 @@ pub fn run(command: Archive) -> Result<Done, Error> {
     match command {
         Archive::Keygen(args) => keygen(&args),
         Archive::Append(args) => block_on(append(&args)),
+        Archive::Check(args) => block_on(check(&args)),
         Archive::Ls(args) => block_on(ls(&args)),
         Archive::Get(args) => block_on(get(&args)),
         Archive::Grep(args) => block_on(grep(&args)),
@@ -170,14 +195,20 @@ fn time_of(line: &[u8], before: i64) -> i64 {
 }
 
 async fn append(args: &AppendArgs) -> Result<Done, Error> {
-    let secret = fs::read_to_string(&args.key_file);
-    let secret = secret.map_err(|e| Error::Input(format!("{}: {e}", args.key_file.display())))?;
-    let signer = Signer::parse(&secret)
-        .map_err(|error| Error::Input(format!("{}: {error}", args.key_file.display())))?;
-    let store = location::open(&args.archive).map_err(|error| Error::Input(chain(&error)))?;
-    let options = Options::default();
-    let opened = Writer::open(store, signer, &args.state_dir, options, clock::now_us());
-    let mut writer = opened.await.map_err(failed)?;
+    let is_bucket = args.archive.contains("://") && !args.archive.starts_with("file:");
+    let config = Config {
+        url: args.archive.clone(),
+        key_file: args.key_file.clone(),
+        state_dir: args.state_dir.clone(),
+        worm: args.worm.unwrap_or(if is_bucket { Worm::Compliance } else { Worm::Off }),
+        retention_days: args.retention_days,
+        publish_seconds: u32::MAX,
+        checkpoint: true,
+    };
+    let mut writer = config.open(clock::now_us()).await.map_err(|error| match error {
+        config::Error::Writer(_) | config::Error::Log(_) => failed(error),
+        other => Error::Input(chain(&other)),
+    })?;
     let (mut lines, mut bytes, mut total) = (Vec::new(), 0, 0u64);
     for path in &args.files {
         let at = |error: std::io::Error| Error::Input(format!("{}: {error}", path.display()));
@@ -206,6 +237,16 @@ async fn append(args: &AppendArgs) -> Result<Done, Error> {
 
 fn label(path: &Path) -> String {
     path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+async fn check(args: &CheckArgs) -> Result<Done, Error> {
+    let store = location::open(&args.archive).map_err(|error| Error::Input(chain(&error)))?;
+    let days = preflight::check(&*store, args.worm, args.retention_days).await;
+    match days.map_err(|error| Error::Input(chain(&error)))? {
+        Some(days) => println!("{}: objects are kept for {days} days", args.archive),
+        None => println!("{}: nothing is locked, as asked for", args.archive),
+    }
+    Ok(Done::Fine)
 }
 
 async fn write(

@@ -5,7 +5,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::sinks::{
-    AnySink, RecordKind, elasticsearch, file, filter, http, kafka, splunk, stdout, syslog, throttle,
+    AnySink, RecordKind, archive, elasticsearch, file, filter, http, kafka, splunk, stdout, syslog,
+    throttle,
 };
 use crate::units::{Size, Span};
 
@@ -86,6 +87,8 @@ pub enum Kind {
     Http(http::Config),
     /// A receiver of syslog.
     Syslog(syslog::Config),
+    /// The archive: segments under a signed Merkle log in object storage.
+    Archive(crate::archive::config::Config),
 }
 
 /// The keys of [`Common`].
@@ -144,6 +147,7 @@ impl Config {
             Kind::Elasticsearch(_) => "elasticsearch",
             Kind::Http(_) => "http",
             Kind::Syslog(_) => "syslog",
+            Kind::Archive(_) => "archive",
         }
     }
 
@@ -166,6 +170,9 @@ impl Config {
             }
             Kind::Http(config) => http::Http::new(config.clone(), records).map(AnySink::Http),
             Kind::Syslog(config) => syslog::Syslog::new(config.clone()).map(AnySink::Syslog),
+            Kind::Archive(config) => {
+                Ok(AnySink::Archive(Box::new(archive::Archive::new(config.clone()))))
+            }
         };
         built.map_err(|cause| Unusable { sink: self.common.name.clone(), cause })
     }

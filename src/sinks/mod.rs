@@ -19,6 +19,7 @@ pub mod http;
 pub mod syslog;
 pub mod filter;
 pub mod throttle;
+pub mod archive;
 pub mod config;
 pub mod frame;
 
@@ -277,6 +278,8 @@ pub enum AnySink {
     Http(http::Http),
     /// A receiver of syslog.
     Syslog(syslog::Syslog),
+    /// The archive.
+    Archive(Box<archive::Archive>),
 }
 
 impl Sink for AnySink {
@@ -289,6 +292,7 @@ impl Sink for AnySink {
             AnySink::Elasticsearch(sink) => sink.send(batch).await,
             AnySink::Http(sink) => sink.send(batch).await,
             AnySink::Syslog(sink) => sink.send(batch).await,
+            AnySink::Archive(sink) => sink.send(batch).await,
         }
     }
 
@@ -301,6 +305,7 @@ impl Sink for AnySink {
             AnySink::Elasticsearch(sink) => sink.check().await,
             AnySink::Http(sink) => sink.check().await,
             AnySink::Syslog(sink) => sink.check().await,
+            AnySink::Archive(sink) => sink.check().await,
         }
     }
 }

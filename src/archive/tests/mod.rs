@@ -3,6 +3,7 @@
 mod crash;
 mod tamper;
 mod traps;
+mod vectors;
 
 use std::path::Path;
 use std::sync::Arc;

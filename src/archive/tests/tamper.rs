@@ -189,7 +189,7 @@ async fn two_histories_and_strange_keys_are_told() {
     check("another record", &store, Level::Full, &saved, &expected).await;
     let root = signer().sign_checkpoint(SIZE, [1; 32]);
     for level in [Level::Quick, Level::Records, Level::Full] {
-        check("another root", &base, level, &[root.clone()], &[Class::Fork]).await;
+        check("another root", &base, level, std::slice::from_ref(&root), &[Class::Fork]).await;
         let old = [signer().sign_checkpoint(50, [1; 32])];
         check("another old root", &base, level, &old, &[Class::Fork]).await;
     }
