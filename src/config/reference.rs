@@ -16,8 +16,8 @@ const MINIMAL: &str = include_str!("../../deploy/config.minimal.yaml");
 /// A key that nothing has; what is said of it lists those that are known.
 const PROBE: &str = "zzzzzzzzzzzzzzzz";
 
-/// Parts that several types of sinks have.
-const SHARED: [&str; 5] = ["filter", "batch", "throttle", "http", "auth"];
+/// Parts that several types of sinks and sources have.
+const SHARED: [&str; 6] = ["filter", "batch", "throttle", "http", "auth", "sasl"];
 
 /// The keys of every map of the reference, and those that the program knows there, by path; items
 /// of a list go by their type.
@@ -47,7 +47,7 @@ fn walk(root: &mut Node, path: &mut Vec<usize>, name: &str, keys: &mut Keys) {
             if !is_free && !is_secret {
                 // What several sinks have alike may be shown in parts.
                 let last = name.rsplit('.').next().unwrap_or_default();
-                let is_shared = name.starts_with(".sinks[") && SHARED.contains(&last);
+                let is_shared = name.contains("].") && SHARED.contains(&last);
                 let shared = format!("sinks: {last}");
                 let name = if is_shared { &shared } else { name };
                 let both = keys.entry(name.to_owned()).or_default();

@@ -22,12 +22,12 @@ const TICKETS_MAX: usize = 64;
 struct Work {
     batch: Batch,
     engine: Arc<Engine>,
-    done: oneshot::Sender<(Batch, Judged)>,
+    done: oneshot::Sender<Box<(Batch, Judged)>>,
 }
 
 /// A place in the order of everything that moves the state.
 enum Ticket {
-    Batch(oneshot::Receiver<(Batch, Judged)>),
+    Batch(oneshot::Receiver<Box<(Batch, Judged)>>),
     Step(Step),
 }
 
@@ -128,7 +128,7 @@ fn start_workers(
             while let Some(Work { batch, engine, done }) = next() {
                 let judged = worker.take(&batch, &engine);
                 // The sequencer is gone only when the spool failed; the source is not answered.
-                drop(done.send((batch, judged)));
+                drop(done.send(Box::new((batch, judged))));
             }
         };
         let thread = std::thread::Builder::new().name(format!("judge-{number}"));
@@ -151,7 +151,7 @@ fn start_sequencer(mut sequencer: Sequencer) -> Result<(mpsc::Sender<Ticket>, En
             let step = match ticket {
                 Ticket::Step(step) => step,
                 Ticket::Batch(judged) => match judged.blocking_recv() {
-                    Ok((batch, judged)) => Step::Batch(batch, judged),
+                    Ok(both) => Step::Batch(both),
                     Err(_) => {
                         result = Err(Failure::Worker);
                         break;

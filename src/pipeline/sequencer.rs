@@ -68,7 +68,7 @@ pub struct Sequencer {
 /// What the sequencer is handed, in order.
 pub enum Step {
     /// A batch and what a worker made of it.
-    Batch(Batch, Judged),
+    Batch(Box<(Batch, Judged)>),
     /// Other rules judge what follows.
     Rules(Arc<Engine>),
     /// Something is wrong with the audit trail.
@@ -89,7 +89,8 @@ impl Sequencer {
         self.turned_us.store(now_us, Ordering::Release);
         let is_store = matches!(step, Step::Store);
         let (assembly, mut settlement) = match step {
-            Step::Batch(batch, judged) => {
+            Step::Batch(both) => {
+                let (batch, judged) = *both;
                 self.batch_us = now_us;
                 match self.refusal(&batch) {
                     Some(refused) => {

@@ -8,11 +8,14 @@ use crate::engine::table::Mapping;
 use crate::engine::terms::Baseline;
 use crate::engine::window::Window;
 
+/// The windows of a correlation, by their keys.
+type Windows<F> = Vec<(u64, Window<F>)>;
+
 /// What a [`Correlator`] knows, its evidence replaced by what the caller stores instead.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CorrelatorState<F> {
     /// By the index of the correlation.
-    correlations: Vec<(Vec<(u64, Window<F>)>, Baseline)>,
+    correlations: Vec<(Windows<F>, Baseline)>,
     pending: Vec<(i64, u32, u64)>,
     newest_us: i64,
 }

@@ -20,7 +20,7 @@ pub(crate) fn traffic(lines: u32) -> Vec<String> {
             1 => line(second, "zoe", "create", "pods", "dev"),
             2 if n > 20 => line(second, user, "get", "secrets", &format!("team-{}", n % 11)),
             6 => exec(second - 24, "ResponseComplete"),
-            _ if n % 2 == 0 => line(second, user, "get", "secrets", "dev"),
+            _ if n.is_multiple_of(2) => line(second, user, "get", "secrets", "dev"),
             _ => line(second, user, "get", "nodes", "dev"),
         }
     };
