@@ -22,7 +22,7 @@ use crate::archive::seal::Item;
 use crate::archive::segment::{Line, read_lines};
 use crate::archive::store::Store;
 use crate::archive::writer::Writer;
-use crate::cli::verify::{block_on, key_of};
+use crate::cli::verify::{block_on, key_of, open};
 use crate::cli::{Done, Error};
 use crate::clock;
 use crate::config::rules::chain;
@@ -269,7 +269,7 @@ async fn write(
 
 /// Opens an archive for reading.
 async fn opened(args: &ReadArgs) -> Result<(Arc<dyn Store>, Verifier), Error> {
-    let store = location::open(&args.archive).map_err(|error| Error::Input(chain(&error)))?;
+    let store = open(&args.archive)?;
     let key = key_of(args.key.as_deref(), &*store, &args.archive).await?;
     Ok((store, key))
 }

@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::archive::location;
 use crate::archive::note::Verifier;
 use crate::archive::prove::{self, find_ingest};
 use crate::archive::record::Kind;
 use crate::archive::store::Store;
 use crate::cli::archive::scan;
-use crate::cli::verify::{block_on, key_of};
+use crate::cli::verify::{block_on, key_of, open};
 use crate::cli::{Done, Error};
 use crate::config::rules::chain;
 
@@ -51,7 +50,7 @@ pub struct ProveArgs {
 /// # Errors
 /// Wrong input; there is no such event; the archive does not prove it.
 pub fn run(args: &ProveArgs) -> Result<Done, Error> {
-    let store = location::open(&args.archive).map_err(|error| Error::Input(chain(&error)))?;
+    let store = open(&args.archive)?;
     block_on(async {
         let key = key_of(args.key.as_deref(), &*store, &args.archive).await?;
         let places = places(args, &store, &key).await?;

@@ -115,6 +115,15 @@ pub(crate) fn read_key(text: &str) -> Result<Verifier, Error> {
     key.map_err(Error::Input)
 }
 
+/// Opens an archive for reading; a directory must be there.
+pub(crate) fn open(location: &str) -> Result<Arc<dyn Store>, Error> {
+    let path = location.strip_prefix("file://").unwrap_or(location);
+    if !path.contains("://") && !Path::new(path).is_dir() {
+        return Err(Error::Input(format!("{path} is not a directory")));
+    }
+    location::open(location).map_err(|error| Error::Input(chain(&error)))
+}
+
 /// The key that was given, or the one that the archive's first record names.
 pub(crate) async fn key_of(
     given: Option<&str>,
@@ -149,7 +158,7 @@ pub fn run(args: &VerifyArgs) -> Result<Done, Error> {
         return offline(proof, event, args.key.as_deref().unwrap_or_default());
     }
     let location = args.archive.as_deref().unwrap_or_default();
-    let store = location::open(location).map_err(|error| Error::Input(chain(&error)))?;
+    let store = open(location)?;
     block_on(async {
         let key = key_of(args.key.as_deref(), &*store, location).await?;
         archive(args, store, key).await
