@@ -98,7 +98,7 @@ fn known(root: &mut Node, path: &[usize]) -> (BTreeSet<String>, BTreeSet<String>
 
 /// The types that a list's items can be of.
 fn types(list: &str) -> BTreeSet<String> {
-    let text = format!("cluster: a\nsources: []\nsinks: []\nspool: {{dir: a}}\n");
+    let text = "cluster: a\nsources: []\nsinks: []\nspool: {dir: a}\n".to_owned();
     let text =
         text.replace(&format!("{list}: []"), &format!("{list}: [{{type: {PROBE}, name: a}}]"));
     let root = yaml::read(&text).unwrap().remove(0);

@@ -221,7 +221,7 @@ fn checked_regex(source: &str, flags: &str) -> Result<Arc<str>, String> {
 
 /// Compiles an expression as far as it takes to know that it is valid and of what size; the rest is
 /// done when a text is first matched with it, which for most never happens.
-fn compiles(source: &str) -> Result<(), thompson::BuildError> {
+fn compiles(source: &str) -> Result<(), Box<thompson::BuildError>> {
     let limit = thompson::Config::new().nfa_size_limit(Some(REGEX_BYTES_MAX));
-    thompson::Compiler::new().configure(limit).build(source).map(drop)
+    thompson::Compiler::new().configure(limit).build(source).map(drop).map_err(Box::new)
 }
