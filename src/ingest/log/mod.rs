@@ -2,7 +2,7 @@
 //!
 //! What is there is found by reading the directory and asking for each file's state, again and
 //! again; being told by the system only makes it faster. What was read is known by position and
-//! content: see [`matching`] for which file is which, [`cut`] for what a record is, [`checkpoint`]
+//! content: see `matching` for which file is which, `cut` for what a record is, [`checkpoint`]
 //! for what is kept, [`name`] for the names of rotated files.
 //!
 //! - Every line is handed over at least once, in the order of its file, and files of one log in the
