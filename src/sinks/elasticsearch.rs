@@ -252,7 +252,7 @@ impl Elasticsearch {
             if template.status == 404 {
                 return Err(CheckError::new(
                     format!("there is no data stream {name:?}, and no template to create it by"),
-                    "install deploy/siem/elasticsearch, or run `check --install`",
+                    "install the templates of deploy/siem/elasticsearch",
                 ));
             }
         }
