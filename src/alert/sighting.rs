@@ -152,15 +152,10 @@ fn put(bytes: &mut Vec<u8>, part: &[u8]) {
 /// The event's bytes with `null` in place of the bodies.
 fn put_event(bytes: &mut Vec<u8>, event: &Event<'_>) {
     let raw = event.raw();
-    let mut bodies: Vec<(usize, usize)> = [Slot::RequestObject, Slot::ResponseObject]
-        .into_iter()
-        .filter_map(|slot| event.range(slot))
-        .collect();
-    bodies.sort_unstable();
     let length_at = bytes.len();
     bytes.extend_from_slice(&[0; 4]);
     let mut at = 0;
-    for (start, end) in bodies {
+    for (start, end) in event.bodies() {
         bytes.extend_from_slice(&raw[at..start]);
         bytes.extend_from_slice(b"null");
         at = end;

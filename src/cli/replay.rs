@@ -18,6 +18,7 @@ use crate::config::rules::chain;
 use crate::engine::Engine;
 use crate::ingest::InputFormat;
 use crate::ingest::discover::{Discovery, discover};
+use crate::ingest::webhook::config::is_cluster;
 use crate::replay::{self, Bound, Options, learn};
 use crate::report::progress::Progress;
 use crate::report::summary::{self, Summary};
@@ -105,10 +106,7 @@ fn parse_level(word: &str) -> Result<Level, String> {
 
 /// A cluster's name as the receiver's paths take it, so that alerts of both are about the same one.
 fn parse_cluster(name: &str) -> Result<String, String> {
-    let is_inside = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-');
-    let starts =
-        name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    if starts && name.len() <= 63 && name.bytes().all(is_inside) {
+    if is_cluster(name) {
         return Ok(name.to_owned());
     }
     Err("1 to 63 of a-z, 0-9, '.' and '-', the first a letter or digit".to_owned())

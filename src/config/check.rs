@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Mode, Source};
+use crate::ingest::webhook::config::is_cluster;
 use crate::sinks::config::Kind;
 
 /// A redaction key below this could be guessed, and with it every secret that it fingerprints.
@@ -142,12 +143,4 @@ fn paths(config: &Config, faults: &mut Vec<Fault>) {
 
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-/// `[a-z0-9][a-z0-9.-]{0,62}`.
-fn is_cluster(name: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    name.len() <= 63
-        && name.bytes().next().is_some_and(is_plain)
-        && name.bytes().all(|byte| is_plain(byte) || byte == b'.' || byte == b'-')
 }

@@ -11,6 +11,7 @@ use crate::engine::values::Item;
 use crate::event::derived::{Outcome, actor_kind};
 use crate::event::{Event, Slot};
 use crate::rule::Quantifier;
+use crate::rule::taxonomy::STAGES;
 
 /// A field of the gate: its name, the values that have a bit, and whether absence has one. One more
 /// bit stands for every other value.
@@ -32,7 +33,6 @@ const VERBS: [&str; 11] = [
     "put",
     "head",
 ];
-const STAGES: [&str; 4] = ["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"];
 const KINDS: [&str; 5] = ["user", "service_account", "node", "anonymous", "system"];
 const OUTCOMES: [&str; 4] = ["success", "denied", "failed", "unknown"];
 const SUBRESOURCES: [&str; 12] = [

@@ -191,13 +191,16 @@ impl Graph {
                     bits << 1 | u64::from(state.values.is_present(*field))
                 }),
             };
-            if !self.steps.contains_key(&(at, bits)) {
-                let step = self.step(questions, program, at, bits);
-                self.steps.insert((at, bits), step);
+            if let Some(step) = self.steps.get(&(at, bits)) {
+                matched.extend_from_slice(&step.matched);
+                at = step.next;
+                continue;
             }
-            let step = &self.steps[&(at, bits)];
+            let step = self.step(questions, program, at, bits);
             matched.extend_from_slice(&step.matched);
-            at = step.next;
+            let next = step.next;
+            self.steps.insert((at, bits), step);
+            at = next;
         }
     }
 

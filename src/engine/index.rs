@@ -103,6 +103,13 @@ const OTHER: u32 = u32::MAX;
 /// A resource that cannot be told at a glance (escapes, capitals).
 const UNCLEAR: u32 = u32::MAX - 1;
 
+impl ClassKey {
+    /// The bits of the gate's fields.
+    pub fn bits(self) -> u64 {
+        self.bits
+    }
+}
+
 impl Index {
     /// Prepares the filter for a program whose expressions are the rules. `names_stage` says of a
     /// rule whether it asks for stages itself; the others never match RequestReceived (contract).
@@ -231,32 +238,18 @@ impl Index {
         subject: Subject<'_>,
         candidates: &mut Vec<RuleIndex>,
     ) {
-        let class = match subject {
-            Subject::Audit(event) => self.class_of(program, classes, event),
-            Subject::Json(_) => Arc::clone(&self.general),
-        };
-        for &field in class.fields.iter().chain(&self.common.fields) {
-            program.share(field, state, subject);
-        }
-        for &id in &class.loose {
-            program.test(id, state, subject);
-        }
-        candidates.extend_from_slice(&class.always);
-        for index in 0..state.decided().len() {
-            let id = state.decided()[index];
-            let (own, common) = (class.postings.get(&id), self.common.postings.get(&id));
-            if (own.is_some() || common.is_some()) && program.test(id, state, subject) {
-                candidates.extend(own.into_iter().chain(common).flatten());
+        // Of other JSON nothing is known; every gate lets it pass.
+        let (class, bits) = match subject {
+            Subject::Audit(event) => {
+                let key = self.key_of(event);
+                (self.class_of(program, classes, key), key.bits)
             }
-        }
+            Subject::Json(_) => (Arc::clone(&self.general), 0),
+        };
+        class.collect(program, state, subject, &|_| true, candidates);
+        self.common(program, bits, state, subject, candidates);
         candidates.sort_unstable();
         candidates.dedup();
-        if !self.common.postings.is_empty()
-            && let Subject::Audit(event) = subject
-        {
-            let bits = gate::bits_of(event);
-            candidates.retain(|rule| self.gates[*rule as usize] & bits == bits);
-        }
     }
 
     /// The class of an event.
@@ -302,8 +295,7 @@ impl Index {
         values.find(|(known, _)| known == name).map_or(Known::Unknown, |(_, value)| value)
     }
 
-    fn class_of(&self, program: &Program, classes: &mut Classes, event: &Event<'_>) -> Arc<Class> {
-        let key = self.key_of(event);
+    fn class_of(&self, program: &Program, classes: &mut Classes, key: ClassKey) -> Arc<Class> {
         if let Some(class) = classes.met.get(&key) {
             return Arc::clone(class);
         }
@@ -321,32 +313,19 @@ impl Index {
     }
 
     /// Of many rules, those that hang on a field which is cheap to read for every event and that
-    /// can match this one: added in no order, perhaps twice.
+    /// can match one with these bits of the gate: added in no order, perhaps twice.
     pub fn common(
         &self,
         program: &Program,
-        key: ClassKey,
+        bits: u64,
         state: &mut State,
         subject: Subject<'_>,
         candidates: &mut Vec<RuleIndex>,
     ) {
-        for &field in &self.common.fields {
-            program.share(field, state, subject);
+        if !self.common.postings.is_empty() {
+            let passes = |rule: RuleIndex| self.gates[rule as usize] & bits == bits;
+            self.common.collect(program, state, subject, &passes, candidates);
         }
-        for index in 0..state.decided().len() {
-            let id = state.decided()[index];
-            if let Some(rules) = self.common.postings.get(&id)
-                && program.test(id, state, subject)
-            {
-                let passes = |rule: &&RuleIndex| self.gates[**rule as usize] & key.bits == key.bits;
-                candidates.extend(rules.iter().filter(passes));
-            }
-        }
-    }
-
-    /// Whether there are rules that only [`Index::common`] finds.
-    pub fn has_common(&self) -> bool {
-        !self.common.postings.is_empty()
     }
 
     fn resource_of(&self, event: &Event<'_>) -> u32 {
@@ -410,6 +389,32 @@ fn open_clauses<'k>(
 }
 
 impl Class {
+    /// Adds the rules that pass and whose clause holds, in no order, perhaps twice.
+    fn collect(
+        &self,
+        program: &Program,
+        state: &mut State,
+        subject: Subject<'_>,
+        passes: &dyn Fn(RuleIndex) -> bool,
+        candidates: &mut Vec<RuleIndex>,
+    ) {
+        for &field in &self.fields {
+            program.share(field, state, subject);
+        }
+        for &id in &self.loose {
+            program.test(id, state, subject);
+        }
+        candidates.extend(self.always.iter().copied().filter(|rule| passes(*rule)));
+        for index in 0..state.decided().len() {
+            let id = state.decided()[index];
+            if let Some(rules) = self.postings.get(&id)
+                && program.test(id, state, subject)
+            {
+                candidates.extend(rules.iter().copied().filter(|rule| passes(*rule)));
+            }
+        }
+    }
+
     fn hang(&mut self, program: &Program, rule: RuleIndex, clause: Option<&[PredicateId]>) {
         let Some(clause) = clause else {
             self.always.push(rule);

@@ -224,12 +224,10 @@ impl Engine {
             graph.enter(&self.questions, program, rules, &|field| known[field.0 as usize])
         });
         graph.walk(&self.questions, program, first, state, subject, matched);
-        if self.index.has_common() {
-            self.index.common(program, key, state, subject, candidates);
-            candidates.sort_unstable();
-            candidates.dedup();
-            self.try_candidates(subject, scratch);
-        }
+        self.index.common(program, key.bits(), state, subject, candidates);
+        candidates.sort_unstable();
+        candidates.dedup();
+        self.try_candidates(subject, scratch);
         scratch.matched.sort_unstable();
     }
 

@@ -230,6 +230,14 @@ impl<'a> Event<'a> {
         (span.length != 0).then(|| (start, start + (span.length & !ESCAPED) as usize))
     }
 
+    /// Where requestObject and responseObject stand in the raw bytes, in the order of the bytes.
+    pub fn bodies(&self) -> Vec<(usize, usize)> {
+        let slots = [Slot::RequestObject, Slot::ResponseObject];
+        let mut bodies: Vec<_> = slots.into_iter().filter_map(|slot| self.range(slot)).collect();
+        bodies.sort_unstable();
+        bodies
+    }
+
     /// The text of a string, number or boolean in a slot.
     pub fn text(&self, slot: Slot) -> Option<Cow<'a, str>> {
         self.slot(slot)?.text()

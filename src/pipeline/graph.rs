@@ -174,7 +174,7 @@ impl Pipeline {
         let right = ways.start(sinks, &failed).await?;
 
         let (intake, outlet) = intake(config.queue_bytes_max.as_usize());
-        let (settlements, settling) = mpsc::channel(SETTLEMENTS_MAX);
+        let (settlements, settling) = mpsc::unbounded_channel();
         let snapshots = Arc::new(Snapshots::default());
         let settle = Settling {
             spool: Arc::clone(&spool),
@@ -345,9 +345,6 @@ impl Ways<'_> {
         Ok(tasks)
     }
 }
-
-/// Batches that wait for the disk or for their turn to be answered.
-const SETTLEMENTS_MAX: usize = 1_024;
 
 fn analysis(
     outlet: Outlet,

@@ -41,8 +41,8 @@ pub struct Sequencer {
     pub detector: Detector,
     /// Never refuses for want of room.
     pub appender: Appender,
-    /// To the task that answers.
-    pub settlements: mpsc::Sender<Settlement>,
+    /// To the task that answers; bounded by what the intake lets in.
+    pub settlements: mpsc::UnboundedSender<Settlement>,
     /// Largest append.
     pub batch_bytes_max: u64,
     /// When to store the state.
@@ -80,7 +80,8 @@ pub enum Step {
 }
 
 impl Sequencer {
-    /// Takes one step. Waits for the writer while too much is on its way to it.
+    /// Takes one step. A batch waits for the writer while too much is on its way to it; nothing
+    /// waits for room in the spool, or a full one could refuse nobody.
     ///
     /// # Errors
     /// The spool takes nothing any more.
@@ -92,7 +93,7 @@ impl Sequencer {
             Step::Batch(both) => {
                 let (batch, judged) = *both;
                 self.batch_us = now_us;
-                match self.refusal(&batch) {
+                match self.refusal(&batch, handle) {
                     Some(refused) => {
                         refuse(batch, refused);
                         return Ok(());
@@ -118,16 +119,16 @@ impl Sequencer {
         if settlement.is_empty() {
             return Ok(());
         }
-        let sent = handle.block_on(self.settlements.send(settlement));
-        sent.map_err(|_| Failure::Spool(spool::Error::Closed))
+        self.settlements.send(settlement).map_err(|_| Failure::Spool(spool::Error::Closed))
     }
 
-    /// Why a batch cannot be taken now; its source is told to stand still.
-    fn refusal(&self, batch: &Batch) -> Option<Refused> {
+    /// Why a batch cannot be taken now; its source is told to stand still. Waits while the writer
+    /// is merely behind.
+    fn refusal(&self, batch: &Batch, handle: &Handle) -> Option<Refused> {
         if batch.stalled.as_ref().is_some_and(|stalled| stalled.is_set()) {
             return Some(Refused::Stalled);
         }
-        if !self.appender.is_waiting_for_room() {
+        if handle.block_on(self.appender.has_room()) {
             return None;
         }
         if let Some(stalled) = &batch.stalled {

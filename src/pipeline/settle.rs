@@ -71,7 +71,7 @@ pub struct Settling {
 /// The spool cannot be written: the process must exit and open it again.
 pub async fn run(
     settling: Settling,
-    mut settlements: mpsc::Receiver<Settlement>,
+    mut settlements: mpsc::UnboundedReceiver<Settlement>,
 ) -> Result<(), Failure> {
     let Settling { spool, snapshots, .. } = &settling;
     let mut is_losing = false;

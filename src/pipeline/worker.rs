@@ -7,17 +7,17 @@ use std::sync::Arc;
 use crate::alert::sighting;
 use crate::engine::values::Subject;
 use crate::engine::{Engine, Scratch};
+use crate::event::Event;
 use crate::event::decode::{self, Decoded, EnvelopeContext};
 use crate::event::identity::duplicate_key;
 use crate::event::redact::Redactor;
 use crate::event::reject::{PartialReason, Reject, RejectReason};
-use crate::event::{Event, Slot};
 use crate::ingest::batch::Batch;
 use crate::ingest::chunk::Record;
 use crate::pipeline::letter::{Letters, Seal};
 use crate::pipeline::reuse;
 use crate::record::{self, StoredEvent};
-use crate::replay::worker::position;
+use crate::replay::worker::{decode_chunk, position};
 use crate::spool::DeadLetter;
 
 /// What all workers are told.
@@ -119,21 +119,9 @@ impl Worker {
             judging.judged.counts.reject(reject.reject.reason);
             judging.letters.push(&reject.reject, format!("{}:{}", batch.label, reject.line), b"");
         }
-        let mut last = None;
-        for record in batch.chunk.records() {
-            let mut emit = |decoded: Decoded<'_>| judging.take(&record, &decoded);
-            match record.header {
-                None => decode::decode(record.bytes, &mut self.decoder, &mut emit),
-                Some(header) => {
-                    decode::decode_element(header, record.bytes, &mut self.decoder, &mut emit);
-                }
-            }
-            last = Some(record);
-        }
-        // A chunk never ends inside a joined CRI line, so what is left open now was cut.
-        if let Some(record) = last {
-            decode::finish(&mut self.decoder, &mut |decoded| judging.take(&record, &decoded));
-        }
+        decode_chunk(&batch.chunk, &mut self.decoder, &mut |record, decoded| {
+            judging.take(record, decoded);
+        });
         let Judging { letters, mut judged, .. } = judging;
         judged.letters = letters.finish();
         judged
@@ -245,14 +233,7 @@ const NOTHING: &[u8] = b"{}";
 
 /// Puts `null` in place of an event's bodies; cuts what is still too long.
 fn shorten(raw: &mut Vec<u8>, bytes_max: usize) {
-    let mut bodies: Vec<(usize, usize)> = match Event::salvage(raw) {
-        Some(event) => [Slot::RequestObject, Slot::ResponseObject]
-            .into_iter()
-            .filter_map(|slot| event.range(slot))
-            .collect(),
-        None => Vec::new(),
-    };
-    bodies.sort_unstable();
+    let bodies = Event::salvage(raw).map(|event| event.bodies()).unwrap_or_default();
     for (start, end) in bodies.into_iter().rev() {
         raw.splice(start..end, *b"null");
     }

@@ -88,21 +88,9 @@ impl<'w> Worker<'w> {
             name,
             outcome: &mut outcome,
         };
-        let mut last = None;
-        for record in chunk.records() {
-            let mut emit = |decoded: Decoded<'_>| matching.take(&record, &decoded);
-            match record.header {
-                None => decode::decode(record.bytes, &mut self.decoder, &mut emit),
-                Some(header) => {
-                    decode::decode_element(header, record.bytes, &mut self.decoder, &mut emit);
-                }
-            }
-            last = Some(record);
-        }
-        // A chunk never ends inside a joined CRI line, so what is left open now was cut.
-        if let Some(record) = last {
-            decode::finish(&mut self.decoder, &mut |decoded| matching.take(&record, &decoded));
-        }
+        decode_chunk(chunk, &mut self.decoder, &mut |record, decoded| {
+            matching.take(record, decoded);
+        });
         outcome
     }
 }
@@ -155,6 +143,27 @@ impl Matching<'_> {
             payload_start,
             payload_end: self.outcome.payload.len() as u32,
         });
+    }
+}
+
+/// Hands over what the records of a chunk decode to, each with its record, in their order.
+pub fn decode_chunk(
+    chunk: &Chunk,
+    decoder: &mut decode::Scratch,
+    take: &mut dyn FnMut(&Record<'_>, &Decoded<'_>),
+) {
+    let mut last = None;
+    for record in chunk.records() {
+        let mut emit = |decoded: Decoded<'_>| take(&record, &decoded);
+        match record.header {
+            None => decode::decode(record.bytes, decoder, &mut emit),
+            Some(header) => decode::decode_element(header, record.bytes, decoder, &mut emit),
+        }
+        last = Some(record);
+    }
+    // A chunk never ends inside a joined CRI line, so what is left open now was cut.
+    if let Some(record) = last {
+        decode::finish(decoder, &mut |decoded| take(&record, &decoded));
     }
 }
 

@@ -12,14 +12,14 @@ use hmac::{Hmac, KeyInit, Mac};
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 use crate::clock;
 use crate::secret::Secret;
 use crate::sinks::encode::template::Template;
 use crate::sinks::encode::{Format, Subject, falco, services};
 use crate::sinks::endpoint::{self, Answer, Auth, Client, header};
-use crate::sinks::{CheckError, Delivered, Item, RecordKind, Rejection, SendError, Sink};
+use crate::sinks::{CheckError, Delivered, Item, RecordKind, Rejection, SendError, Sink, batch_id};
 
 /// What is configured of a service.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -240,7 +240,7 @@ impl Http {
             headers.insert(HeaderName::from_static(name), value);
             Ok::<(), SendError>(())
         };
-        put("idempotency-key", &idempotency_key(items), false)?;
+        put("idempotency-key", &batch_id(items), false)?;
         if self.config.shape == Shape::Datadog {
             put("dd-api-key", &self.key()?, true)?;
         }
@@ -337,13 +337,6 @@ fn sound(line: Vec<u8>) -> Vec<u8> {
         Ok(_) => line,
         Err(_) => serde_json::Value::from(String::from_utf8_lossy(&line)).to_string().into_bytes(),
     }
-}
-
-/// Equal for a batch and its repeats.
-fn idempotency_key(items: &[Item<'_>]) -> String {
-    let mut hasher = Sha256::new();
-    items.iter().for_each(|item| hasher.update(item.id()));
-    hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `t=<seconds>,v1=<HMAC of "<seconds>.<body>">`.

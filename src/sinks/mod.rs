@@ -77,7 +77,7 @@ impl<'r> Item<'r> {
                 hasher.update((part.len() as u64).to_le_bytes());
                 hasher.update(part);
             }
-            hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+            short_hash(hasher)
         };
         match self.outgoing {
             Outgoing::Event(event) => hash([event.cluster.as_bytes(), &event.duplicate_key]),
@@ -105,6 +105,18 @@ impl<'r> Item<'r> {
             Outgoing::Notice(_) => RecordKind::Notices,
         }
     }
+}
+
+/// Equal for a batch and its repeats: 32 hexadecimal digits.
+pub(crate) fn batch_id(items: &[Item<'_>]) -> String {
+    let mut hasher = Sha256::new();
+    items.iter().for_each(|item| hasher.update(item.id()));
+    short_hash(hasher)
+}
+
+/// The first half of a hash in hexadecimal.
+fn short_hash(hasher: Sha256) -> String {
+    hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The kinds of records that a sink may ask for.

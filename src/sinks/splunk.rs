@@ -12,14 +12,13 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 
 use crate::clock::Stopwatch;
 use crate::secret::Secret;
 use crate::sinks::encode::Format;
 use crate::sinks::encode::json::{Object, lossy};
 use crate::sinks::endpoint::{self, Answer, Auth, Client};
-use crate::sinks::{CheckError, Delivered, Item, Outgoing, RecordKind, SendError, Sink};
+use crate::sinks::{CheckError, Delivered, Item, Outgoing, RecordKind, SendError, Sink, batch_id};
 use crate::units::Span;
 
 /// What is configured of a collector.
@@ -268,10 +267,7 @@ impl Sink for Splunk {
 
 /// A channel's id, made of the ids of what is sent over it.
 fn channel(batch: &[Item<'_>]) -> String {
-    let mut hasher = Sha256::new();
-    batch.iter().for_each(|item| hasher.update(item.id()));
-    let hash: String =
-        hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let hash = batch_id(batch);
     let part = |from: usize, to: usize| hash.get(from..to).unwrap_or_default();
     format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32))
 }

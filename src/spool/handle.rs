@@ -237,7 +237,7 @@ impl Spool {
     /// # Errors
     /// [`Error::Io`] when a position could not be stored.
     pub async fn close(mut self) -> Result<(), Error> {
-        self.appender.close().await;
+        self.appender.close();
         let (thread, catalog) = (self.thread.take(), self.catalog.clone());
         blocking(move || {
             if let Some(Err(panic)) = thread.map(std::thread::JoinHandle::join) {

@@ -1,11 +1,11 @@
 //! The one writer: takes all waiting batches, writes them, syncs once, and answers all.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
 use crate::spool::catalog::{Catalog, Span};
@@ -13,9 +13,6 @@ use crate::spool::disk::is_no_space;
 use crate::spool::record::{BATCH_RECORDS_MAX, Batch};
 use crate::spool::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::spool::{Error, guard};
-
-/// Appends that wait at most, beside the limit on their bytes.
-const WAITING_MAX: usize = 1_024;
 
 /// Where a batch went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,7 +269,7 @@ pub(crate) struct Request {
     batch: Batch,
     waits: bool,
     reply: oneshot::Sender<Result<Appended, Error>>,
-    _room: OwnedSemaphorePermit,
+    share: Share,
 }
 
 /// What the writer's thread is told.
@@ -286,10 +283,18 @@ pub(crate) enum Message {
 /// How long the writer waits before it looks for room again.
 const ROOM_RETRY: Duration = Duration::from_millis(100);
 
-/// What the writer and its senders tell each other while there is no room.
+/// What is on its way to the disk.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    bytes: u64,
+    /// The writer keeps a batch for which the spool has no room.
+    is_for_room: bool,
+}
+
+/// What the writer and its senders tell each other.
 #[derive(Default)]
 struct Gate {
-    is_waiting: AtomicBool,
+    waiting: watch::Sender<Waiting>,
     is_closing: Mutex<bool>,
     closing: Condvar,
 }
@@ -297,11 +302,41 @@ struct Gate {
 impl Gate {
     /// Waits until it is time to look for room again; false when the spool closes instead.
     fn wait_for_room(&self) -> bool {
-        self.is_waiting.store(true, Ordering::Release);
+        self.set_for_room(true);
         let closing = guard(&self.is_closing);
         let waited = self.closing.wait_timeout_while(closing, ROOM_RETRY, |closing| !*closing);
         let (closing, _) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
         !*closing
+    }
+
+    fn set_for_room(&self, is_for_room: bool) {
+        self.waiting.send_if_modified(|waiting| {
+            std::mem::replace(&mut waiting.is_for_room, is_for_room) != is_for_room
+        });
+    }
+}
+
+/// A batch's part of the bytes that wait, given back when it is answered.
+struct Share {
+    gate: Arc<Gate>,
+    bytes: u64,
+}
+
+impl Share {
+    /// Takes a part where `is_free` says of what waits that there is one.
+    fn take(gate: &Arc<Gate>, bytes: u64, is_free: impl FnOnce(&Waiting) -> bool) -> Option<Share> {
+        let is_taken = gate.waiting.send_if_modified(|waiting| {
+            let is_free = is_free(waiting);
+            waiting.bytes += if is_free { bytes } else { 0 };
+            is_free
+        });
+        is_taken.then(|| Share { gate: Arc::clone(gate), bytes })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.gate.waiting.send_modify(|waiting| waiting.bytes -= self.bytes);
     }
 }
 
@@ -317,8 +352,7 @@ pub(crate) fn run(mut writer: Writer, mut receiver: Receiver) {
                 Message::Append(request) => {
                     bytes += request.batch.bytes();
                     batches.push_back(request.batch);
-                    // The room is given back when the batch is answered.
-                    replies.push_back((request.reply, request.waits, request._room));
+                    replies.push_back((request.reply, request.waits, request.share));
                 }
                 Message::Close => closing = true,
             }
@@ -332,23 +366,22 @@ pub(crate) fn run(mut writer: Writer, mut receiver: Receiver) {
             let waits = |index: usize| is_holding && replies[index].1;
             let answers = writer.commit_while_room(group, waits);
             batches.drain(..answers.len());
-            for ((reply, _, _room), answer) in replies.drain(..answers.len()).zip(answers) {
+            for ((reply, _, _share), answer) in replies.drain(..answers.len()).zip(answers) {
                 // Nobody waits when the caller was cancelled; the batch is durable all the same.
                 drop(reply.send(answer));
             }
             is_holding = batches.is_empty() || gate.wait_for_room();
         }
-        gate.is_waiting.store(false, Ordering::Release);
+        gate.set_for_room(false);
     }
 }
 
 /// Sends batches to the writer; clones share it.
 #[derive(Clone)]
 pub struct Appender {
-    messages: mpsc::Sender<Message>,
+    messages: mpsc::UnboundedSender<Message>,
     gate: Arc<Gate>,
     waits: bool,
-    room: Arc<Semaphore>,
     waiting_bytes_max: u64,
     batch_bytes_max: u64,
 }
@@ -356,23 +389,22 @@ pub struct Appender {
 /// An append that is on its way.
 pub struct Pending(oneshot::Receiver<Result<Appended, Error>>);
 
-/// Bytes that one permit of the semaphore stands for.
-const PERMIT_BYTES: u64 = 1 << 10;
+/// What a batch counts for at least, so that the limit on bytes is one on batches too.
+const SHARE_BYTES_MIN: u64 = 1 << 10;
 
 impl Appender {
     pub(crate) fn new(waiting_bytes_max: u64, batch_bytes_max: u64) -> (Appender, Receiver) {
-        let (messages, receiver) = mpsc::channel(WAITING_MAX);
+        let (messages, receiver) = mpsc::unbounded_channel();
         let gate = Arc::new(Gate::default());
         let receiver = Receiver { messages: receiver, gate: Arc::clone(&gate) };
-        let permits = (waiting_bytes_max / PERMIT_BYTES) as usize + 1;
-        let room = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         let waits = false;
-        (Appender { messages, gate, waits, room, waiting_bytes_max, batch_bytes_max }, receiver)
+        (Appender { messages, gate, waits, waiting_bytes_max, batch_bytes_max }, receiver)
     }
 
-    /// An appender that is never refused for want of room: the writer keeps what was submitted, in
-    /// its order, and goes on when there is room again. For a caller whose state has moved on with
-    /// the batch; it asks [`Appender::is_waiting_for_room`] before it builds another.
+    /// An appender that is never refused for want of room, and whose [`Appender::submit`] never
+    /// waits: the writer keeps what was submitted, in its order, and goes on when there is room
+    /// again. For a caller whose state moves on with the batch; it asks
+    /// [`Appender::has_room`] before it builds one, so that at most that one is beyond the limit.
     pub fn waiting(&self) -> Appender {
         Appender { waits: true, ..self.clone() }
     }
@@ -385,7 +417,18 @@ impl Appender {
 
     /// Whether the writer keeps batches for which there is no room.
     pub fn is_waiting_for_room(&self) -> bool {
-        self.gate.is_waiting.load(Ordering::Acquire)
+        self.gate.waiting.borrow().is_for_room
+    }
+
+    /// Whether another batch may be built, as soon as that is known: false when the writer keeps
+    /// batches for which the spool has no room; true when less than `waiting_bytes_max` is under
+    /// way, which a disk that is merely slow comes to.
+    pub async fn has_room(&self) -> bool {
+        let is_known =
+            |waiting: &Waiting| waiting.is_for_room || waiting.bytes < self.waiting_bytes_max;
+        let mut waiting = self.gate.waiting.subscribe();
+        // The sender is this appender's own: it is there.
+        waiting.wait_for(is_known).await.is_ok_and(|waiting| !waiting.is_for_room)
     }
 
     /// Appends a batch; it is durable, whole, when this returns `Ok`. Waits while
@@ -404,7 +447,7 @@ impl Appender {
     }
 
     /// Hands a batch to the writer without waiting until it is durable, so that the caller can
-    /// prepare the next one meanwhile. Waits for room as `append` does.
+    /// prepare the next one meanwhile. Waits for others as `append` does.
     ///
     /// # Errors
     /// [`Error::BatchTooLarge`], [`Error::Closed`]; the others come with [`Pending::durable`].
@@ -412,35 +455,43 @@ impl Appender {
         if batch.bytes() > self.batch_bytes_max {
             return Err(Error::BatchTooLarge { bytes: batch.bytes(), limit: self.batch_bytes_max });
         }
-        let bytes = batch.bytes().min(self.waiting_bytes_max);
-        let permits = u32::try_from(bytes / PERMIT_BYTES).unwrap_or(u32::MAX) + 1;
-        let room = self.room.clone().acquire_many_owned(permits).await;
-        let room = room.map_err(|_| Error::Closed)?;
+        let share = self.share(batch.bytes().max(SHARE_BYTES_MIN)).await?;
         let (reply, answer) = oneshot::channel();
-        let request = Request { batch, waits: self.waits, reply, _room: room };
-        let sent = self.messages.send(Message::Append(request)).await;
-        sent.map_err(|_| Error::Closed)?;
+        let request = Request { batch, waits: self.waits, reply, share };
+        self.messages.send(Message::Append(request)).map_err(|_| Error::Closed)?;
         Ok(Pending(answer))
+    }
+
+    async fn share(&self, bytes: u64) -> Result<Share, Error> {
+        let is_free = |waiting: &Waiting| {
+            self.waits || waiting.bytes == 0 || waiting.bytes + bytes <= self.waiting_bytes_max
+        };
+        let mut waiting = self.gate.waiting.subscribe();
+        loop {
+            if let Some(share) = Share::take(&self.gate, bytes, is_free) {
+                return Ok(share);
+            }
+            waiting.wait_for(is_free).await.map_err(|_| Error::Closed)?;
+        }
     }
 
     /// Bytes that wait for the writer or are being written.
     pub fn waiting_bytes(&self) -> u64 {
-        let free = self.room.available_permits() as u64;
-        (self.waiting_bytes_max / PERMIT_BYTES + 1).saturating_sub(free) * PERMIT_BYTES
+        self.gate.waiting.borrow().bytes
     }
 
     /// Tells the writer to end after what was sent before; what waits for room is refused if there
     /// is none now.
-    pub(crate) async fn close(&self) {
+    pub(crate) fn close(&self) {
         self.stop_waiting();
         // An error means that it has ended already.
-        drop(self.messages.send(Message::Close).await);
+        drop(self.messages.send(Message::Close));
     }
 }
 
 /// The writer's end of the channel.
 pub(crate) struct Receiver {
-    messages: mpsc::Receiver<Message>,
+    messages: mpsc::UnboundedReceiver<Message>,
     gate: Arc<Gate>,
 }
 

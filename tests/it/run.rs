@@ -202,6 +202,7 @@ fn events_come_in_by_log_and_webhook_and_go_out_once() {
     let (status, ready) = instance.get("/readyz");
     assert_eq!(status, 200, "{ready}");
     assert!(ready.contains("[+]sources ok: 2 up"), "{ready}");
+    until("the log", || site.count("events.jsonl") == 50);
     // The first half is that of the log: copies count once.
     assert_eq!(instance.post(&list(25..75)), 200);
     site.append("logs/audit.log", &lines(75..100));

@@ -128,12 +128,6 @@ pub fn redact_uri(uri: &str) -> Cow<'_, str> {
     marked(uri, texts::uri)
 }
 
-/// The value of a field as it may be shown: replaced as a whole where the field holds secret
-/// material in events about `resource`, else cleaned of credentials.
-pub fn redact_field<'v>(field: &str, resource: &str, value: &'v str) -> Cow<'v, str> {
-    Treatment::of(field, resource).apply(value)
-}
-
 /// What is done to the values of a field before they are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Treatment {
@@ -174,7 +168,8 @@ impl Treatment {
     }
 }
 
-/// [`redact_field`] that remembers which fields hold what: rules name the same few again and again.
+/// Cleans values of fields before they are shown, and remembers which fields hold what: rules name
+/// the same few again and again.
 #[derive(Clone, Debug, Default)]
 pub struct FieldRedactor {
     known: FxHashMap<Box<str>, Treatment>,
@@ -186,7 +181,8 @@ impl FieldRedactor {
     /// resources.
     const KNOWN_MAX: usize = 4_096;
 
-    /// As [`redact_field`].
+    /// The value of a field as it may be shown: replaced as a whole where the field holds secret
+    /// material in events about `resource`, else cleaned of credentials.
     pub fn redact<'v>(&mut self, field: &str, resource: &str, value: &'v str) -> Cow<'v, str> {
         self.key.clear();
         self.key.extend([resource, "\0", field]);
@@ -333,6 +329,7 @@ mod tests {
 
     #[test]
     fn shows_of_a_field_what_is_no_secret() {
+        let mut redactor = FieldRedactor::default();
         for (field, value, expected) in [
             ("pod.container.env.value", "debug", "debug"),
             ("pod.container.env.value", "c0ffee-c0ffee", REDACTED),
@@ -345,7 +342,7 @@ mod tests {
                 "Invalid value: \"[REDACTED]\": no",
             ),
         ] {
-            assert_eq!(redact_field(field, "pods", value), expected, "{field}");
+            assert_eq!(redactor.redact(field, "pods", value), expected, "{field}");
         }
     }
 }

@@ -162,7 +162,7 @@ pub(crate) fn small() -> Options {
         bytes_max: 4 << 20,
         segment_bytes_max: 32 << 10,
         batch_bytes_max: 16 << 10,
-        waiting_bytes_max: 64 << 10,
+        waiting_bytes_max: 16 << 10,
         ..Options::default()
     }
 }

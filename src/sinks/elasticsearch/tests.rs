@@ -1,24 +1,12 @@
 //! A cluster that answers by a script: each document's own status counts.
 
 use super::*;
-use crate::record::StoredEvent;
-use crate::sinks::Outgoing;
-use crate::sinks::endpoint::fake::{Fake, Seen, answer};
+use crate::sinks::endpoint::fake::{self, Fake, Seen, answer};
 
 const RAW: &str = r#"{"auditID":"a","verb":"create","stage":"ResponseComplete","requestObject":{"spec":{"a.b":1}},"annotations":{"authorization.k8s.io/decision":"allow"}}"#;
 
 fn event(seq: u64) -> Item<'static> {
-    let stored = StoredEvent {
-        flags: 0,
-        time_us: 1_795_306_613_715_698,
-        received_us: 0,
-        duplicate_key: [seq as u8; 16],
-        cluster: "prod-1",
-        source: "log",
-        position: "audit.log:7",
-        raw: RAW.as_bytes(),
-    };
-    Item { seq, outgoing: Outgoing::Event(stored) }
+    fake::event(seq, RAW)
 }
 
 fn sink(url: &str) -> Elasticsearch {

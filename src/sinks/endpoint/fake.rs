@@ -8,6 +8,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Request, Response, Uri};
 
+use crate::record::StoredEvent;
+use crate::sinks::{Item, Outgoing};
+
 /// A request that arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
@@ -25,6 +28,21 @@ impl Seen {
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
+}
+
+/// An event as the spool hands it to a sink.
+pub(crate) fn event(seq: u64, raw: &'static str) -> Item<'static> {
+    let stored = StoredEvent {
+        flags: 0,
+        time_us: 1_795_306_613_715_698,
+        received_us: 0,
+        duplicate_key: [seq as u8; 16],
+        cluster: "prod-1",
+        source: "log",
+        position: "audit.log:7",
+        raw: raw.as_bytes(),
+    };
+    Item { seq, outgoing: Outgoing::Event(stored) }
 }
 
 type Answerer = Box<dyn FnMut(&Seen) -> Response<Body> + Send>;

@@ -1,26 +1,11 @@
 //! A collector that answers by a script, with indexers behind a balancer.
 
 use super::*;
-use crate::record::StoredEvent;
-use crate::sinks::endpoint::fake::{Fake, answer};
+use crate::sinks::endpoint::fake::{Fake, answer, event};
 
 const RAW: &str = r#"{"auditID":"a","verb":"get","stage":"ResponseComplete"}"#;
 const ALERT: &[u8] = br#"{"id":"00112233445566778899aabbccddeeff","time":"2026-11-22T00:16:53.715698Z","cluster":"prod-1"}"#;
 const FINE: &str = r#"{"text":"Success","code":0}"#;
-
-fn event(seq: u64, raw: &'static str) -> Item<'static> {
-    let stored = StoredEvent {
-        flags: 0,
-        time_us: 1_795_306_613_715_698,
-        received_us: 0,
-        duplicate_key: [seq as u8; 16],
-        cluster: "prod-1",
-        source: "log",
-        position: "audit.log:7",
-        raw: raw.as_bytes(),
-    };
-    Item { seq, outgoing: Outgoing::Event(stored) }
-}
 
 struct Token(tempfile::NamedTempFile);
 

@@ -169,17 +169,21 @@ async fn until(condition: impl Fn() -> bool) {
     }
 }
 
-#[tokio::test]
-async fn what_waits_for_room_is_appended_in_its_order_when_there_is_some() {
-    let dir = tempfile::tempdir().unwrap();
-    let options = Options {
+/// Room for a few batches; many more may wait.
+fn tight() -> Options {
+    Options {
         bytes_max: 8_192,
         segment_bytes_max: 4_096,
         batch_bytes_max: 2_048,
         waiting_bytes_max: 1 << 20,
         ..Options::default()
-    };
-    let (spool, _) = Spool::open(dir.path(), options).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_room_is_appended_in_its_order_when_there_is_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(dir.path(), tight()).unwrap();
     let mut cursor = spool.cursor("sink", Start::Oldest).await.unwrap();
     let appender = spool.appender().waiting();
     let mut pending = Vec::new();
@@ -211,14 +215,7 @@ async fn what_waits_for_room_is_appended_in_its_order_when_there_is_some() {
 #[tokio::test]
 async fn closing_refuses_what_waits_for_room() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        bytes_max: 8_192,
-        segment_bytes_max: 4_096,
-        batch_bytes_max: 2_048,
-        waiting_bytes_max: 1 << 20,
-        ..Options::default()
-    };
-    let (spool, _) = Spool::open(dir.path(), options).unwrap();
+    let (spool, _) = Spool::open(dir.path(), tight()).unwrap();
     let _cursor = spool.cursor("sink", Start::Oldest).await.unwrap();
     let appender = spool.appender().waiting();
     let text = "-".repeat(1_500);
