@@ -1,12 +1,14 @@
-//! `kubewitness run`, killed with SIGKILL again and again while a log is written and rotated and a
-//! webhook backend posts and retries.
+//! `kubewitness run`, killed with SIGKILL again and again while logs are written and rotated (by
+//! renaming, by compressing, by copying and truncating) and a webhook backend posts and retries.
 //!
 //! Every line and every delivered item is in the spool once, a log's in its order, and the alerts
 //! there are those that evaluating the stored events anew raises. `KUBEWITNESS_KILLS` says how
 //! often (12 when absent), `KUBEWITNESS_KILL_SEED` from which seed.
 
-use std::collections::BTreeSet;
-use std::io::Write;
+mod writer;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,6 +28,7 @@ use kubewitness::rule::load::{self, load_paths};
 use kubewitness::spool::{self, Options, Spool};
 
 use crate::apiserver::ApiServer;
+use crate::live_kill::writer::{Rotation, Writer};
 
 const RULES: &str = r#"
 title: Secret read
@@ -107,12 +110,11 @@ impl Stage {
     fn new(dir: &Path) -> Stage {
         let (webhook, admin) = (free_address(), free_address());
         let path = dir.display();
-        std::fs::create_dir(dir.join("log")).unwrap();
         std::fs::write(dir.join("rules.yml"), RULES).unwrap();
         let config = format!(
             "cluster: prod-1
 sources:
-  - {{type: log, path: {path}/log/audit.log, poll_interval: 10ms}}
+  - {{type: log, path: [{}], poll_interval: 10ms}}
   - {{type: webhook, listen: \"{webhook}\"}}
 rules: {{paths: [{path}/rules.yml], reload: false}}
 redaction: {{mode: \"off\"}}
@@ -121,7 +123,8 @@ spool: {{dir: {path}/spool, segment_bytes_max: 256KiB, batch_bytes_max: 128KiB, 
 sinks:
   - {{type: file, name: events, records: [events], path: {path}/events.jsonl, batch: {{wait_max: 10ms}}}}
 admin: {{listen: \"{admin}\"}}
-"
+",
+            Rotation::ALL.map(|(_, name)| format!("{path}/{name}/audit.log")).join(", ")
         );
         std::fs::write(dir.join("config.yaml"), config).unwrap();
         Stage { dir: dir.to_owned(), webhook }
@@ -137,10 +140,15 @@ admin: {{listen: \"{admin}\"}}
 
     /// Waits until as many different events as this were delivered.
     async fn delivered(&self, events: usize) {
-        let mut seen = BTreeSet::new();
-        for _ in 0..3_000 {
-            let text = std::fs::read_to_string(self.dir.join("events.jsonl")).unwrap_or_default();
-            seen = text.lines().map(|line| id_of(line).to_owned()).collect();
+        let mut file = BufReader::new(std::fs::File::open(self.dir.join("events.jsonl")).unwrap());
+        let (mut seen, mut line) = (BTreeSet::new(), String::new());
+        for _ in 0..6_000 {
+            while file.read_line(&mut line).unwrap() > 0 {
+                if line.ends_with('\n') {
+                    seen.insert(id_of(&line).to_owned());
+                    line.clear();
+                }
+            }
             if seen.len() >= events {
                 return;
             }
@@ -156,36 +164,6 @@ admin: {{listen: \"{admin}\"}}
 fn id_of(raw: &str) -> &str {
     let (_, rest) = raw.split_once("\"auditID\":\"").unwrap_or(("", raw));
     rest.split('"').next().unwrap_or("")
-}
-
-/// Writes the log as kube-apiserver does: appends, and renames the file now and then.
-async fn write_log(dir: PathBuf, stop: Arc<AtomicBool>, mut seed: u64) -> u64 {
-    let live = dir.join("log/audit.log");
-    let (mut n, mut bytes, mut rotations) = (0, 0, 0_u64);
-    let open = || std::fs::OpenOptions::new().create(true).append(true).open(&live).unwrap();
-    let mut file = open();
-    while !stop.load(Ordering::Acquire) {
-        let mut part = String::new();
-        for _ in 0..1 + random(&mut seed, 20) {
-            part.push_str(&line("log", n));
-            part.push('\n');
-            n += 1;
-        }
-        // Torn where it falls: the rest follows with the next write.
-        let middle = random(&mut seed, part.len() as u64) as usize;
-        file.write_all(&part.as_bytes()[..middle]).unwrap();
-        tokio::task::yield_now().await;
-        file.write_all(&part.as_bytes()[middle..]).unwrap();
-        bytes += part.len();
-        if bytes > 100_000 {
-            let (minute, second) = (rotations / 60, rotations % 60);
-            let name = format!("log/audit-2026-01-01T00-{minute:02}-{second:02}.000.log");
-            std::fs::rename(&live, dir.join(name)).unwrap();
-            (file, bytes, rotations) = (open(), 0, rotations + 1);
-        }
-        tokio::time::sleep(Duration::from_millis(1 + random(&mut seed, 6))).await;
-    }
-    n
 }
 
 /// Posts lists of items as a webhook backend does; returns how many items were delivered.
@@ -214,7 +192,10 @@ async fn killed_again_and_again_it_keeps_everything_once() {
     let stage = Stage::new(dir.path());
     let stop = Arc::new(AtomicBool::new(false));
     let url = format!("http://{}/audit", stage.webhook);
-    let writer = tokio::spawn(write_log(stage.dir.clone(), Arc::clone(&stop), seed));
+    let writers = Rotation::ALL.map(|(rotation, name)| {
+        let writer = Writer::new(&stage.dir, rotation, name);
+        tokio::spawn(writer.run(Arc::clone(&stop), seed))
+    });
     let poster = tokio::spawn(post(url, Arc::clone(&stop)));
     for kill in 0..kills {
         let mut child = stage.start();
@@ -226,16 +207,20 @@ async fn killed_again_and_again_it_keeps_everything_once() {
     let mut child = stage.start();
     tokio::time::sleep(Duration::from_millis(500)).await;
     stop.store(true, Ordering::Release);
-    let (lines, items) = (writer.await.unwrap(), poster.await.unwrap());
-    stage.delivered((lines + items) as usize).await;
+    let mut lines = Vec::new();
+    for writer in writers {
+        lines.push(writer.await.unwrap());
+    }
+    let items = poster.await.unwrap();
+    stage.delivered((lines.iter().sum::<u64>() + items) as usize).await;
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0), "it drains and exits");
-    verify(&stage.dir, lines, items).await;
+    verify(&stage.dir, &lines, items).await;
 }
 
 /// Reads the spool and compares.
-async fn verify(dir: &Path, lines: u64, items: u64) {
+async fn verify(dir: &Path, lines: &[u64], items: u64) {
     let options = Options { passed_bytes_min: 5 << 30, ..Options::default() };
     let (spool, recovery) = Spool::open(&dir.join("spool"), options).unwrap();
     assert_eq!(recovery.damages, []);
@@ -243,7 +228,8 @@ async fn verify(dir: &Path, lines: u64, items: u64) {
     let rules = load_paths(&[dir.join("rules.yml")], &[], &rules).unwrap();
     let engine = Arc::new(Engine::compile(rules, Shape::Audit, &[]).unwrap());
     let mut raiser = Raiser::new(Arc::clone(&engine), Limits::default());
-    let (mut log, mut webhook) = (Vec::new(), BTreeSet::new());
+    let mut webhook = BTreeSet::new();
+    let mut logs: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let (mut alerts, mut expected) = (Vec::new(), Vec::new());
     let mut reader = spool.reader(1);
     let mut newest = i64::MIN;
@@ -256,7 +242,10 @@ async fn verify(dir: &Path, lines: u64, items: u64) {
                     let event = StoredEvent::decode(record.payload).unwrap();
                     let raw = std::str::from_utf8(event.raw).unwrap().to_owned();
                     match event.source {
-                        "log" => log.push(raw),
+                        "log" => {
+                            let writer = id_of(&raw).split('-').next().unwrap_or_default();
+                            logs.entry(writer.to_owned()).or_default().push(raw);
+                        }
                         _ => assert!(webhook.insert(raw), "an item is stored twice"),
                     }
                     if event.time_us > newest {
@@ -276,14 +265,22 @@ async fn verify(dir: &Path, lines: u64, items: u64) {
             }
         }
     }
-    let written: Vec<String> = (0..lines).map(|n| line("log", n)).collect();
-    let first = log.iter().zip(&written).position(|(stored, written)| stored != written);
-    assert_eq!((log.len(), first), (written.len(), None), "lines, once and in their order");
+    for ((_, name), lines) in Rotation::ALL.iter().zip(lines) {
+        in_order(name, &logs.remove(*name).unwrap_or_default(), *lines);
+    }
+    assert!(logs.is_empty(), "of other logs: {:?}", logs.keys());
     let posted: BTreeSet<String> = (0..items).map(|n| item("webhook", n)).collect();
     assert!(webhook == posted, "{} of {} items", webhook.len(), posted.len());
     assert!(alerts.len() > 20, "only {} alerts", alerts.len());
     assert_eq!(alerts, expected, "alerts are those of the stored events");
     assert_eq!(alerts.iter().collect::<BTreeSet<_>>().len(), alerts.len(), "each once");
+}
+
+/// Every line of a log, once and in its order.
+fn in_order(name: &str, stored: &[String], lines: u64) {
+    let first = (0..lines).zip(stored).find(|(n, stored)| line(name, *n) != **stored);
+    let first = first.map(|(n, stored)| (n, id_of(stored)));
+    assert_eq!((stored.len() as u64, first), (lines, None), "lines of {name}");
 }
 
 fn observe(
