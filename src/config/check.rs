@@ -8,9 +8,13 @@ use std::path::{Path, PathBuf};
 use crate::config::{Config, Mode, Source};
 use crate::ingest::webhook::config::is_cluster;
 use crate::sinks::config::Kind;
+use crate::units::Size;
 
 /// A redaction key below this could be guessed, and with it every secret that it fingerprints.
 pub const KEY_BYTES_MIN: u64 = 16;
+
+/// An append below this could not hold an event (three quarters of it at most) and its match.
+const BATCH_BYTES_MIN: u64 = 2 << 20;
 
 /// A key's path (`sinks.1.name`), and what is wrong there.
 pub(crate) type Fault = (String, String);
@@ -83,6 +87,11 @@ fn sources(config: &Config, faults: &mut Vec<Fault>) {
 fn limits(config: &Config, faults: &mut Vec<Fault>) {
     if let Err(error) = config.spool.options().check() {
         fault(faults, "spool", error.to_string());
+    }
+    if config.spool.batch_bytes_max.0 < BATCH_BYTES_MIN {
+        let least = Size(BATCH_BYTES_MIN);
+        let text = format!("at least {least}: an event and its match are one append");
+        fault(faults, "spool.batch_bytes_max", text);
     }
     if config.admin.connections_max == 0 || config.admin.request_timeout.0.is_zero() {
         fault(faults, "admin", "connections_max and request_timeout must be above 0");

@@ -248,7 +248,8 @@ pub struct Spool {
     /// One segment; also the grain in which space is given back. At most 2GiB.
     #[serde(default = "Spool::segment_bytes_max")]
     pub segment_bytes_max: Size,
-    /// One append; larger bodies become several.
+    /// One append; larger bodies become several. An event that takes more than three quarters of it
+    /// is stored without its bodies, and a dead letter says so. At least 2MiB.
     #[serde(default = "Spool::batch_bytes_max")]
     pub batch_bytes_max: Size,
     /// Appends that wait for the disk, all together.

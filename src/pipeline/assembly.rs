@@ -1,6 +1,12 @@
 //! Records to atomic appends: what belongs together stays together.
+//!
+//! An event, its match and its alerts are one append. Where even alone they are too large for one,
+//! the alerts go ahead and the event with its match follows: an event that is stored counts as a
+//! duplicate when it comes again, so nothing that it causes may come behind it. Dying in between
+//! costs nothing: the event was not acknowledged, comes again, and raises the same alerts once
+//! more, under the same ids.
 
-use crate::alert::Alert;
+use crate::alert::{Actor, Alert, Request};
 use crate::record::kind;
 use crate::rule::Level;
 use crate::spool::{Batch, FRAME_HEADER_BYTES};
@@ -40,34 +46,53 @@ impl Assembly {
     /// Adds an alert to the open group.
     pub fn alert(&mut self, alert: &Alert) {
         self.alerts[alert.rule.level as usize] += 1;
-        self.push(kind::ALERT, |bytes| {
-            serde_json::to_writer(bytes, alert).expect("an alert is JSON, and memory takes it");
-        });
+        let write = |alert: &Alert| {
+            serde_json::to_vec(alert).expect("an alert is JSON, and memory takes it")
+        };
+        let mut json = write(alert);
+        if (json.len() + FRAME_HEADER_BYTES) as u64 > self.bytes_max {
+            json = write(&gist(alert));
+        }
+        self.push(kind::ALERT, |bytes| bytes.extend_from_slice(&json));
     }
 
     /// Closes the group, which begins with one more record: an event of which it is known now that
-    /// it stands before what it caused. The group is one append unless it alone is too large.
+    /// it stands before what it caused.
     pub fn close_behind(&mut self, first: Option<(u8, &[u8])>) {
         let frames = self.ends.len() + usize::from(first.is_some());
         let first_bytes = first.map_or(0, |(_, payload)| payload.len());
-        let bytes = self.group.len() + first_bytes + frames * FRAME_HEADER_BYTES;
-        if self.open.bytes() + bytes as u64 > self.bytes_max {
+        let bytes = (self.group.len() + first_bytes + frames * FRAME_HEADER_BYTES) as u64;
+        let is_too_large = bytes > self.bytes_max;
+        if self.open.bytes() + bytes > self.bytes_max {
+            self.cut();
+        }
+        if is_too_large {
+            self.take(|kind| kind == kind::ALERT);
             self.cut();
         }
         if let Some((kind, payload)) = first {
             self.open.push(kind, payload);
         }
+        self.take(|kind| !is_too_large || kind != kind::ALERT);
+        self.group.clear();
+        self.ends.clear();
+    }
+
+    /// Takes records of the group into the open append, or into more of them.
+    fn take(&mut self, is_wanted: impl Fn(u8) -> bool) {
         let mut start = 0;
-        for (kind, end) in std::mem::take(&mut self.ends) {
-            let payload = &self.group[start..end];
+        for (kind, end) in &self.ends {
+            let payload = &self.group[start..*end];
+            start = *end;
+            if !is_wanted(*kind) {
+                continue;
+            }
             let bytes = (payload.len() + FRAME_HEADER_BYTES) as u64;
-            if self.open.bytes() + bytes > self.bytes_max {
+            if self.open.bytes() + bytes > self.bytes_max && !self.open.is_empty() {
                 self.finished.push(std::mem::take(&mut self.open));
             }
-            self.open.push(kind, payload);
-            start = end;
+            self.open.push(*kind, payload);
         }
-        self.group.clear();
     }
 
     fn cut(&mut self) {
@@ -81,6 +106,18 @@ impl Assembly {
         self.close_behind(None);
         self.cut();
         self.finished
+    }
+}
+
+/// What is left of an alert that alone is too large for an append: which it is, of which rule, its
+/// sentence and how much evidence there is. What a client chose the length of goes.
+fn gist(alert: &Alert) -> Alert {
+    Alert {
+        actor: Actor::default(),
+        request: Request::default(),
+        reason: Vec::new(),
+        events: Vec::new(),
+        ..alert.clone()
     }
 }
 
@@ -101,6 +138,38 @@ mod tests {
         let sizes: Vec<(u32, u64)> =
             batches.iter().map(|one| (one.records(), one.bytes())).collect();
         assert_eq!(sizes, [(2, 119), (2, 129), (2, 79), (1, 182), (1, 182)]);
+    }
+
+    #[test]
+    fn what_is_too_large_has_its_alerts_first() {
+        let mut assembly = Assembly::new(200, 1_000);
+        assembly.push(kind::EVENT, |bytes| bytes.extend_from_slice(b"before"));
+        assembly.close_behind(None);
+        for (kind, size) in [(kind::MATCH, 20), (kind::ALERT, 90), (kind::ALERT, 90)] {
+            assembly.push(kind, |bytes| bytes.resize(bytes.len() + size, b'x'));
+        }
+        assembly.close_behind(Some((kind::EVENT, &[b'e'; 80])));
+        assembly.push(kind::EVENT, |bytes| bytes.extend_from_slice(b"behind"));
+        let sizes: Vec<(u32, u64)> =
+            assembly.finish().iter().map(|one| (one.records(), one.bytes())).collect();
+        // The event before; an alert each; the event with its match; the one behind.
+        assert_eq!(sizes, [(1, 38), (1, 122), (1, 122), (2, 164), (1, 38)]);
+    }
+
+    #[test]
+    fn an_alert_that_no_append_holds_is_stored_without_what_its_client_chose() {
+        let alert = r#"{"id":"a","time":"2026-01-01T00:00:00Z","kind":"match","cluster":"c",
+            "rule":{"id":"r","title":"t","level":"high","source":"sigma"},"actor":{"groups":[],
+            "source_ips":[],"user_agent":"AGENT"},"request":{},"summary":"s","count":3}"#;
+        let alert = alert.replace("AGENT", &"x".repeat(900));
+        let alert: Alert = serde_json::from_str(&alert).unwrap();
+        let sizes = |bytes_max| {
+            let mut assembly = Assembly::new(bytes_max, 0);
+            assembly.alert(&alert);
+            assembly.finish().iter().map(Batch::bytes).sum::<u64>()
+        };
+        assert!(sizes(2_000) > 900 && sizes(800) < 500);
+        assert_eq!(gist(&alert).id, alert.id);
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::spool::{self, Cursor, DeadLetters, Records};
 /// Damages that are told at most in one run; the spool counts all.
 pub const DAMAGES_MAX: usize = 1_000;
 
+/// After so long a segment is opened again that was not for want of files.
+const FILES_RETRY: Duration = Duration::from_millis(200);
+
 /// One sink with its position.
 pub struct Delivery<S> {
     /// The sink, with its filter and limits.
@@ -49,6 +52,10 @@ pub async fn run<S: Sink>(mut delivery: Delivery<S>) -> Result<(), Failure> {
         let records = match records {
             Ok(records) => records,
             Err(spool::Error::Closed) => break,
+            Err(error) if error.lacks_files() => {
+                delivery.wait_for_files(&error).await;
+                continue;
+            }
             Err(error) => return Err(Failure::Spool(error)),
         };
         delivery.mourn(&records);
@@ -64,7 +71,7 @@ pub async fn run<S: Sink>(mut delivery: Delivery<S>) -> Result<(), Failure> {
         standing.well(&delivery);
         // What was refused for good is durable before the position passes it.
         delivery.keep(&load).await?;
-        delivery.cursor.ack(records.seq_last).await.map_err(Failure::Spool)?;
+        delivery.ack(records.seq_last).await?;
         delivery.observe(&load);
     }
     delivery.end().await
@@ -100,6 +107,27 @@ impl<S: Sink> Delivery<S> {
         }
     }
 
+    /// Other parts of the process, or other processes, hold all files; they give some back.
+    async fn wait_for_files(&mut self, error: &spool::Error) {
+        let sink = self.frame.name();
+        tracing::warn!(%sink, %error, "too many open files; raise ulimit -n; trying again");
+        let wait = tokio::time::sleep(FILES_RETRY);
+        self.stop.run_until_cancelled(wait).await;
+    }
+
+    /// Moves the position behind what is delivered.
+    async fn ack(&mut self, seq: u64) -> Result<(), Failure> {
+        match self.cursor.ack(seq).await {
+            // The stored position stands, and a later one takes its place.
+            Err(error) if error.lacks_files() => {
+                let sink = self.frame.name();
+                tracing::warn!(%sink, %error, "too many open files; the position is not stored");
+                Ok(())
+            }
+            result => result.map_err(Failure::Spool),
+        }
+    }
+
     /// Keeps what the far side refused for good; where there is no room for it, it is counted.
     async fn keep(&mut self, load: &Load<'_>) -> Result<(), Failure> {
         let letters = load.dead_letters(self.frame.name(), self.clock.now_us());
@@ -107,7 +135,7 @@ impl<S: Sink> Delivery<S> {
         if number == 0 {
             return Ok(());
         }
-        match self.dead_letters.append(letters).await {
+        match self.dead_letters.append_patiently(letters).await {
             Ok(()) => Ok(()),
             Err(error @ (spool::Error::Io { .. } | spool::Error::Poisoned { .. })) => {
                 Err(Failure::Spool(error))

@@ -54,6 +54,9 @@ pub struct Detector {
     evicted: (u64, u64),
 }
 
+/// What a key of 128 bits takes in a snapshot.
+const KEY_BYTES_MAX: usize = 19;
+
 /// A state as a snapshot holds it; with borrowed tables when it is written.
 #[derive(Serialize, Deserialize)]
 struct Stored<D, A> {
@@ -114,7 +117,10 @@ impl Detector {
             newest_us: self.newest_us,
             received_us: self.received_us,
         };
-        postcard::to_extend(&stored, vec![VERSION]).expect("numbers and texts can be written")
+        // Nearly all of it is keys of duplicates; growing by doubling would take twice as much.
+        let mut bytes = Vec::with_capacity(self.duplicates.len() * KEY_BYTES_MAX + (64 << 10));
+        bytes.push(VERSION);
+        postcard::to_extend(&stored, bytes).expect("numbers and texts can be written")
     }
 
     /// Takes up a snapshot, also one made under other rules. Returns the table of those rules and

@@ -138,7 +138,7 @@ impl Settling {
         if number == 0 {
             return Ok(());
         }
-        let error = match self.spool.dead_letters().append(letters).await {
+        let error = match self.spool.dead_letters().append_patiently(letters).await {
             Ok(()) => {
                 *is_losing = false;
                 return Ok(());

@@ -21,8 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use crate::spool::disk::{Disk, is_no_space};
+use crate::spool::disk::{Disk, is_exhausted};
 use crate::spool::record::Batch;
 use crate::spool::segment::{Opened, SEGMENT_HEADER_BYTES, Scan, Segment, SegmentHeader, Step};
 use crate::spool::slot::Slot;
@@ -33,6 +34,10 @@ const VERSION: u8 = 1;
 const FIXED_BYTES: usize = 14;
 /// A segment of letters is closed beyond this; also the grain in which space is given back.
 const SEGMENT_BYTES: u64 = 4 << 20;
+
+/// How long and how often `append_patiently` waits for files.
+const FILES_RETRY: Duration = Duration::from_millis(100);
+const FILES_RETRIES_MAX: u32 = 100;
 
 /// Input that could not be used, or a record that a sink refused for good.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -130,6 +135,20 @@ impl DeadLetters {
     pub async fn append(&self, letters: Vec<DeadLetter>) -> Result<(), Error> {
         let store = self.0.clone();
         blocking(move || guard(&store).append(&letters)).await
+    }
+
+    /// As `append`; tries again for a while where only open files are wanting.
+    ///
+    /// # Errors
+    /// As `append`.
+    pub async fn append_patiently(&self, letters: Vec<DeadLetter>) -> Result<(), Error> {
+        for _ in 0..FILES_RETRIES_MAX {
+            match self.append(letters.clone()).await {
+                Err(error) if error.lacks_files() => tokio::time::sleep(FILES_RETRY).await,
+                result => return result,
+            }
+        }
+        self.append(letters).await
     }
 
     /// The letters behind `id` (0 for the first), at most `letters_max` of them.
@@ -295,7 +314,7 @@ impl Store {
             Err((path, source)) => {
                 // An unused or cut segment does no harm; the next append begins another.
                 let cut = self.active.take().map_or(Ok(()), |mut active| active.cut_to_synced());
-                if is_no_space(&source) && cut.is_ok() {
+                if is_exhausted(&source) && cut.is_ok() {
                     return Err(Error::DiskFull { path, source });
                 }
                 self.poison = Some(format!("cannot write {}: {source}", path.display()));
@@ -322,9 +341,10 @@ impl Store {
         let id_first = self.id_next;
         if self.active.as_ref().is_none_or(is_full) {
             let path = self.path(id_first);
-            let (slot, _, _) = self
-                .slot(id_first)
-                .map_err(|error| (path.clone(), std::io::Error::other(error)))?;
+            let (slot, _, _) = self.slot(id_first).map_err(|error| match error {
+                Error::Io { path, source, .. } => (path, source),
+                error => (path.clone(), std::io::Error::other(error)),
+            })?;
             let created = Segment::create(&self.disk, &self.dir, id_first, 0);
             let active = created.map_err(|e| (path, e))?;
             let (header, bytes) = (active.header, active.end);

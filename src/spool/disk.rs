@@ -8,6 +8,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::io::Errno;
+
 #[cfg(test)]
 pub(crate) mod sim;
 
@@ -193,7 +195,13 @@ impl File {
     }
 }
 
-/// True when a write failed because there was no room for it: the disk or a quota is full.
-pub(crate) fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+/// True when something ran out that may be had again: room on the disk, a quota, open files.
+pub(crate) fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) || is_no_files(error)
+}
+
+/// True when a file was not opened because the process, or the system, has too many open.
+pub(crate) fn is_no_files(error: &io::Error) -> bool {
+    let errnos = [Errno::MFILE, Errno::NFILE];
+    error.raw_os_error().is_some_and(|code| errnos.map(Errno::raw_os_error).contains(&code))
 }

@@ -293,8 +293,9 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
-    /// The disk has no room; what was written was taken back. Retry later.
-    #[error("no room on the disk for {}", path.display())]
+    /// The disk has no room, or no more files may be open; what was written was taken back. Retry
+    /// later.
+    #[error("the disk is full or too many files are open: cannot write {}", path.display())]
     DiskFull {
         /// The segment being written or created.
         path: PathBuf,
@@ -366,6 +367,15 @@ impl Error {
     /// True when the same append may succeed later: the source waits, or answers 503.
     pub fn is_full(&self) -> bool {
         matches!(self, Error::Full { .. } | Error::DiskFull { .. })
+    }
+
+    /// True when the process, or the system, has too many files open: what was tried changed
+    /// nothing, and may succeed later.
+    pub fn lacks_files(&self) -> bool {
+        match self {
+            Error::Io { source, .. } | Error::DiskFull { source, .. } => disk::is_no_files(source),
+            _ => false,
+        }
     }
 }
 

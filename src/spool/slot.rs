@@ -25,6 +25,9 @@ use crate::spool::{Damage, Error, Reason};
 const HEADER_BYTES: usize = 32;
 const VERSION: u8 = 1;
 
+/// A payload up to this is written together with its header.
+const COPIED_BYTES_MAX: usize = 64 << 10;
+
 /// A longer file is none of ours, and is not read into memory.
 pub(crate) const PAYLOAD_BYTES_MAX: u64 = 1 << 30;
 
@@ -103,10 +106,17 @@ impl Slot {
         let generation = self.generation + 1;
         let path = self.path(generation % 2);
         let temporary = self.dir.join(format!("{}.tmp", self.name));
-        let bytes = encode(generation, seq, payload);
+        let header = header(generation, seq, payload);
         let write = || {
             let file = self.disk.create(&temporary)?;
-            file.write_all_at(&bytes, 0)?;
+            match payload.len() {
+                0..=COPIED_BYTES_MAX => file.write_all_at(&[&header, payload].concat(), 0)?,
+                // A snapshot's megabytes are not copied.
+                _ => {
+                    file.write_all_at(&header, 0)?;
+                    file.write_all_at(payload, HEADER_BYTES as u64)?;
+                }
+            }
             file.sync()?;
             self.disk.rename(&temporary, &path)?;
             self.disk.sync_dir(&self.dir)
@@ -159,15 +169,13 @@ fn crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..8]), &bytes[12..])
 }
 
-fn encode(generation: u64, seq: u64, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
-    bytes.extend_from_slice(b"kwsslot");
-    bytes.push(VERSION);
-    bytes.extend_from_slice(&[0; 8]);
-    bytes.extend_from_slice(&generation.to_le_bytes());
-    bytes.extend_from_slice(&seq.to_le_bytes());
-    bytes.extend_from_slice(payload);
-    let crc = crc(&bytes);
+fn header(generation: u64, seq: u64, payload: &[u8]) -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
+    bytes[..7].copy_from_slice(b"kwsslot");
+    bytes[7] = VERSION;
+    bytes[16..24].copy_from_slice(&generation.to_le_bytes());
+    bytes[24..].copy_from_slice(&seq.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc(&bytes), payload);
     bytes[8..12].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
@@ -189,6 +197,6 @@ fn decode(mut bytes: Vec<u8>, side: u64, path: &std::path::Path) -> Result<Side,
     if generation % 2 != side {
         return Ok(Side::Damaged(len));
     }
-    let payload = bytes.split_off(HEADER_BYTES);
-    Ok(Side::Read(generation, Content { seq, payload }))
+    bytes.drain(..HEADER_BYTES);
+    Ok(Side::Read(generation, Content { seq, payload: bytes }))
 }

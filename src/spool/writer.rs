@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
 use crate::spool::catalog::{Catalog, Span};
-use crate::spool::disk::is_no_space;
+use crate::spool::disk::is_exhausted;
 use crate::spool::record::{BATCH_RECORDS_MAX, Batch};
 use crate::spool::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::spool::{Error, guard};
@@ -129,7 +129,7 @@ impl Writer {
                 self.seq_next += u64::from(batch.records());
                 Ok(Appended { seq_first, seq_last: self.seq_next - 1 })
             }
-            Err(source) if is_no_space(&source) => Err(self.take_back(source, unsynced, answers)),
+            Err(source) if is_exhausted(&source) => Err(self.take_back(source, unsynced, answers)),
             Err(source) => {
                 let error = Error::io("write", &self.active.path, source);
                 self.poison(&error, unsynced, answers);
@@ -204,7 +204,7 @@ impl Writer {
                 let path = self.catalog.segment_path(self.seq_next);
                 // Left there, it would be taken for the last segment.
                 let removed = self.catalog.disk.remove(&path);
-                if is_no_space(&source) && removed.is_ok() {
+                if is_exhausted(&source) && removed.is_ok() {
                     return Err(Error::DiskFull { path, source });
                 }
                 let error = Error::io("create", &path, source);

@@ -12,12 +12,16 @@ mod coverage;
 mod shipped;
 /// `kubewitness run` as a process: a log and a webhook in, files out.
 mod run;
+/// A running instance that may open no more files.
+mod starved;
 /// The table of metrics against the sources.
 mod metrics;
 /// `kubewitness probe` against a server that answers and logs as an API server does.
 mod probe;
 /// A slow evaluator of conditions, straight from the specification.
 mod reference;
+/// Secrets planted everywhere, and all that leaves a running instance.
+mod leaks;
 /// Secrets planted in events: tests/corpus/redaction.
 mod redaction;
 /// The recorded sample through the built binary: what is found, and the exit codes.

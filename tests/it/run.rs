@@ -23,20 +23,20 @@ detection: {s: {verb: '*'}, condition: s}
 ";
 
 /// A directory with a configuration, and what runs on it.
-struct Site {
+pub(crate) struct Site {
     dir: tempfile::TempDir,
 }
 
 /// A running instance.
-struct Instance {
-    child: Child,
+pub(crate) struct Instance {
+    pub(crate) child: Child,
     lines: Receiver<String>,
-    webhook: String,
+    pub(crate) webhook: String,
     admin: String,
 }
 
 impl Site {
-    fn new() -> Site {
+    pub(crate) fn new() -> Site {
         let site = Site { dir: tempfile::tempdir().unwrap() };
         std::fs::create_dir(site.path("rules")).unwrap();
         std::fs::create_dir(site.path("logs")).unwrap();
@@ -57,7 +57,7 @@ admin: {listen: '127.0.0.1:0'}
         site
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -65,13 +65,13 @@ admin: {listen: '127.0.0.1:0'}
         std::fs::write(self.path(name), text).unwrap();
     }
 
-    fn append(&self, name: &str, text: &[u8]) {
+    pub(crate) fn append(&self, name: &str, text: &[u8]) {
         let mut options = std::fs::File::options();
         let mut file = options.append(true).create(true).open(self.path(name)).unwrap();
         file.write_all(text).unwrap();
     }
 
-    fn count(&self, name: &str) -> usize {
+    pub(crate) fn count(&self, name: &str) -> usize {
         std::fs::read_to_string(self.path(name)).map_or(0, |text| text.lines().count())
     }
 
@@ -83,7 +83,7 @@ admin: {listen: '127.0.0.1:0'}
             .unwrap()
     }
 
-    fn start(&self) -> Instance {
+    pub(crate) fn start(&self) -> Instance {
         let mut child = Command::new(env!("CARGO_BIN_EXE_kubewitness"))
             .args(["run", "--config", "c.yaml", "--set", "log.format=json"])
             .current_dir(self.dir.path())
@@ -117,7 +117,7 @@ admin: {listen: '127.0.0.1:0'}
 
 impl Instance {
     /// The next log line that holds a text.
-    fn line(&self, part: &str) -> serde_json::Value {
+    pub(crate) fn line(&self, part: &str) -> serde_json::Value {
         loop {
             let line = self.lines.recv_timeout(PATIENCE).expect(part);
             if line.contains(part) {
@@ -131,7 +131,7 @@ impl Instance {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
-    fn end(mut self) -> Option<i32> {
+    pub(crate) fn end(mut self) -> Option<i32> {
         self.signal("-TERM");
         self.child.wait().unwrap().code()
     }
@@ -148,7 +148,7 @@ impl Instance {
     }
 }
 
-fn request(address: &str, text: &str) -> (u16, String) {
+pub(crate) fn request(address: &str, text: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(text.as_bytes()).unwrap();
@@ -159,7 +159,7 @@ fn request(address: &str, text: &str) -> (u16, String) {
 }
 
 /// Waits until it holds.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let watch = Stopwatch::start();
     while !holds() {
         assert!(watch.elapsed() < PATIENCE, "{what}");
@@ -179,13 +179,13 @@ fn event(number: usize) -> String {
     )
 }
 
-fn list(numbers: std::ops::Range<usize>) -> String {
+pub(crate) fn list(numbers: std::ops::Range<usize>) -> String {
     let items: Vec<String> = numbers.map(event).collect();
     let items = items.join(",");
     format!("{{\"kind\":\"EventList\",\"apiVersion\":\"audit.k8s.io/v1\",\"items\":[{items}]}}")
 }
 
-fn lines(numbers: std::ops::Range<usize>) -> Vec<u8> {
+pub(crate) fn lines(numbers: std::ops::Range<usize>) -> Vec<u8> {
     numbers.map(|number| event(number) + "\n").collect::<String>().into_bytes()
 }
 

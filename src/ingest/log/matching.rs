@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::ingest::batch::NoticeKind;
@@ -64,8 +64,8 @@ struct Probe {
 }
 
 impl Probe {
-    fn open(disk: &dyn Disk, entry: &Entry) -> io::Result<Probe> {
-        let mut content = Content::of(disk.open(&entry.path)?, is_packed(&entry.path))?;
+    fn open(disk: &dyn Disk, path: &Path) -> io::Result<Probe> {
+        let mut content = Content::of(disk.open(path)?, is_packed(path))?;
         let mut head = vec![0; ANCHOR_BYTES_MAX];
         let length = content.read_at(&mut head, 0)?;
         head.truncate(length);
@@ -142,7 +142,11 @@ impl Family {
         }
         self.is_from_end = false;
         self.tell_overtaken(&had_name, first_new, findings);
-        self.settle(&had_name, is_empty, is_certain, findings);
+        let lost = self.settle(&had_name, is_empty, is_certain);
+        self.tell_lost(disk, &lost, findings);
+        self.segments = in_order(std::mem::take(&mut self.segments));
+        let backups = self.segments.iter().filter(|one| one.is_named && one.rank != Rank::Live);
+        self.backups_max = self.backups_max.max(backups.count() as u64);
         self.hold_open(disk);
         Ok(())
     }
@@ -285,7 +289,7 @@ impl Family {
         candidates: &[usize],
         findings: &mut Findings,
     ) -> io::Result<bool> {
-        let mut probe = Probe::open(disk, entry)?;
+        let mut probe = Probe::open(disk, &entry.path)?;
         let is_stamped = matches!(entry.rank, Rank::Stamped(_));
         for index in candidates {
             let segment = &mut self.segments[*index];
@@ -334,14 +338,8 @@ impl Family {
         self.segments.push(segment);
     }
 
-    /// Puts the segments in order, and lets go of those that are gone.
-    fn settle(
-        &mut self,
-        had_name: &[u64],
-        is_empty: bool,
-        is_certain: bool,
-        findings: &mut Findings,
-    ) {
+    /// Lets go of the segments that are gone, and says which.
+    fn settle(&mut self, had_name: &[u64], is_empty: bool, is_certain: bool) -> Vec<u64> {
         let mut lost = Vec::new();
         for segment in &mut self.segments {
             if segment.is_named {
@@ -364,10 +362,7 @@ impl Family {
                 lost.push(segment.id);
             }
         }
-        self.tell_lost(&lost, findings);
-        self.segments = in_order(std::mem::take(&mut self.segments));
-        let backups = self.segments.iter().filter(|one| one.is_named && one.rank != Rank::Live);
-        self.backups_max = self.backups_max.max(backups.count() as u64);
+        lost
     }
 
     /// Tells when the file that was being written at the last look was rotated and deleted since,
@@ -392,7 +387,7 @@ impl Family {
     }
 
     /// Tells of files that are gone before they were read.
-    fn tell_lost(&mut self, lost: &[u64], findings: &mut Findings) {
+    fn tell_lost(&self, disk: &dyn Disk, lost: &[u64], findings: &mut Findings) {
         let (mut names, mut sum) = (Vec::new(), Some(0));
         for id in lost {
             let Some(segment) = self.segments.iter().find(|segment| segment.id == *id) else {
@@ -400,7 +395,9 @@ impl Family {
             };
             let path = segment.path.display().to_string();
             let unread = segment.unread_bytes();
-            if segment.is_replaced {
+            if segment.is_replaced && self.has_copy(disk, segment) {
+                tracing::debug!(path, unread, "truncated; its copy is read in its place");
+            } else if segment.is_replaced {
                 let known = (unread > 0).then_some(unread);
                 let text = format!(
                     "{path} was truncated; {unread} bytes of it that had been seen were not read"
@@ -427,6 +424,18 @@ impl Family {
             let text = format!("deleted before it was read: {}", spelled(&names));
             findings.notice(NoticeKind::Gap, &self.subject(), sum, text);
         }
+    }
+
+    /// Whether a file that is read as one of its own holds all of what a truncated one held.
+    fn has_copy(&self, disk: &dyn Disk, segment: &Segment) -> bool {
+        let copies = self.segments.iter().filter(|other| {
+            let is_whole = other.is_packed() || other.stat.size >= segment.stat.size;
+            other.id != segment.id && other.is_named && other.rank != Rank::Live && is_whole
+        });
+        copies.rev().any(|copy| {
+            let fits = Probe::open(disk, &copy.path).and_then(|mut copy| copy.fits(segment, false));
+            fits.unwrap_or(false)
+        })
     }
 
     /// Opens unread files before their turn, oldest first: an open file cannot be deleted.

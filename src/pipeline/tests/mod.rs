@@ -28,6 +28,7 @@ use crate::spool::{self, Options, Spool};
 
 mod crash;
 mod delivery;
+mod files;
 mod flow;
 mod secrets;
 
@@ -300,7 +301,7 @@ pub(crate) fn all(sim: &Sim) -> Vec<String> {
 }
 
 fn roomy() -> Options {
-    Options { bytes_max: 1 << 30, ..small() }
+    Options { bytes_max: 1 << 30, passed_bytes_min: 1 << 29, ..small() }
 }
 
 /// Evaluates stored events from the beginning, in their order, with the rules.

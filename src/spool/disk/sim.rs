@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -89,6 +90,10 @@ struct State {
     steps: u64,
     faults: BTreeMap<u64, Fault>,
     dead: bool,
+    /// Times that a file or directory was opened.
+    openings: u64,
+    /// Openings that fail, and with which errno.
+    denied: (Range<u64>, i32),
 }
 
 /// Handle to the disk; clones are the same disk.
@@ -125,6 +130,16 @@ impl State {
             Some(Fault::Errno(code) | Fault::ErrnoClean(code)) => {
                 Err(io::Error::from_raw_os_error(code))
             }
+        }
+    }
+
+    /// Counts an opening, which may be denied.
+    fn opening(&mut self) -> io::Result<()> {
+        self.openings += 1;
+        let (denied, code) = &self.denied;
+        match denied.contains(&self.openings) {
+            true => Err(io::Error::from_raw_os_error(*code)),
+            false => Ok(()),
         }
     }
 
@@ -212,6 +227,16 @@ impl Sim {
         state.faults.insert(step, fault);
     }
 
+    /// Lets files be opened no more, for openings with these numbers, of which the first is 1.
+    pub(crate) fn deny_openings(&self, denied: Range<u64>, errno: i32) {
+        self.state().denied = (denied, errno);
+    }
+
+    /// How often a file or directory was opened so far.
+    pub(crate) fn openings(&self) -> u64 {
+        self.state().openings
+    }
+
     /// Number of steps so far.
     pub(crate) fn steps(&self) -> u64 {
         self.state().steps
@@ -227,6 +252,7 @@ impl Sim {
         let mut state = self.state();
         state.dead = false;
         state.faults.clear();
+        state.denied = (0..0, 0);
     }
 
     /// Another disk with what a loss of power now would leave of this one.
@@ -289,6 +315,7 @@ impl Sim {
 
     pub(super) fn create(&self, path: &Path) -> io::Result<Handle> {
         let mut state = self.state();
+        state.opening()?;
         state.atomic_step()?;
         if let Ok(inode) = state.find(path) {
             state.inodes[inode].now.clear();
@@ -302,7 +329,9 @@ impl Sim {
     }
 
     pub(super) fn open(&self, path: &Path) -> io::Result<Handle> {
-        let inode = self.state().find(path)?;
+        let mut state = self.state();
+        state.opening()?;
+        let inode = state.find(path)?;
         Ok(Handle { sim: self.clone(), inode })
     }
 
@@ -323,7 +352,8 @@ impl Sim {
     }
 
     pub(super) fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let state = self.state();
+        let mut state = self.state();
+        state.opening()?;
         if state.dead {
             return Err(dead());
         }
@@ -336,6 +366,7 @@ impl Sim {
 
     pub(super) fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
+        state.opening()?;
         state.atomic_step()?;
         let (synced, unsynced) =
             std::mem::take(&mut state.names_unsynced).into_iter().partition(|naming| {

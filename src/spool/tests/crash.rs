@@ -100,6 +100,28 @@ fn an_error_at_any_step_loses_nothing_acknowledged() {
 }
 
 #[test]
+fn wanting_files_at_any_opening_loses_nothing_acknowledged() {
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    for (denied, errno) in [(1, EMFILE), (1, ENFILE), (4, EMFILE)] {
+        for first in 1.. {
+            let sim = Sim::default();
+            sim.deny_openings(first..first + denied, errno);
+            let mut run = Run::new(&sim, &small());
+            let done = run.act(&script());
+            if sim.openings() < first {
+                assert!(first > 50, "the script opens only {first} files");
+                break;
+            }
+            let is_said = done.as_ref().err().is_none_or(Error::lacks_files);
+            assert!(is_said, "errno {errno} at opening {first}: {:?}", done.err());
+            let what = format!("{denied} times errno {errno} from opening {first}");
+            check_everywhere(&sim, &run, &small(), &what);
+        }
+    }
+}
+
+#[test]
 fn dying_again_while_recovering_loses_nothing() {
     let mut step = 1;
     while let Some((sim, run, _)) = run_with(step, Fault::Die, &small()) {

@@ -8,6 +8,8 @@ use crate::spool::{Batch, Error, Options, guard, snapshot};
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
 
 fn rig(options: &Options) -> Rig {
     Rig::open(&Sim::default(), options).unwrap()
@@ -197,6 +199,27 @@ fn no_room_for_a_new_segment_refuses_and_goes_on() {
     rig.append(&["small"]).unwrap();
     rig.append(&[&"y".repeat(300)]).unwrap();
     assert_eq!(rig.all().len(), 3);
+}
+
+#[test]
+fn no_file_for_a_new_segment_refuses_and_goes_on() {
+    // Of the segment's file and its directory, the first is denied, the second, or both and more.
+    for (skipped, denied) in [(0, 1), (1, 1), (0, 4)] {
+        for errno in [EMFILE, ENFILE] {
+            let mut rig = rig(&small());
+            rig.append(&[&"x".repeat(300)]).unwrap();
+            let first = rig.sim.openings() + 1 + skipped;
+            rig.sim.deny_openings(first..first + denied, errno);
+            let error = rig.append(&[&"y".repeat(300)]).unwrap_err();
+            assert!(error.is_full() && error.lacks_files(), "{error}");
+            rig.append(&["small"]).unwrap();
+            rig.sim.deny_openings(0..0, errno);
+            rig.append(&[&"y".repeat(300)]).unwrap();
+            assert_eq!(rig.all().len(), 3);
+            let left = rig.sim.after_power_loss(Content::Synced, Names::Synced);
+            assert_eq!(Rig::open(&left, &small()).unwrap().all(), rig.all());
+        }
+    }
 }
 
 #[test]
