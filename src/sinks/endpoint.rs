@@ -188,6 +188,7 @@ impl Client {
             }
             request = request.body(body);
         }
+        let credentials = credentials(&headers);
         let sent = request.headers(headers).send().await;
         let mut response = sent.map_err(|error| self.unreachable(&error))?;
         let retry_after = response.headers().get(RETRY_AFTER).and_then(read_retry_after);
@@ -203,10 +204,15 @@ impl Client {
                     answer.body.extend_from_slice(&chunk);
                 }
                 Ok(Some(_)) => return Err(SendError::retry("the answer is too long")),
-                Ok(None) => return Ok(answer),
+                Ok(None) => break,
                 Err(error) => return Err(self.unreachable(&error)),
             }
         }
+        // What it says is logged, and told to other sinks.
+        for credential in credentials {
+            answer.body = without(&answer.body, &credential);
+        }
+        Ok(answer)
     }
 
     /// What to do when there is no whole answer.
@@ -235,6 +241,28 @@ impl Client {
         }
         SendError::retry(cause)
     }
+}
+
+/// What a request proves itself by, without the scheme before it.
+fn credentials(headers: &HeaderMap) -> Vec<Vec<u8>> {
+    let secret = headers.values().filter(|value| value.is_sensitive());
+    let last = |value: &HeaderValue| {
+        let words = value.as_bytes().split(|byte| *byte == b' ');
+        words.last().unwrap_or_default().to_vec()
+    };
+    secret.map(last).filter(|word| !word.is_empty()).collect()
+}
+
+/// The bytes with every occurrence of a credential replaced.
+fn without(bytes: &[u8], credential: &[u8]) -> Vec<u8> {
+    let (mut out, mut start) = (Vec::with_capacity(bytes.len()), 0);
+    for found in memchr::memmem::find_iter(bytes, credential) {
+        out.extend_from_slice(&bytes[start..found]);
+        out.extend_from_slice(b"[REDACTED]");
+        start = found + credential.len();
+    }
+    out.extend_from_slice(&bytes[start..]);
+    out
 }
 
 fn build(config: &Config) -> Result<reqwest::Client, String> {

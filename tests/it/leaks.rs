@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use kubewitness::clock::Stopwatch;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -190,6 +192,7 @@ fn plant(instance: &Instance) -> (Vec<String>, Vec<String>) {
     let cases = include_str!("../corpus/redaction/cases.jsonl");
     let mut secrets: Vec<String> = STRANGERS.map(str::to_owned).into();
     secrets.extend([KEY, CALLERS_TOKEN, SPLUNK_TOKEN, SEARCH_PASSWORD].map(str::to_owned));
+    secrets.push(BASE64.encode(format!("kubewitness:{SEARCH_PASSWORD}")));
     let (mut lines, mut items, mut answers) = (String::new(), Vec::new(), Vec::new());
     for line in cases.lines() {
         let case: Case<'_> = serde_json::from_str(line).unwrap();
