@@ -119,7 +119,7 @@ sources:
 rules: {{paths: [{path}/rules.yml], reload: false}}
 redaction: {{mode: \"off\"}}
 pipeline: {{snapshot_bytes: 64KiB, threads: 2}}
-spool: {{dir: {path}/spool, segment_bytes_max: 2MiB, batch_bytes_max: 2MiB, passed_bytes_min: 5GiB}}
+spool: {{dir: {path}/spool, segment_bytes_max: 4MiB, batch_bytes_max: 2MiB, passed_bytes_min: 5GiB}}
 sinks:
   - {{type: file, name: events, records: [events], path: {path}/events.jsonl, batch: {{wait_max: 10ms}}}}
 admin: {{listen: \"{admin}\"}}

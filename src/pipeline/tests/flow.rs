@@ -71,6 +71,32 @@ async fn a_copy_is_stored_once_and_a_shared_audit_id_is_no_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_no_append_holds_is_stored_without_its_bodies() {
+    let (sim, engine) = (Sim::default(), engine(RULES));
+    let rig = Rig::start(&sim, Plan::new(&engine)).await.unwrap();
+    // Three quarters of an append are 12 KiB here; two of these are larger than a whole one.
+    let cases =
+        [(11_000, true), (12_500, false), (15_900, false), (40_000, false), (1 << 20, false)];
+    for (number, (bytes, _)) in (0..).zip(cases) {
+        let body =
+            format!(r#""requestObject":{{"spec":"{}"}},"responseStatus""#, "x".repeat(bytes));
+        let event = line(number, "ada", "get", "secrets", "dev");
+        let event = event.replacen(r#""responseStatus""#, &body, 1);
+        let receipt = rig.send("log", &[event], number as usize).await.unwrap();
+        assert_eq!(receipt.events, 1, "{bytes} bytes");
+    }
+    let letters = rig.pipeline.spool().dead_letters().read(0, 10).await.unwrap();
+    let reasons: Vec<&str> = letters.iter().map(|one| one.letter.reason.as_str()).collect();
+    assert_eq!(reasons, ["line_too_long"; 4], "one for each that was cut");
+    rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
+    let held = held(&sim, &engine);
+    let is_whole = |raw: &String| !raw.contains(r#""requestObject":null"#);
+    let whole: Vec<bool> = held.events.iter().map(|(_, _, raw)| is_whole(raw)).collect();
+    assert_eq!(whole, cases.map(|(_, is_whole)| is_whole));
+    assert!(held.alerts.len() > cases.len() && held.alerts == held.expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn time_passes_when_nothing_comes() {
     let (sim, engine) = (Sim::default(), engine(RULES));
     let rig = Rig::start(&sim, Plan::new(&engine)).await.unwrap();
