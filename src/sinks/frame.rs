@@ -3,6 +3,7 @@
 //! ```text
 //! loop {                                             // deliver, one a sink
 //!     let records = cursor.read(&frame.limits())     // waits
+//!     frame.resume(position)                         // of the cursor
 //!     let mut load = frame.load(&records)            // filtered and throttled, once
 //!     while let Err(unsent) = frame.send(&mut load)  // goes on where it stopped
 //!         { wait as `unsent` says }
@@ -19,8 +20,8 @@ use crate::alert::throttle::Throttle;
 use crate::clock::Stopwatch;
 use crate::sinks::config::{Common, Config, Unusable};
 use crate::sinks::{
-    AnySink, CheckError, Delivered, Item, Outgoing, RecordKind, Rejection, SendError, Sink,
-    throttle,
+    AnySink, CheckError, Delivered, Item, Outgoing, Position, RecordKind, Rejection, SendError,
+    Sink, throttle,
 };
 use crate::spool::{DeadLetter, Limits, Records};
 
@@ -99,12 +100,25 @@ impl<S: Sink> Frame<S> {
         self.common.batch.wait_max.0
     }
 
+    /// Makes at the far side what the sink needs there; returns what it made, in words.
+    ///
+    /// # Errors
+    /// What was refused.
+    pub async fn install(&mut self) -> Result<Vec<String>, CheckError> {
+        self.sink.install().await
+    }
+
     /// Asks the far side, without changing anything there, whether it would accept.
     ///
     /// # Errors
     /// What is wrong, and the remedy.
     pub async fn check(&mut self) -> Result<(), CheckError> {
         self.sink.check().await
+    }
+
+    /// Tells the sink where its cursor stands; before each load.
+    pub fn resume(&mut self, position: Position) {
+        self.sink.resume(position);
     }
 
     /// The items of a read that the sink is to get.

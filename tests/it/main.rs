@@ -6,6 +6,8 @@
 mod apiserver;
 /// Files in every form: tests/corpus/ingest.
 mod ingest;
+/// What `kubewitness check` says of sinks.
+mod check;
 /// The coverage page and the rows of the coverage table.
 mod coverage;
 /// The compiled engine against trying every shipped rule.

@@ -28,6 +28,7 @@ use crate::spool::{self, Options, Spool};
 
 mod crash;
 mod delivery;
+mod faults;
 mod flow;
 mod secrets;
 
