@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::alert::Alert;
 use crate::alert::throttle::Throttle;
 use crate::clock::Stopwatch;
+use crate::record::StoredEvent;
 use crate::sinks::config::{Common, Config, Unusable};
 use crate::sinks::{
     AnySink, CheckError, Delivered, Item, Outgoing, Position, RecordKind, Rejection, SendError,
@@ -348,6 +349,7 @@ impl<'r> Load<'r> {
                 position: format!("{}:{}", item.kind().as_str(), item.seq),
                 attempts: self.attempts,
                 is_sealed: false,
+                head: head(item),
                 bytes: item.bytes().to_vec(),
             })
         };
@@ -370,6 +372,15 @@ impl<'r> Load<'r> {
         parts.extend((!part.is_empty()).then_some(part));
         parts
     }
+}
+
+/// What of a record is not in the item's bytes.
+fn head(item: &Item<'_>) -> Vec<u8> {
+    let mut head = Vec::new();
+    if let Outgoing::Event(event) = item.outgoing {
+        StoredEvent { raw: b"", ..event }.encode(&mut head);
+    }
+    head
 }
 
 #[cfg(test)]

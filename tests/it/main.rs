@@ -20,6 +20,8 @@ mod metrics;
 mod probe;
 /// A slow evaluator of conditions, straight from the specification.
 mod reference;
+/// Dead letters of sinks, sent once more.
+mod redrive;
 /// Secrets planted in events: tests/corpus/redaction.
 mod redaction;
 /// The recorded sample through the built binary: what is found, and the exit codes.
