@@ -228,6 +228,12 @@ fn cases() -> Vec<Case> {
             &["FAIL  sink s: topic \"evnts\": UnknownTopicOrPartition (Broker: Unknown topic or \
                 partition); create the topic, or mend its name"],
         ),
-        ("type: file, path: DIR/none/lines", &[], &["FAIL  sink s: cannot write DIR/none/lines: No such file or directory (os error 2); create its directory, writable"]),
+        (
+            "type: file, path: DIR/none/lines",
+            &[],
+            &[
+                "FAIL  sink s: cannot write DIR/none/lines: No such file or directory (os error 2); create its directory, writable",
+            ],
+        ),
     ]
 }
