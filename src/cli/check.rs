@@ -1,4 +1,4 @@
-//! `kubewitness check`: would `run` work? Looks at everything, changes nothing.
+//! `kubewitness check`: would `run` work? Looks at everything, changes nothing unless told to.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -53,12 +53,16 @@ impl ConfigArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   kubewitness check --config /etc/kubewitness/kubewitness.yaml
+  kubewitness check --config /etc/kubewitness/kubewitness.yaml --install
 
 Exit code 2: the configuration or the rules are wrong. 1: something else would fail.")]
 pub struct CheckArgs {
     /// Which configuration
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Make at the far sides what sinks need there: Elasticsearch's template and policy
+    #[arg(long)]
+    pub install: bool,
 }
 
 /// What was found, a line each, in the order of the flow.
@@ -71,6 +75,10 @@ struct Findings {
 impl Findings {
     fn ok(&mut self, what: &str, detail: impl AsRef<str>) {
         self.lines.push(format!("ok    {what}: {}", visible(detail.as_ref())));
+    }
+
+    fn done(&mut self, what: &str, detail: impl AsRef<str>) {
+        self.lines.push(format!("done  {what}: {}", visible(detail.as_ref())));
     }
 
     fn fail(&mut self, what: &str, detail: impl AsRef<str>) {
@@ -100,7 +108,7 @@ pub fn run(args: &CheckArgs) -> Result<Done, Error> {
             look_at_source(source, &mut findings).await;
         }
         for sink in &config.sinks {
-            look_at_sink(sink, &mut findings).await;
+            look_at_sink(sink, args.install, &mut findings).await;
         }
     });
     receivers(&config, stateful, &mut findings);
@@ -234,16 +242,31 @@ async fn look_at_source(source: &Source, findings: &mut Findings) {
     }
 }
 
-async fn look_at_sink(config: &crate::sinks::config::Config, findings: &mut Findings) {
+async fn look_at_sink(
+    config: &crate::sinks::config::Config,
+    is_installed: bool,
+    findings: &mut Findings,
+) {
     let what = format!("sink {}", config.common.name);
     let mut frame = match Frame::open(config) {
         Ok(frame) => frame,
         Err(error) => return findings.fail(&what, chain(&error)),
     };
+    let late = format!("no answer within {} s", SINK_TIME.as_secs());
+    if is_installed {
+        match tokio::time::timeout(SINK_TIME, frame.install()).await {
+            Ok(Ok(done)) => done.iter().for_each(|one| findings.done(&what, one)),
+            Ok(Err(error)) => findings.fail(&what, format!("not installed: {}", chain(&error))),
+            Err(_) => findings.fail(&what, &late),
+        }
+    }
     match tokio::time::timeout(SINK_TIME, frame.check()).await {
         Ok(Ok(())) => findings.ok(&what, format!("{} would accept", config.type_name())),
         Ok(Err(error)) => findings.fail(&what, chain(&error)),
-        Err(_) => findings.fail(&what, format!("no answer within {} s", SINK_TIME.as_secs())),
+        Err(_) => findings.fail(&what, &late),
+    }
+    if let Some(caveat) = config.caveat() {
+        findings.note(&what, caveat);
     }
 }
 

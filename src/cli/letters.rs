@@ -10,6 +10,7 @@ use crypto_box::SecretKey;
 use serde_json::{Value, json};
 
 use crate::cli::load::counted;
+use crate::cli::redrive::{self, RedriveArgs};
 use crate::cli::spool::{Format, checked, failed};
 use crate::cli::{Done, Error};
 use crate::config::rules::chain;
@@ -55,6 +56,9 @@ pub enum Letters {
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
     },
+    /// Send what sinks refused to them once more, and remove what they take; the spool must not be
+    /// in use
+    Redrive(RedriveArgs),
     /// Remove letters for good; the spool must not be in use
     Remove {
         /// The spool's directory (spool.dir)
@@ -85,6 +89,7 @@ pub fn run(command: Letters) -> Result<Done, Error> {
             }
             if raw { print_raw(&stored.letter)? } else { print(&stored, format)? }
         }
+        Letters::Redrive(args) => return redrive::run(&args),
         Letters::Remove { dir, ids, all } => remove(checked(&dir)?, &ids, all)?,
     }
     Ok(Done::Fine)

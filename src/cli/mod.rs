@@ -7,6 +7,7 @@ pub mod rules;
 pub mod load;
 pub mod certs;
 pub mod check;
+pub mod redrive;
 pub mod letters;
 pub mod probe;
 pub mod reload;

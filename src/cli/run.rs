@@ -124,6 +124,7 @@ async fn start(config: &Config, engine: Arc<crate::engine::Engine>) -> Result<Pi
         );
     }
     let unusable = |error| Error::Input(chain(&error));
+    config.sinks.iter().for_each(say_caveat);
     let sinks = config.sinks.iter().map(Frame::open).collect::<Result<Vec<_>, _>>();
     let key = config.redaction.key_file.as_deref().map(read_key).transpose()?;
     let setup = Setup {
@@ -268,4 +269,14 @@ impl Signals {
     async fn end(&mut self) {
         while !matches!(self.next().await, Asked::End) {}
     }
+}
+
+/// Says what `delivered` does not mean of a sink, in the log and as a metric.
+fn say_caveat(sink: &crate::sinks::config::Config) {
+    let (name, caveat) = (sink.common.name.clone(), sink.caveat());
+    if let Some(caveat) = caveat {
+        tracing::warn!(sink = %name, "{caveat}");
+    }
+    let is_best_effort = f64::from(u8::from(caveat.is_some()));
+    metrics::gauge!("kubewitness_sink_best_effort", "sink" => name).set(is_best_effort);
 }

@@ -30,6 +30,10 @@ pub fn verdict(code: Code) -> Verdict {
         }
         Code::InvalidTopic => Verdict::Block("mend the topic's name"),
         Code::TopicAuthorizationFailed => Verdict::Block("allow the user to write the topic"),
+        Code::TransactionalIdAuthorizationFailed => {
+            Verdict::Block("allow the user Write on the transactional id")
+        }
+        Code::GroupAuthorizationFailed => Verdict::Block("allow the user Read on the group"),
         Code::ClusterAuthorizationFailed => {
             Verdict::Block("allow the user IdempotentWrite on the cluster")
         }

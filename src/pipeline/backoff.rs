@@ -11,25 +11,38 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
 pub const AFTER_MAX: Duration = Duration::from_secs(300);
 
 /// Exponential, with full jitter.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Backoff {
     attempts: u32,
     random: RandomState,
+    min: Duration,
+    max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Backoff {
+        Backoff::between(BACKOFF_MIN, BACKOFF_MAX)
+    }
 }
 
 impl Backoff {
+    /// The first wait is below `min`, every other one below `max`.
+    pub fn between(min: Duration, max: Duration) -> Backoff {
+        Backoff { attempts: 0, random: RandomState::new(), min, max }
+    }
+
     /// How long to wait now; at least `after`, where the far side said so.
     pub fn next(&mut self, after: Option<Duration>) -> Duration {
-        let ceiling = BACKOFF_MIN.saturating_mul(1 << self.attempts.min(20)).min(BACKOFF_MAX);
+        let ceiling = self.min.saturating_mul(1 << self.attempts.min(20)).min(self.max);
         self.attempts = self.attempts.saturating_add(1);
         let share = self.random.hash_one(self.attempts) as f64 / u64::MAX as f64;
         let jitter = ceiling.mul_f64(share);
-        after.map_or(jitter, |after| after.min(AFTER_MAX) + jitter.min(BACKOFF_MIN))
+        after.map_or(jitter, |after| after.min(AFTER_MAX) + jitter.min(self.min))
     }
 
     /// It worked.
     pub fn reset(&mut self) {
-        *self = Backoff::default();
+        self.attempts = 0;
     }
 
     /// Attempts since it worked last.

@@ -10,8 +10,8 @@ use crate::alert::time::EventTime;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::notice::{Kind, Notice};
 use crate::pipeline::{Clock, Failure};
-use crate::sinks::Sink;
 use crate::sinks::frame::{Frame, Load, Unsent};
+use crate::sinks::{Position, Sink};
 use crate::spool::{self, Cursor, DeadLetters, Records};
 
 /// Damages that are told at most in one run; the spool counts all.
@@ -32,6 +32,8 @@ pub struct Delivery<S> {
     pub notify: Box<dyn Fn(Notice) + Send + Sync>,
     /// Damages that were told, by file and offset; shared by all sinks.
     pub damages: Arc<Mutex<BTreeSet<(String, u64)>>>,
+    /// How long is waited between two attempts.
+    pub backoff: Backoff,
     /// The time of day.
     pub clock: Clock,
     /// Cancelled: stop where it stands; the rest is delivered after the next start.
@@ -45,7 +47,7 @@ pub struct Delivery<S> {
 /// The spool cannot be read, or a position not be stored.
 pub async fn run<S: Sink>(mut delivery: Delivery<S>) -> Result<(), Failure> {
     let stop = delivery.stop.clone();
-    let mut standing = Standing::new(delivery.frame.name());
+    let mut standing = Standing::new(delivery.frame.name(), delivery.backoff.clone());
     loop {
         // Waits for something durable. What a crash left unacknowledged comes first.
         let Some(records) = stop.run_until_cancelled(delivery.next()).await else { break };
@@ -59,6 +61,8 @@ pub async fn run<S: Sink>(mut delivery: Delivery<S>) -> Result<(), Failure> {
             Err(error) => return Err(Failure::Spool(error)),
         };
         delivery.mourn(&records);
+        let position = Position { cursor: delivery.cursor.id(), acked: delivery.cursor.acked() };
+        delivery.frame.resume(position);
         // Filtered once; goes on where it stopped however often it is sent.
         let mut load = delivery.frame.load(&records);
         while let Err(unsent) = delivery.frame.send(&mut load).await {
@@ -174,9 +178,8 @@ struct Standing {
 }
 
 impl Standing {
-    fn new(sink: &str) -> Standing {
-        let standing =
-            Standing { backoff: Backoff::default(), is_failing: false, is_blocked: false };
+    fn new(sink: &str, backoff: Backoff) -> Standing {
+        let standing = Standing { backoff, is_failing: false, is_blocked: false };
         standing.show(sink);
         standing
     }
@@ -212,7 +215,7 @@ impl Standing {
         if self.is_blocked {
             delivery.notice(Kind::SinkResumed, format!("sink {sink} delivers again"));
         }
-        *self = Standing::new(sink);
+        *self = Standing::new(sink, delivery.backoff.clone());
     }
 
     fn show(&self, sink: &str) {

@@ -16,6 +16,7 @@ use crate::event::redact::Redactor;
 use crate::ingest::batch::Checkpoint;
 use crate::ingest::intake::{Intake, Outlet, intake};
 use crate::pipeline::analyze::{self, Analysis};
+use crate::pipeline::backoff::Backoff;
 use crate::pipeline::deliver::{self, Delivery};
 use crate::pipeline::detector::Memory;
 use crate::pipeline::duplicates::Bounds;
@@ -339,7 +340,9 @@ impl Ways<'_> {
             let (clock, stop) = (self.clock.clone(), self.stop.clone());
             let dead_letters = self.spool.dead_letters().clone();
             let damages = Arc::clone(&damages);
-            let delivery = Delivery { frame, cursor, dead_letters, notify, damages, clock, stop };
+            let backoff = Backoff::default();
+            let delivery =
+                Delivery { frame, cursor, dead_letters, notify, damages, backoff, clock, stop };
             tasks.push(watched(deliver::run(delivery), failed));
         }
         Ok(tasks)

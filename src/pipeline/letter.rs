@@ -66,8 +66,8 @@ impl<'b> Letters<'b> {
             source: self.batch.source.to_string(),
             position,
             attempts: 1,
-            is_sealed: false,
             bytes: text.into_bytes(),
+            ..DeadLetter::default()
         };
         let whole = &bytes[..bytes.len().min(SEALED_BYTES_MAX)];
         let sealed = self.seal.filter(|_| !whole.is_empty()).and_then(|seal| seal.seal(whole));
@@ -86,8 +86,8 @@ impl<'b> Letters<'b> {
                 source: self.batch.source.to_string(),
                 position: format!("{}:{}", self.batch.label, self.batch.chunk.first_line),
                 attempts: 1,
-                is_sealed: false,
                 bytes: format!("{} more of the same batch", self.more).into_bytes(),
+                ..DeadLetter::default()
             });
         }
         self.letters

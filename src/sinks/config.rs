@@ -151,6 +151,20 @@ impl Config {
         }
     }
 
+    /// What `delivered` does not mean with this configuration, though one might think so.
+    pub fn caveat(&self) -> Option<&'static str> {
+        match &self.kind {
+            Kind::Splunk(config) if !config.acks => Some(
+                "best effort: without `acks` a collector confirms what is in its memory only, and \
+                 a crash there loses it unnoticed",
+            ),
+            Kind::Syslog(config) if config.confirm == syslog::Confirm::None => Some(
+                "best effort: with `confirm: none` what a broken connection held is lost unnoticed",
+            ),
+            _ => None,
+        }
+    }
+
     /// Makes the sink. Nothing is opened, connected or sent before the first `send` or `check`.
     ///
     /// # Errors

@@ -22,6 +22,9 @@ pub const ILM_POLICY: &str = include_str!("../../deploy/siem/elasticsearch/ilm-p
 /// How long documents are kept, in OpenSearch's words.
 pub const ISM_POLICY: &str = include_str!("../../deploy/siem/elasticsearch/ism-policy.json");
 
+/// Where the template is.
+const TEMPLATE_PATH: &str = "_index_template/kubewitness";
+
 /// What is configured of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -202,19 +205,47 @@ impl Elasticsearch {
         self.client.request(Method::GET, path, self.headers()?, None).await
     }
 
-    /// Installs the index template and the policy that says how long documents are kept.
-    ///
-    /// # Errors
-    /// What the cluster refused.
-    pub async fn install(&self) -> Result<(), CheckError> {
+    /// Creates these once more with their bodies as text, in smaller parts where the whole is
+    /// refused.
+    async fn reword(&self, batch: &[Item<'_>], reword: Vec<usize>, delivered: &mut Delivered) {
+        let mut parts = vec![reword];
+        while let Some(mut part) = parts.pop() {
+            let items: Vec<Item<'_>> = part.iter().map(|index| batch[*index]).collect();
+            match self.create(&items, ecs::Body::Text).await {
+                Ok(fates) => {
+                    for (index, fate) in part.into_iter().zip(fates) {
+                        settle(index, fate, delivered);
+                    }
+                }
+                Err(why @ (SendError::Retry { .. } | SendError::Block { .. })) => {
+                    delivered.again.extend(parts.drain(..).flatten().chain(part));
+                    delivered.why.get_or_insert(why);
+                }
+                Err(_) if part.len() > 1 => {
+                    let second = part.split_off(part.len() / 2);
+                    parts.extend([second, part]);
+                }
+                Err(SendError::TooLarge { cause }) => {
+                    settle(part[0], Fate::Reject("too_large", cause), delivered);
+                }
+                Err(error) => {
+                    settle(part[0], Fate::Reject("refused", error.to_string()), delivered);
+                }
+            }
+        }
+    }
+
+    /// Whether it is OpenSearch, which has other names for some things.
+    async fn is_opensearch(&self) -> Result<bool, CheckError> {
         let about = self.get("").await?;
         about.approve()?;
-        let is_opensearch = about.shown().contains("opensearch")
-            || String::from_utf8_lossy(&about.body).contains("\"distribution\"");
-        let (policy, text) = match is_opensearch {
-            true => ("_plugins/_ism/policies/kubewitness", ISM_POLICY),
-            false => ("_ilm/policy/kubewitness", ILM_POLICY),
-        };
+        Ok(String::from_utf8_lossy(&about.body).contains("\"distribution\""))
+    }
+
+    /// Puts the policy and the template there; returns what was put.
+    async fn put_templates(&self) -> Result<Vec<String>, CheckError> {
+        let is_opensearch = self.is_opensearch().await?;
+        let (policy, text) = policy(is_opensearch);
         let template = match is_opensearch {
             // OpenSearch has its own name for the type, and attaches policies by itself.
             true => INDEX_TEMPLATE
@@ -223,40 +254,67 @@ impl Elasticsearch {
                 .replace("\"lifecycle\": { \"name\": \"kubewitness\" },", ""),
             false => INDEX_TEMPLATE.to_owned(),
         };
-        for (path, text) in [(policy, text), ("_index_template/kubewitness", template.as_str())] {
+        let mut done = Vec::new();
+        for (path, text) in [(policy, text), (TEMPLATE_PATH, template.as_str())] {
             let mut headers = self.headers()?;
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let body = Some(text.as_bytes().to_vec());
             let answer = self.client.request(Method::PUT, path, headers, body).await?;
-            let is_there = is_opensearch && answer.status == 409;
-            if !is_there {
-                answer.approve()?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn preflight(&self) -> Result<(), CheckError> {
-        self.get("").await?.approve()?;
-        for kind in &self.kinds {
-            let name = self.config.streams.of(*kind);
-            let stream = self.get(&format!("_data_stream/{name}")).await?;
-            if stream.status != 404 {
-                // Not everybody may ask for a stream that he may write.
-                if stream.status != 403 {
-                    stream.approve()?;
-                }
+            // OpenSearch replaces a policy only for whoever names its version.
+            if is_opensearch && answer.status == 409 {
+                done.push(format!("{path} is there already, and left as it is"));
                 continue;
             }
-            let template = self.get("_index_template/kubewitness").await?;
-            if template.status == 404 {
-                return Err(CheckError::new(
-                    format!("there is no data stream {name:?}, and no template to create it by"),
-                    "install the templates of deploy/siem/elasticsearch",
-                ));
+            answer.approve()?;
+            done.push(format!("put {path}"));
+        }
+        Ok(done)
+    }
+
+    /// Everything that is missing, at once.
+    async fn preflight(&self) -> Result<(), CheckError> {
+        let is_opensearch = self.is_opensearch().await?;
+        let mut missing = Vec::new();
+        for (what, path) in [
+            ("lifecycle policy", policy(is_opensearch).0.to_owned()),
+            ("index template", TEMPLATE_PATH.to_owned()),
+        ] {
+            if self.is_missing(&path).await? {
+                missing.push(format!("no {what} {:?}", "kubewitness"));
             }
         }
-        Ok(())
+        if missing.is_empty() {
+            // The first document of a stream makes it, by the template.
+            return Ok(());
+        }
+        for kind in &self.kinds {
+            let name = self.config.streams.of(*kind);
+            if self.is_missing(&format!("_data_stream/{name}")).await? {
+                missing.push(format!("no data stream {name:?}"));
+            }
+        }
+        let cause = format!("there is {}", missing.join(", "));
+        let remedy =
+            "run `kubewitness check --install`, or put what is in deploy/siem/elasticsearch";
+        Err(CheckError::new(cause, remedy))
+    }
+
+    async fn is_missing(&self, path: &str) -> Result<bool, CheckError> {
+        let answer = self.get(path).await?;
+        match answer.status {
+            404 => Ok(true),
+            // Not everybody may ask for what he may use.
+            403 => Ok(false),
+            _ => answer.approve().map(|()| false),
+        }
+    }
+}
+
+/// Where the policy is, and what it says.
+fn policy(is_opensearch: bool) -> (&'static str, &'static str) {
+    match is_opensearch {
+        true => ("_plugins/_ism/policies/kubewitness", ISM_POLICY),
+        false => ("_ilm/policy/kubewitness", ILM_POLICY),
     }
 }
 
@@ -273,27 +331,15 @@ impl Sink for Elasticsearch {
             }
         }
         if !reword.is_empty() {
-            let items: Vec<Item<'_>> = reword.iter().map(|index| batch[*index]).collect();
-            match self.create(&items, ecs::Body::Text).await {
-                Ok(fates) => {
-                    for (index, fate) in reword.into_iter().zip(fates) {
-                        settle(index, fate, &mut delivered);
-                    }
-                }
-                Err(why @ (SendError::Retry { .. } | SendError::Block { .. })) => {
-                    delivered.again.extend(reword);
-                    delivered.why.get_or_insert(why);
-                }
-                Err(error) => {
-                    for index in reword {
-                        let cause = error.to_string();
-                        delivered.rejected.push(Rejection { index, reason: "refused", cause });
-                    }
-                }
-            }
+            self.reword(batch, reword, &mut delivered).await;
         }
         delivered.again.sort_unstable();
         Ok(delivered)
+    }
+
+    /// Installs the index template and the policy that says how long documents are kept.
+    async fn install(&mut self) -> Result<Vec<String>, CheckError> {
+        self.put_templates().await
     }
 
     async fn check(&mut self) -> Result<(), CheckError> {

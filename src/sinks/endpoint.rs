@@ -17,7 +17,7 @@ use url::Url;
 
 use crate::clock;
 use crate::secret::Secret;
-use crate::sinks::{CheckError, SendError};
+use crate::sinks::{CheckError, SendError, certificate_remedy};
 use crate::units::Span;
 
 /// An answer is read up to this size.
@@ -231,15 +231,10 @@ impl Client {
             cause = what.to_owned();
         }
         let cause = format!("{}: {what}: {cause}", self.host());
-        let is_certificate =
-            ["invalid peer certificate", "CertificateRequired", "UnknownCA", "BadCertificate"]
-                .iter()
-                .any(|sign| cause.contains(sign));
-        if is_certificate {
-            let remedy = "mend `http.ca_file`, `http.cert_file`, or the name in `url`";
-            return SendError::block(cause, remedy);
+        match certificate_remedy(&cause) {
+            Some(remedy) => SendError::block(cause, remedy),
+            None => SendError::retry(cause),
         }
-        SendError::retry(cause)
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! loop {                                             // deliver, one a sink
 //!     let records = cursor.read(&frame.limits())     // waits
+//!     frame.resume(position)                         // of the cursor
 //!     let mut load = frame.load(&records)            // filtered and throttled, once
 //!     while let Err(unsent) = frame.send(&mut load)  // goes on where it stopped
 //!         { wait as `unsent` says }
@@ -17,10 +18,11 @@ use std::time::Duration;
 use crate::alert::Alert;
 use crate::alert::throttle::Throttle;
 use crate::clock::Stopwatch;
+use crate::record::StoredEvent;
 use crate::sinks::config::{Common, Config, Unusable};
 use crate::sinks::{
-    AnySink, CheckError, Delivered, Item, Outgoing, RecordKind, Rejection, SendError, Sink,
-    throttle,
+    AnySink, CheckError, Delivered, Item, Outgoing, Position, RecordKind, Rejection, SendError,
+    Sink, throttle,
 };
 use crate::spool::{DeadLetter, Limits, Records};
 
@@ -99,12 +101,25 @@ impl<S: Sink> Frame<S> {
         self.common.batch.wait_max.0
     }
 
+    /// Makes at the far side what the sink needs there; returns what it made, in words.
+    ///
+    /// # Errors
+    /// What was refused.
+    pub async fn install(&mut self) -> Result<Vec<String>, CheckError> {
+        self.sink.install().await
+    }
+
     /// Asks the far side, without changing anything there, whether it would accept.
     ///
     /// # Errors
     /// What is wrong, and the remedy.
     pub async fn check(&mut self) -> Result<(), CheckError> {
         self.sink.check().await
+    }
+
+    /// Tells the sink where its cursor stands; before each load.
+    pub fn resume(&mut self, position: Position) {
+        self.sink.resume(position);
     }
 
     /// The items of a read that the sink is to get.
@@ -334,6 +349,7 @@ impl<'r> Load<'r> {
                 position: format!("{}:{}", item.kind().as_str(), item.seq),
                 attempts: self.attempts,
                 is_sealed: false,
+                head: head(item),
                 bytes: item.bytes().to_vec(),
             })
         };
@@ -356,6 +372,15 @@ impl<'r> Load<'r> {
         parts.extend((!part.is_empty()).then_some(part));
         parts
     }
+}
+
+/// What of a record is not in the item's bytes.
+fn head(item: &Item<'_>) -> Vec<u8> {
+    let mut head = Vec::new();
+    if let Outgoing::Event(event) = item.outgoing {
+        StoredEvent { raw: b"", ..event }.encode(&mut head);
+    }
+    head
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 //! The producer is idempotent and never gives a message up: `message.timeout.ms` is 0, the spool is
 //! the buffer. While the cluster cannot be reached the messages of one batch wait inside
 //! librdkafka, and sending the same batch again goes on waiting for them; so an outage repeats
-//! nothing. After a restart the last batch may be repeated: each message carries its id.
+//! nothing. After a restart the last batch may be repeated: each message carries its id. With
+//! `transactional_id` a batch and the cursor's position become visible together, and a restart
+//! repeats nothing either; see transaction.rs. One exception: what follows a message that the
+//! brokers refused is repeated when the crash comes before the dead letter is on the disk.
 //!
 //! ```text
 //! key      events: the audit id, so that the stages of a request stay in order; alerts: the actor
@@ -12,6 +15,7 @@
 //! ```
 
 mod session;
+mod transaction;
 
 use std::time::Duration;
 
@@ -26,7 +30,10 @@ use crate::kafka::verdict::{Verdict, verdict};
 use crate::kafka::{self, Sasl, Tls};
 use crate::sinks::encode::Format;
 use crate::sinks::kafka::session::{Failure, Session, Settled};
-use crate::sinks::{CheckError, Delivered, Item, Outgoing, RecordKind, Rejection, SendError, Sink};
+use crate::sinks::kafka::transaction::{Ledger, Refusal};
+use crate::sinks::{
+    CheckError, Delivered, Item, Outgoing, Position, RecordKind, Rejection, SendError, Sink,
+};
 use crate::units::{Size, Span};
 
 /// What is configured of a Kafka cluster.
@@ -50,6 +57,11 @@ pub struct Config {
     /// So long a message waits for others to be sent with. Default: 5ms.
     #[serde(default = "linger")]
     pub linger: Span,
+    /// Makes every batch a transaction that holds the sink's position too, so that a crash repeats
+    /// nothing for whoever reads with `isolation.level=read_committed`. The same name after every
+    /// start, and of this sink only. Default: none, and the last batch may be repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transactional_id: Option<String>,
     /// What the client calls itself in the brokers' logs and quotas. Default: kubewitness.
     #[serde(default = "client_id")]
     pub client_id: String,
@@ -127,10 +139,14 @@ impl Config {
             Compression::None => "none",
         };
         let mut config = self.client()?;
+        match &self.transactional_id {
+            // Messages then have as long as a transaction has.
+            Some(id) => config.set("transactional.id", id),
+            None => config.set("message.timeout.ms", "0"),
+        };
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            .set("message.timeout.ms", "0")
             // An unknown topic may be one that was created just now.
             .set("topic.metadata.propagation.max.ms", "5000")
             .set("message.max.bytes", self.message_bytes_max.0.to_string())
@@ -150,6 +166,14 @@ pub struct Kafka {
     /// Topics that the sink may need.
     topics: Vec<String>,
     session: Option<Session>,
+    /// With transactions: where the position is kept.
+    ledger: Option<Ledger>,
+    /// What the brokers say is delivered, of the session's begin.
+    passed: u64,
+    /// Where the cursor stands.
+    position: Position,
+    /// The first item refused whose dead letter may not be durable yet.
+    refused: Option<u64>,
     /// Sequence numbers of the batch that the session holds, once all of it was handed over.
     under_way: Option<Vec<u64>>,
     /// Whether the session holds messages that were not answered.
@@ -159,7 +183,7 @@ pub struct Kafka {
 /// Without any answer for so long, the caller is told; the messages go on waiting.
 const STALL_MAX: Duration = Duration::from_secs(10);
 /// A preflight waits so long for the cluster.
-const CHECK_MAX: Duration = Duration::from_secs(15);
+const CHECK_MAX: Duration = Duration::from_secs(8);
 
 impl Kafka {
     /// A sink of this configuration for these kinds of records; connects to nothing.
@@ -179,7 +203,20 @@ impl Kafka {
             }
         }
         config.sasl.as_ref().map_or(Ok(()), Sasl::check)?;
-        Ok(Kafka { config, topics, session: None, under_way: None, is_busy: false })
+        if config.transactional_id.as_ref().is_some_and(String::is_empty) {
+            return Err("`transactional_id` is empty; name it, or leave it out".to_owned());
+        }
+        Ok(Kafka {
+            config,
+            topics,
+            session: None,
+            ledger: None,
+            passed: 0,
+            position: Position::default(),
+            refused: None,
+            under_way: None,
+            is_busy: false,
+        })
     }
 
     /// Gives the session up, messages that wait in it included.
@@ -187,27 +224,39 @@ impl Kafka {
         self.under_way = None;
         self.is_busy = false;
         if let Some(session) = self.session.take() {
-            // It waits for its threads.
-            tokio::task::spawn_blocking(move || drop(session));
+            let ledger = self.ledger.take();
+            // They wait for their threads.
+            tokio::task::spawn_blocking(move || drop((session, ledger)));
         }
     }
 
-    fn open(&mut self) -> Result<&mut Session, SendError> {
-        if self.session.is_none() {
-            let remedy = "mend the sink's configuration";
-            let config = self.config.producer().map_err(|cause| SendError::block(cause, remedy))?;
-            let token = self.config.sasl.as_ref().and_then(|sasl| sasl.token.clone());
-            let session =
-                Session::open(&config, token).map_err(|error| SendError::block(error, remedy))?;
-            self.session = Some(session);
+    /// Opens a session where there is none; with transactions, takes over from earlier ones.
+    async fn open(&mut self) -> Result<(), SendError> {
+        if self.session.is_some() {
+            return Ok(());
         }
-        self.session.as_mut().ok_or_else(|| SendError::retry("not connected"))
+        let wrong = |cause| SendError::block(cause, "mend the sink's configuration");
+        let config = self.config.producer().map_err(wrong)?;
+        let token = self.config.sasl.as_ref().and_then(|sasl| sasl.token.clone());
+        let session = Session::open(&config, token.clone()).map_err(wrong)?;
+        if let (Some(id), Some(topic)) = (&self.config.transactional_id, self.topics.first()) {
+            let client = self.config.client().map_err(wrong)?;
+            let ledger = Ledger::open(client, token, id, topic).map_err(wrong)?;
+            let taken = ledger.take_over(session.producer(), self.position.cursor).await?;
+            self.passed = taken.map_err(denied)?;
+            self.ledger = Some(ledger);
+        }
+        self.session = Some(session);
+        Ok(())
     }
 
-    /// Hands every item to librdkafka.
+    /// Hands every item to librdkafka, in a transaction where that is wanted.
     async fn produce(&mut self, batch: &[Item<'_>]) -> Result<(), SendError> {
         let (format, topics) = (self.config.format, self.config.topics.clone());
-        let session = self.open()?;
+        let Some(session) = &self.session else { return Err(SendError::retry("not connected")) };
+        if self.ledger.is_some() {
+            session.begin_transaction()?;
+        }
         let round = session.begin(batch.len());
         let mut payload = Vec::new();
         for (index, item) in batch.iter().enumerate() {
@@ -236,6 +285,40 @@ impl Kafka {
             }
         }
         Ok(())
+    }
+
+    /// Ends the transaction of a batch: with its position, or without a trace where some of it
+    /// failed; then all that was not refused is to be sent again.
+    async fn conclude(&mut self, batch: &[Item<'_>], failures: Vec<Failure>) -> Delivered {
+        let (Some(session), Some(ledger)) = (&self.session, &self.ledger) else {
+            return self.judge(failures);
+        };
+        let producer = session.producer();
+        let ended = if failures.is_empty() {
+            let last = batch.last().map_or(0, |item| item.seq);
+            let seq = self.refused.map_or(last, |refused| last.min(refused - 1));
+            ledger.commit(producer, self.position.cursor, seq).await
+        } else {
+            transaction::abort(producer).await
+        };
+        let ended = ended.and_then(|ended| ended.map_err(denied));
+        let is_whole = failures.is_empty();
+        let mut delivered = self.judge(failures);
+        if let Err(why) = ended {
+            // The next session asks the brokers what became of it.
+            self.close();
+            delivered.why = Some(why);
+        } else if is_whole {
+            return delivered;
+        }
+        let is_refused =
+            |index: &usize| delivered.rejected.iter().any(|rejection| rejection.index == *index);
+        delivered.again = (0..batch.len()).filter(|index| !is_refused(index)).collect();
+        let seqs = delivered.rejected.iter().map(|rejection| batch[rejection.index].seq);
+        self.refused = seqs.chain(self.refused).min();
+        let why = || SendError::retry("the transaction was taken back, for what was refused");
+        delivered.why.get_or_insert_with(why);
+        delivered
     }
 
     /// What to do about the messages that failed.
@@ -271,20 +354,31 @@ impl Kafka {
 impl Sink for Kafka {
     async fn send(&mut self, batch: &[Item<'_>]) -> Result<Delivered, SendError> {
         let seqs: Vec<u64> = batch.iter().map(|item| item.seq).collect();
-        if self.under_way.as_ref() != Some(&seqs) {
-            if self.is_busy {
-                self.close();
-            }
+        let is_under_way = self.under_way.as_ref() == Some(&seqs);
+        if !is_under_way && self.is_busy {
+            self.close();
+        }
+        self.open().await?;
+        // A transaction delivered these, and the cursor was not told.
+        let known = batch.partition_point(|item| item.seq <= self.passed);
+        let fresh = &batch[known..];
+        if fresh.is_empty() {
+            return Ok(Delivered::default());
+        }
+        if !is_under_way {
             self.is_busy = true;
-            self.produce(batch).await?;
+            self.produce(fresh).await?;
             self.under_way = Some(seqs);
         }
         let Some(session) = &self.session else { return Err(SendError::retry("not connected")) };
         match session.settled(STALL_MAX).await {
             Settled::Done(failures) => {
                 self.under_way = None;
+                let mut delivered = self.conclude(fresh, failures).await;
                 self.is_busy = false;
-                Ok(self.judge(failures))
+                delivered.again.iter_mut().for_each(|index| *index += known);
+                delivered.rejected.iter_mut().for_each(|rejection| rejection.index += known);
+                Ok(delivered)
             }
             Settled::Stalled(None) => Err(SendError::retry("the brokers do not answer")),
             Settled::Stalled(Some((code, cause))) => match verdict(code) {
@@ -298,9 +392,22 @@ impl Sink for Kafka {
         }
     }
 
+    fn resume(&mut self, position: Position) {
+        self.position = position;
+        self.refused = self.refused.filter(|refused| *refused > position.acked);
+    }
+
     async fn check(&mut self) -> Result<(), CheckError> {
         let (config, topics) = (self.config.clone(), self.topics.clone());
         session::check(config, topics, CHECK_MAX).await
+    }
+}
+
+/// What to do when the brokers say no to a transaction.
+fn denied((code, cause): Refusal) -> SendError {
+    match verdict(code) {
+        Verdict::Block(remedy) => SendError::block(cause, remedy),
+        Verdict::Retry { .. } | Verdict::Reject(_) => SendError::retry(cause),
     }
 }
 

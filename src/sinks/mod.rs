@@ -173,6 +173,15 @@ pub struct Rejection {
     pub cause: String,
 }
 
+/// Whose records a sink is handed, and how far they are dealt with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The cursor's id; another spool has another one.
+    pub cursor: u128,
+    /// Everything up to this sequence number was delivered, or is a durable dead letter.
+    pub acked: u64,
+}
+
 /// Why a batch was not delivered: by what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
@@ -266,6 +275,19 @@ pub trait Sink: Send {
         batch: &[Item<'_>],
     ) -> impl Future<Output = Result<Delivered, SendError>> + Send;
 
+    /// Tells where the cursor stands, before its next records are handed over: for a sink that
+    /// keeps a position at the far side too.
+    fn resume(&mut self, _position: Position) {}
+
+    /// Makes at the far side what the sink needs there; returns what it made, in words. Most need
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`CheckError`] says what was refused.
+    fn install(&mut self) -> impl Future<Output = Result<Vec<String>, CheckError>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
     /// Asks the far side, without changing anything there, whether it would accept.
     ///
     /// # Errors
@@ -308,6 +330,19 @@ impl Sink for AnySink {
         }
     }
 
+    async fn install(&mut self) -> Result<Vec<String>, CheckError> {
+        match self {
+            AnySink::Elasticsearch(sink) => sink.install().await,
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn resume(&mut self, position: Position) {
+        if let AnySink::Kafka(sink) = self {
+            sink.resume(position);
+        }
+    }
+
     async fn check(&mut self) -> Result<(), CheckError> {
         match self {
             AnySink::File(sink) => sink.check().await,
@@ -320,6 +355,31 @@ impl Sink for AnySink {
             AnySink::Archive(sink) => sink.check().await,
         }
     }
+}
+
+/// What to do where certificates keep two sides apart, by the words of rustls; none where it is
+/// something else.
+pub(crate) fn certificate_remedy(cause: &str) -> Option<&'static str> {
+    const UNKNOWN: &str =
+        "the certificate is self-signed, or of an authority unknown here: name it in `ca_file`";
+    const REFUSED: &str =
+        "the far side does not take the client's certificate: mend `cert_file` and `key_file`";
+    let remedies = [
+        ("UnknownIssuer", UNKNOWN),
+        ("CaUsedAsEndEntity", UNKNOWN),
+        ("not valid for name", "the certificate is for another name: mend the sink's address"),
+        ("certificate expired", "renew the far side's certificate"),
+        ("invalid peer certificate", "mend the far side's certificate"),
+        (
+            "CertificateRequired",
+            "the far side wants a client's certificate: give `cert_file` and `key_file`",
+        ),
+        ("UnknownCA", REFUSED),
+        ("BadCertificate", REFUSED),
+        ("CertificateUnknown", REFUSED),
+        ("CertificateExpired", REFUSED),
+    ];
+    remedies.iter().find(|(sign, _)| cause.contains(sign)).map(|(_, remedy)| *remedy)
 }
 
 /// Runs file operations off the async threads.

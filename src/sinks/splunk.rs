@@ -86,8 +86,10 @@ fn alert_sourcetype() -> String {
     "kubewitness:alert".to_owned()
 }
 
-/// Between two questions for an acknowledgement.
-const ACK_INTERVAL: Duration = Duration::from_millis(500);
+/// Before the first question for an acknowledgement; before each other one twice as long.
+const ACK_INTERVAL_MIN: Duration = Duration::from_millis(25);
+/// Between two questions at most.
+const ACK_INTERVAL_MAX: Duration = Duration::from_secs(2);
 
 /// Sends to a collector.
 pub struct Splunk {
@@ -214,8 +216,10 @@ impl Splunk {
     ) -> Result<(), SendError> {
         let since = Stopwatch::start();
         let path = format!("services/collector/ack?channel={channel}");
+        let mut wait = ACK_INTERVAL_MIN;
         loop {
-            tokio::time::sleep(ACK_INTERVAL).await;
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(ACK_INTERVAL_MAX);
             let mut headers = self.headers(channel)?;
             headers.extend(cookie.iter().map(|cookie| (COOKIE, cookie.clone())));
             let body = format!("{{\"acks\":[{ack_id}]}}").into_bytes();

@@ -4,7 +4,8 @@
 //!
 //! Syslog has no acknowledgement: what lies in a buffer when a connection breaks is lost unnoticed.
 //! So each batch has a connection of its own, which is closed on this side when all is written; a
-//! receiver that closes it in its turn has read everything before the end.
+//! receiver that closes it in its turn has read everything before the end. Over TLS it must close
+//! with close_notify, as rsyslog and syslog-ng do: one that was killed does not.
 //!
 //! ```text
 //! <PRI>1 TIME CLUSTER kubewitness - alerts [kubewitness@32473 id="…" seq="…"] MESSAGE
@@ -231,9 +232,10 @@ impl Sink for Syslog {
         Ok(Delivered::default())
     }
 
-    /// Connects, encrypts, and says nothing.
+    /// Connects, encrypts, says nothing and closes: a receiver that refuses a client's certificate
+    /// says so only after that.
     async fn check(&mut self) -> Result<(), CheckError> {
-        Ok(self.in_time(self.connect()).await.map(drop)?)
+        Ok(self.in_time(self.deliver(b"")).await?)
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) struct Position {
     /// Last sequence number that retention may pass: of what is stored, the oldest that may yet be
     /// read again.
     pub(crate) stored: AtomicU64,
+    /// Kept with it; a cursor's id.
+    pub(crate) payload: Vec<u8>,
     /// Time since it was last stored.
     pub(crate) since: Mutex<Stopwatch>,
     /// A cursor that is open.
@@ -39,11 +41,12 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    pub(crate) fn new(slot: Slot, seq: u64, stored: u64) -> Position {
+    pub(crate) fn new(slot: Slot, seq: u64, stored: u64, payload: Vec<u8>) -> Position {
         Position {
             slot: Mutex::new(slot),
             acked: AtomicU64::new(seq),
             stored: AtomicU64::new(stored),
+            payload,
             since: Mutex::new(Stopwatch::start()),
             is_open: AtomicBool::new(false),
         }
@@ -54,7 +57,7 @@ impl Position {
         let mut slot = guard(&self.slot);
         let acked = self.acked.load(Ordering::Acquire);
         if acked > self.stored.load(Ordering::Acquire) {
-            slot.write(acked, &[])?;
+            slot.write(acked, &self.payload)?;
             self.stored.store(acked, Ordering::Release);
         }
         *guard(&self.since) = Stopwatch::start();

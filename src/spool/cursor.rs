@@ -1,5 +1,6 @@
 //! One sink's read position: next records, acknowledge, lag.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -60,6 +61,13 @@ impl Cursor {
     /// The cursor's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A number of its own, given when the cursor was made and kept with its position: another
+    /// spool's cursor of this name has another one.
+    pub fn id(&self) -> u128 {
+        let bytes = self.position.payload.as_slice().try_into();
+        bytes.map_or(0, u128::from_le_bytes)
     }
 
     /// Last sequence number acknowledged; 0 before the first.
@@ -149,14 +157,23 @@ impl Drop for Cursor {
     }
 }
 
+/// So many bytes a cursor's id has.
+const ID_BYTES: usize = 16;
+
+fn new_id() -> Vec<u8> {
+    let halves = [0, 1].map(|half: u8| RandomState::new().hash_one(half).to_le_bytes());
+    halves.concat()
+}
+
 fn create(catalog: &Catalog, name: &str, start: Start) -> Result<Arc<Position>, Error> {
     let seq = match start {
         Start::Oldest => catalog.seq_oldest() - 1,
         Start::Newest => catalog.seq_durable(),
     };
     let (mut slot, _, _) = Slot::open(&catalog.disk, catalog.cursors_dir(), name)?;
-    slot.write(seq, &[])?;
-    let position = Arc::new(Position::new(slot, seq, seq));
+    let id = new_id();
+    slot.write(seq, &id)?;
+    let position = Arc::new(Position::new(slot, seq, seq, id));
     guard(&catalog.cursors).insert(name.to_owned(), position.clone());
     Ok(position)
 }
@@ -175,8 +192,9 @@ pub(crate) fn open_all(
         let (slot, content, met) = Slot::open(disk, dir.to_owned(), &name)?;
         debug_assert!(met.iter().all(|damage| damage.reason == Reason::Slot));
         damages.extend(met);
-        let seq = content.map_or(0, |content| content.seq);
-        positions.push((name, Position::new(slot, seq, seq)));
+        let (seq, id) = content.map_or((0, Vec::new()), |content| (content.seq, content.payload));
+        let id = if id.len() == ID_BYTES { id } else { new_id() };
+        positions.push((name, Position::new(slot, seq, seq, id)));
     }
     Ok((positions, damages))
 }

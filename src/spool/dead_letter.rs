@@ -5,11 +5,12 @@
 //! <dir>/<id_first>.{0,1}          slots (slot.rs): ids of that segment that were removed, u64 each
 //!
 //! struct Payload {                // little-endian
-//!   version: u8,                  // 1
+//!   version: u8,                  // 2; without `head`: 1
 //!   is_sealed: u8,                // 1 when `bytes` can be read only with the configured key
 //!   attempts: u32,
 //!   at_us: i64,                   // microseconds since 1970
 //!   reason, source, position: { bytes: u32, text: [u8; bytes] },
+//!   head: { bytes: u32, head: [u8; bytes] },
 //!   bytes: [u8],                  // the rest
 //! }
 //! ```
@@ -30,7 +31,7 @@ use crate::spool::slot::Slot;
 use crate::spool::{Damage, Error, Options, Reason, blocking, guard, segment, slot};
 
 const KIND: u8 = 1;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const FIXED_BYTES: usize = 14;
 /// A segment of letters is closed beyond this; also the grain in which space is given back.
 const SEGMENT_BYTES: u64 = 4 << 20;
@@ -54,6 +55,8 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// True when `bytes` can be read only with the key they were sealed to.
     pub is_sealed: bool,
+    /// Of an event that a sink refused: what stands before its bytes in the spool's record.
+    pub head: Vec<u8>,
     /// What is kept of it.
     pub bytes: Vec<u8>,
 }
@@ -433,7 +436,7 @@ impl Store {
 }
 
 fn encode(letter: &DeadLetter) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(FIXED_BYTES + 64 + letter.bytes.len());
+    let mut bytes = Vec::with_capacity(FIXED_BYTES + 64 + letter.head.len() + letter.bytes.len());
     bytes.push(VERSION);
     bytes.push(u8::from(letter.is_sealed));
     bytes.extend_from_slice(&letter.attempts.to_le_bytes());
@@ -442,22 +445,26 @@ fn encode(letter: &DeadLetter) -> Vec<u8> {
         bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
         bytes.extend_from_slice(text.as_bytes());
     }
+    bytes.extend_from_slice(&(letter.head.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&letter.head);
     bytes.extend_from_slice(&letter.bytes);
     bytes
 }
 
 fn decode(payload: &[u8]) -> Option<DeadLetter> {
     let (fixed, mut rest) = payload.split_at_checked(FIXED_BYTES)?;
-    if fixed[0] != VERSION {
+    if !matches!(fixed[0], 1 | VERSION) {
         return None;
     }
-    let mut text = || -> Option<String> {
+    let mut part = || -> Option<Vec<u8>> {
         let (count, left) = rest.split_first_chunk::<4>()?;
-        let (text, left) = left.split_at_checked(u32::from_le_bytes(*count) as usize)?;
+        let (part, left) = left.split_at_checked(u32::from_le_bytes(*count) as usize)?;
         rest = left;
-        Some(String::from_utf8_lossy(text).into_owned())
+        Some(part.to_vec())
     };
-    let (reason, source, position) = (text()?, text()?, text()?);
+    let [reason, source, position] =
+        [part()?, part()?, part()?].map(|text| String::from_utf8_lossy(&text).into_owned());
+    let head = if fixed[0] == 1 { Vec::new() } else { part()? };
     Some(DeadLetter {
         at_us: i64::from_le_bytes(*fixed[6..].first_chunk()?),
         reason,
@@ -465,6 +472,7 @@ fn decode(payload: &[u8]) -> Option<DeadLetter> {
         position,
         attempts: u32::from_le_bytes(*fixed[2..].first_chunk()?),
         is_sealed: fixed[1] == 1,
+        head,
         bytes: rest.to_vec(),
     })
 }

@@ -11,7 +11,8 @@
 //! ```text
 //! <dir>/lock                          flock; holds the process id of the owner
 //! <dir>/segments/<seq_first>.seg      see segment.rs and record.rs
-//! <dir>/cursors/<name>.{0,1}          see slot.rs; seq is the last one acknowledged
+//! <dir>/cursors/<name>.{0,1}          see slot.rs; seq is the last one acknowledged,
+//!                                     the payload the cursor's id: 16 random bytes
 //! <dir>/snapshots/<name>.{0,1}        see slot.rs; a state of the caller's as of seq
 //! <dir>/dead-letters/                 see dead_letter.rs
 //! <dir>/quarantine/                   damaged segments and doubtful tails, moved aside

@@ -53,7 +53,7 @@ fn hold(catalog: &Catalog, name: &str, seq: u64) -> Result<Arc<Position>, Error>
         return Ok(position);
     }
     let (slot, _, _) = Slot::open(&catalog.disk, catalog.snapshots_dir(), name)?;
-    let position = Arc::new(Position::new(slot, seq, seq));
+    let position = Arc::new(Position::new(slot, seq, seq, Vec::new()));
     Ok(guard(&catalog.snapshots).entry(name.to_owned()).or_insert(position).clone())
 }
 
@@ -76,7 +76,7 @@ pub(crate) fn open_all(disk: &Disk, dir: &Path) -> Result<Stored, Error> {
         let (slot, content, met) = Slot::open(disk, dir.to_owned(), &name)?;
         damages.extend(met);
         if let (Some(content), Some(oldest)) = (content, slot.seq_oldest()) {
-            positions.push((name, Position::new(slot, content.seq, oldest)));
+            positions.push((name, Position::new(slot, content.seq, oldest, Vec::new())));
         }
     }
     Ok((positions, damages))

@@ -210,6 +210,12 @@ pub const METRICS: &[Metric] = &[
     gauge("kubewitness_rules", Unit::Count, &[], "Rules that judge."),
     counter("kubewitness_rules_reloads_total", &["result"], "Times that rules were loaded again."),
     gauge(
+        "kubewitness_sink_best_effort",
+        Unit::Count,
+        &["sink"],
+        "1 where the far side confirms what it may still lose (Splunk without acks).",
+    ),
+    gauge(
         "kubewitness_sink_blocked",
         Unit::Count,
         &["sink"],

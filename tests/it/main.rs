@@ -6,6 +6,8 @@
 mod apiserver;
 /// Files in every form: tests/corpus/ingest.
 mod ingest;
+/// What `kubewitness check` says of sinks.
+mod check;
 /// The coverage page and the rows of the coverage table.
 mod coverage;
 /// The compiled engine against trying every shipped rule.
@@ -22,6 +24,8 @@ mod probe;
 mod reference;
 /// Secrets planted everywhere, and all that leaves a running instance.
 mod leaks;
+/// Dead letters of sinks, sent once more.
+mod redrive;
 /// Secrets planted in events: tests/corpus/redaction.
 mod redaction;
 /// The recorded sample through the built binary: what is found, and the exit codes.

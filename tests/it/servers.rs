@@ -37,69 +37,99 @@ async fn send(frame: &mut Frame, alerts: &[String]) {
 
 /// What rsyslog wrote of these alerts: it has read everything, and writes in its own time.
 async fn received(dir: &Path, expected: &[String]) -> Vec<Value> {
-    let mut found: Vec<Value> = Vec::new();
-    for _ in 0..100 {
+    let ours = || {
         let text = std::fs::read_to_string(dir.join("received")).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let is_ours = |line: &Value| {
             expected.iter().any(|id| line["data"].as_str().is_some_and(|data| data.contains(id)))
         };
-        found = lines.filter(is_ours).collect();
-        if found.len() >= expected.len() {
-            break;
+        lines.filter(is_ours).collect::<Vec<Value>>()
+    };
+    wait_for(|| ours().len() >= expected.len()).await;
+    ours()
+}
+
+/// Waits for what a server does in its own time; gives up after long.
+async fn wait_for(condition: impl Fn() -> bool) {
+    for _ in 0..600 {
+        if condition() {
+            return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    found
+}
+
+/// Where a receiver of syslog listens, as its script in tests/servers has it.
+struct Receiver {
+    variable: &'static str,
+    plain: &'static str,
+    secure: &'static str,
+    /// Whether it wants a client's certificate.
+    is_mutual: bool,
+    framings: &'static [&'static str],
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn syslog_against_rsyslog() {
-    let Some(dir) = std::env::var_os("KUBEWITNESS_TEST_RSYSLOG").map(PathBuf::from) else { return };
-    let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
-    let other = tempfile::NamedTempFile::new().unwrap();
-    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    std::fs::write(other.path(), own.cert.pem()).unwrap();
-    let tls = |ca: &str| json!({"ca_file": ca});
-    let plain = json!({"type": "syslog", "name": "s", "address": "127.0.0.1:26514"});
-    let with = |more: Value| {
-        let mut config = plain.clone();
-        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        frame(config)
+    let receiver = Receiver {
+        variable: "KUBEWITNESS_TEST_RSYSLOG",
+        plain: "127.0.0.1:26514",
+        secure: "localhost:26515",
+        is_mutual: false,
+        framings: &["octet_counting", "lf"],
     };
-    let secure = "localhost:26515";
-    for (more, expected) in [
-        (json!({}), ""),
-        (json!({"address": secure, "tls": tls(&file("ca.pem"))}), ""),
-        (
-            json!({"address": secure, "tls": tls(other.path().to_str().unwrap())}),
-            "invalid peer certificate",
-        ),
-        (json!({"address": "127.0.0.1:1"}), "cannot connect"),
-    ] {
-        let found = with(more.clone()).check().await;
-        let found = found.err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(found.contains(expected), "{more}: {found}");
-        assert!(!expected.is_empty() || found.is_empty(), "{more}: {found}");
-    }
+    syslog_against(&receiver).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn syslog_against_syslog_ng() {
+    let receiver = Receiver {
+        variable: "KUBEWITNESS_TEST_SYSLOG_NG",
+        plain: "127.0.0.1:26614",
+        secure: "localhost:26615",
+        is_mutual: true,
+        framings: &["octet_counting"],
+    };
+    syslog_against(&receiver).await;
+}
+
+/// A sink of type syslog with more settings.
+fn syslog(address: &str, more: Value) -> Frame {
+    let mut config = json!({"type": "syslog", "name": "s", "address": address});
+    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    frame(config)
+}
+
+async fn syslog_against(receiver: &Receiver) {
+    let Some(dir) = std::env::var_os(receiver.variable).map(PathBuf::from) else { return };
+    let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let tls = match receiver.is_mutual {
+        true => json!({"ca_file": file("ca.pem"), "cert_file": file("client.crt"),
+            "key_file": file("client.key")}),
+        false => json!({"ca_file": file("ca.pem")}),
+    };
+    what_check_says(receiver, &tls, &file("ca.pem")).await;
     // Nothing that an event holds begins another message.
     let forged = "eve\n<13>1 - evil forged - - - x\r\n99 <13>1 - evil forged - - - \u{2028}";
-    let mut id = std::process::id() * 100;
+    let mut id = std::process::id() * 1_000;
     let mut expected = Vec::new();
-    for more in [
-        json!({"format": "native"}),
-        json!({"format": "native", "framing": "lf"}),
-        json!({"format": "cef", "address": secure, "tls": tls(&file("ca.pem"))}),
-        json!({"format": "leef", "framing": "lf", "address": secure, "tls": tls(&file("ca.pem"))}),
-    ] {
-        let alerts: Vec<String> = (0..50).map(|n| alert(id + n, forged)).collect();
-        expected.extend((id..id + 50).map(|id| format!("{id:032x}")));
-        id += 50;
-        send(&mut with(more), &alerts).await;
+    for framing in receiver.framings {
+        for (address, format, tls) in [
+            (receiver.plain, "native", Value::Null),
+            (receiver.plain, "cef", Value::Null),
+            (receiver.secure, "native", tls.clone()),
+            (receiver.secure, "leef", tls.clone()),
+        ] {
+            let alerts: Vec<String> = (0..50).map(|n| alert(id + n, forged)).collect();
+            expected.extend((id..id + 50).map(|id| format!("{id:032x}")));
+            id += 50;
+            let more = json!({"format": format, "framing": framing, "tls": tls});
+            send(&mut syslog(address, more), &alerts).await;
+        }
     }
     let long = alert(id, &"x".repeat(9_000));
     expected.push(format!("{id:032x}"));
-    send(&mut with(json!({})), &[long]).await;
+    send(&mut syslog(receiver.plain, json!({})), &[long]).await;
 
     let found = received(&dir, &expected).await;
     assert_eq!(found.len(), expected.len(), "{found:#?}");
@@ -113,6 +143,57 @@ async fn syslog_against_rsyslog() {
     assert_eq!(native["actor"]["username"], forged);
     let last = found.last().unwrap()["message"].as_str().unwrap();
     assert!(last.contains("the archive has it whole"), "{last}");
+}
+
+async fn what_check_says(receiver: &Receiver, tls: &Value, ca: &str) {
+    let other = tempfile::NamedTempFile::new().unwrap();
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(other.path(), own.cert.pem()).unwrap();
+    let mut cases = vec![
+        (receiver.plain, json!({}), ""),
+        (receiver.secure, json!({"tls": tls}), ""),
+        (
+            receiver.secure,
+            json!({"tls": {"ca_file": other.path()}}),
+            "the certificate is self-signed, or of an authority unknown here",
+        ),
+        ("127.0.0.1:1", json!({}), "cannot connect"),
+    ];
+    if receiver.is_mutual {
+        let without = json!({"tls": {"ca_file": ca}});
+        cases.push((receiver.secure, without, "wants a client's certificate"));
+    }
+    for (address, more, expected) in cases {
+        let found = syslog(address, more.clone()).check().await;
+        let found = found.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(found.contains(expected), "{more}: {found}");
+        assert!(!expected.is_empty() || found.is_empty(), "{more}: {found}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_against_an_opentelemetry_collector() {
+    let Some(dir) = std::env::var_os("KUBEWITNESS_TEST_COLLECTOR").map(PathBuf::from) else {
+        return;
+    };
+    let mut id = std::process::id() * 1_000;
+    let mut expected = Vec::new();
+    for gzip in [false, true] {
+        let mut sink = frame(json!({"type": "http", "name": "s", "shape": "otlp",
+            "url": "http://127.0.0.1:24318", "http": {"gzip": gzip}}));
+        sink.check().await.unwrap();
+        let alerts: Vec<String> = (0..20).map(|n| alert(id + n, "eve")).collect();
+        expected.extend((id..id + 20).map(|id| format!("{id:032x}")));
+        id += 20;
+        send(&mut sink, &alerts).await;
+    }
+    let file = dir.join("received");
+    let read = || std::fs::read_to_string(&file).unwrap_or_default();
+    wait_for(|| expected.iter().all(|id| read().contains(id.as_str()))).await;
+    let text = read();
+    for part in ["SeverityText: high", "Str(prod-1)", "Exec into a pod"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

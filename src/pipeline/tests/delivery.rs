@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::pipeline::Clock;
+use crate::pipeline::backoff::Backoff;
 use crate::pipeline::deliver::{Delivery, run};
 use crate::pipeline::notice::Kind;
 use crate::pipeline::tests::flow::traffic;
@@ -124,6 +125,7 @@ async fn every_answer_of_a_far_side_is_met_and_nothing_is_lost() {
             dead_letters: dead_letters.clone(),
             notify,
             damages: Arc::default(),
+            backoff: Backoff::default(),
             clock: Clock::of(|| NOW_US),
             stop: CancellationToken::new(),
         };

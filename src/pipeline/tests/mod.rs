@@ -29,6 +29,7 @@ use crate::spool::{self, Options, Spool};
 mod crash;
 mod delivery;
 mod files;
+mod faults;
 mod flow;
 mod secrets;
 

@@ -107,9 +107,15 @@ async fn a_preflight_asks_for_the_stream_and_install_puts_what_is_missing() {
     let fake = Fake::start(there).await;
     let mut sink = sink(&fake.url);
     let error = sink.check().await.unwrap_err().to_string();
-    assert!(error.contains("no data stream \"logs-kubewitness.audit-default\""), "{error}");
+    assert_eq!(
+        error,
+        "there is no lifecycle policy \"kubewitness\", no index template \"kubewitness\", no data \
+         stream \"logs-kubewitness.audit-default\"; run `kubewitness check --install`, or put what \
+         is in deploy/siem/elasticsearch"
+    );
     fake.take();
-    sink.install().await.unwrap();
+    let done = sink.install().await.unwrap();
+    assert_eq!(done, ["put _ilm/policy/kubewitness", "put _index_template/kubewitness"]);
     let paths: Vec<String> = fake.take().iter().map(|seen| seen.uri.path().to_owned()).collect();
     assert_eq!(paths, ["/", "/_ilm/policy/kubewitness", "/_index_template/kubewitness"]);
     for text in [INDEX_TEMPLATE, ILM_POLICY, ISM_POLICY] {

@@ -8,7 +8,7 @@ use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::Notify;
 
@@ -129,9 +129,18 @@ impl Session {
         Ok(Session { producer })
     }
 
+    /// The same producer.
+    pub(crate) fn producer(&self) -> ThreadedProducer<Context> {
+        self.producer.clone()
+    }
+
     fn context(&self) -> &Context {
-        use rdkafka::producer::Producer;
         self.producer.context()
+    }
+
+    /// Everything handed over from now on becomes visible together.
+    pub(crate) fn begin_transaction(&self) -> Result<(), SendError> {
+        self.producer.begin_transaction().map_err(|error| SendError::retry(error.to_string()))
     }
 
     /// Begins a batch of so many messages; what became of earlier ones no longer counts.

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
@@ -14,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::sinks::SendError;
+use crate::sinks::{SendError, certificate_remedy};
 
 /// Encryption to a receiver.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -100,6 +101,21 @@ impl Connection {
         Ok(Connection::Tls(Box::new(stream)))
     }
 
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Connection::Plain(stream) => stream,
+            Connection::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// What was read to its end was not refused as well.
+    fn unbroken(&self) -> Result<(), SendError> {
+        match self.socket().take_error() {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) | Err(error) => Err(trouble("broken before it was confirmed", &error)),
+        }
+    }
+
     /// Writes everything.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         let written = match self {
@@ -113,7 +129,10 @@ impl Connection {
     }
 
     /// Ends the sending side; with `is_confirmed`, waits until the receiver ends its own.
+    ///
+    /// An end that the receiver made before it could have seen ours confirms nothing.
     pub(crate) async fn finish(mut self, is_confirmed: bool) -> Result<(), SendError> {
+        let is_left = is_left(self.socket());
         let closed = match &mut self {
             Connection::Plain(stream) => stream.shutdown().await,
             Connection::Tls(stream) => stream.shutdown().await,
@@ -122,6 +141,9 @@ impl Connection {
         if !is_confirmed {
             return Ok(());
         }
+        if is_left {
+            return Err(SendError::retry("the receiver closed the connection before its end"));
+        }
         let mut answer = [0; 1024];
         loop {
             let read = match &mut self {
@@ -129,22 +151,34 @@ impl Connection {
                 Connection::Tls(stream) => stream.read(&mut answer).await,
             };
             match read {
-                Ok(0) => return Ok(()),
+                Ok(0) => return self.unbroken(),
                 // Nobody answers in syslog; whatever it is, the end counts.
                 Ok(_) => {}
-                // Encrypted, and closed without a word of farewell: it was read to its end.
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+                // What was decrypted and not read dies with the receiver, and leaves no other sign.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                    let cause = "the receiver closed the connection without TLS' close_notify; \
+                        one that never sends it wants `confirm: none`";
+                    return Err(SendError::retry(cause));
+                }
                 Err(error) => return Err(trouble("broken before it was confirmed", &error)),
             }
         }
     }
 }
 
+/// Whether the other side sends no more.
+fn is_left(stream: &TcpStream) -> bool {
+    let mut sides = [PollFd::new(stream, PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut sides, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
 /// A certificate's fault is for a person; everything else may pass.
 fn trouble(what: &str, error: &io::Error) -> SendError {
     let cause = format!("{what}: {error}");
     let is_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
-    let is_certificate = is_tls
-        && ["certificate", "Certificate", "UnknownCA"].iter().any(|sign| cause.contains(sign));
-    if is_certificate { SendError::block(cause, REMEDY) } else { SendError::retry(cause) }
+    match certificate_remedy(&cause).filter(|_| is_tls) {
+        Some(remedy) => SendError::block(cause, remedy),
+        None => SendError::retry(cause),
+    }
 }
