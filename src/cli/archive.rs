@@ -204,6 +204,7 @@ async fn append(args: &AppendArgs) -> Result<Done, Error> {
         retention_days: args.retention_days,
         publish_seconds: u32::MAX,
         checkpoint: true,
+        witness: None,
     };
     let mut writer = config.open(clock::now_us()).await.map_err(|error| match error {
         config::Error::Writer(_) | config::Error::Log(_) => failed(error),
