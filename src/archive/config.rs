@@ -18,6 +18,14 @@ fn publish_seconds() -> u32 {
     60
 }
 
+fn alive_seconds() -> u32 {
+    60
+}
+
+fn recheck_seconds() -> u32 {
+    3_600
+}
+
 fn has_checkpoint() -> bool {
     true
 }
@@ -47,6 +55,12 @@ pub struct Config {
     /// true. Stores that lock every object refuse it.
     #[serde(default = "has_checkpoint")]
     pub checkpoint: bool,
+    /// Where nothing comes, a record says so often that the writer is alive; seconds, default 60.
+    #[serde(default = "alive_seconds")]
+    pub alive_seconds: u32,
+    /// So often the store's locks are looked at again; seconds, default 3600.
+    #[serde(default = "recheck_seconds")]
+    pub recheck_seconds: u32,
     /// Who cosigns the log's checkpoints. Default: nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness: Option<Witnessing>,
@@ -172,6 +186,15 @@ impl Config {
         recover::read_pointer(&*store, &key).await?;
         recover::is_committed(&*store, 0).await.map_err(recover::Error::Store)?;
         Ok(())
+    }
+
+    /// Looks whether the store still locks as configured; for how many days.
+    ///
+    /// # Errors
+    /// [`Error::Location`], [`Error::Preflight`].
+    pub async fn recheck(&self) -> Result<Option<u32>, Error> {
+        let store = location::open(&self.url)?;
+        Ok(preflight::check(&*store, self.worm, self.retention_days).await?)
     }
 
     /// Opens the store, once its locks are as configured, and the writer of its log.

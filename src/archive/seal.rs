@@ -49,6 +49,7 @@ impl<'r> Item<'r> {
             kind::EVENT => Kind::Events,
             kind::ALERT => Kind::Alerts,
             kind::NOTICE => Kind::Notices,
+            kind::QUARANTINE => Kind::Quarantine,
             _ => return None,
         };
         if kind == Kind::Events {

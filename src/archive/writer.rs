@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use crate::archive::cosigners::{self, Cosigners};
+use crate::archive::cosigners::{self, Asked, Cosigners};
 use crate::archive::fringe::{Derived, Fringe};
 use crate::archive::keys::{self, KEY};
 use crate::archive::layout::{COMMITS, commit_key};
@@ -140,6 +140,10 @@ pub struct Appended {
     pub items: u64,
     /// Items that were in the log already.
     pub repeated: u64,
+    /// Bytes of the items' lines, ends included.
+    pub line_bytes: u64,
+    /// Bytes of the segments that hold them.
+    pub stored_bytes: u64,
 }
 
 /// The one writer of a log.
@@ -159,6 +163,10 @@ pub struct Writer {
     published: (u64, i64),
     /// The newest head that enough witnesses cosigned, with their signatures.
     witnessed: Option<(u64, String)>,
+    /// What witnesses answered last, until somebody takes it.
+    asked: Option<Asked>,
+    /// The checkpoint as it was published.
+    checkpoint: String,
 }
 
 impl Writer {
@@ -240,6 +248,8 @@ impl Writer {
             tiles,
             published,
             witnessed: None,
+            asked: None,
+            checkpoint: String::new(),
         };
         writer.settle().await?;
         if writer.floor.key != own {
@@ -289,6 +299,21 @@ impl Writer {
         self.witnessed.as_ref().map_or(0, |(size, _)| *size)
     }
 
+    /// Records of the checkpoint that was published last; 0 before the first.
+    pub fn published(&self) -> u64 {
+        self.published.0
+    }
+
+    /// The checkpoint that was published last: what the other sinks are to keep.
+    pub fn published_checkpoint(&self) -> &str {
+        &self.checkpoint
+    }
+
+    /// What witnesses answered since it was taken last.
+    pub fn take_asked(&mut self) -> Option<Asked> {
+        self.asked.take()
+    }
+
     /// Whether the tiles and the checkpoint are due to be written.
     pub fn is_publication_due(&self, now_us: i64) -> bool {
         let is_due = now_us.saturating_sub(self.published.1) >= self.options.publish_us;
@@ -317,6 +342,9 @@ impl Writer {
         let last = items.last().map(|item| (item.line.seq, leaf_hash(item.line.raw)));
         let drafts = segments(items).await.map_err(Error::Seal)?;
         let records = drafts.len() as u64;
+        let sealed = || drafts.iter().filter_map(|draft| draft.segment.as_ref());
+        let line_bytes = sealed().map(|(_, sealed)| sealed.raw_size).sum();
+        let stored_bytes = sealed().map(|(_, sealed)| sealed.bytes.len() as u64).sum();
         if records > 0 {
             self.commit(drafts, through, last, now_us).await?;
         }
@@ -330,7 +358,7 @@ impl Writer {
             }
         }
         let (items, repeated) = (items.len() as u64, repeated.len() as u64);
-        Ok(Appended { records, items, repeated })
+        Ok(Appended { records, items, repeated, line_bytes, stored_bytes })
     }
 
     /// Whether items with numbers that are archived are those that were: the last line is among

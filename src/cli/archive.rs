@@ -1,5 +1,7 @@
 //! `kubewitness archive`: keys, and an archive's contents for people.
 
+mod keys;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,7 +15,7 @@ use serde::Deserialize;
 
 use crate::archive::config::{self, Config};
 use crate::archive::location;
-use crate::archive::note::{Signer, Verifier};
+use crate::archive::note::Verifier;
 use crate::archive::preflight::{self, Worm};
 use crate::archive::prove::{read_segment, records};
 use crate::archive::record::{Kind, Record};
@@ -35,8 +37,12 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Subcommands of `archive`.
 #[derive(Debug, Subcommand)]
 pub enum Archive {
-    /// Make a log's key: the secret half to a file, the public half to standard output
-    Keygen(KeygenArgs),
+    /// Make a key: the secret half to a file, the public half to standard output
+    Keygen(keys::KeygenArgs),
+    /// Sign with another key from here on; the writer must be stopped
+    Rotate(keys::RotateArgs),
+    /// End a log: nothing can be appended to it any more; the writer must be stopped
+    Close(keys::CloseArgs),
     /// Append old audit logs (JSON lines) to an archive
     Append(AppendArgs),
     /// Say whether a store locks what it is given
@@ -49,24 +55,11 @@ pub enum Archive {
     Grep(GrepArgs),
 }
 
-/// Arguments of `archive keygen`.
+/// Which archive to write, and as whom.
 #[derive(Debug, Args)]
-pub struct KeygenArgs {
-    /// The log's origin, such as audit.example.com/prod-eu1/cp-1; never used by a second log
-    pub origin: String,
-    /// Where the secret key goes; must not exist
-    #[arg(short, long, value_name = "FILE")]
-    pub output: PathBuf,
-}
-
-/// Arguments of `archive append`.
-#[derive(Debug, Args)]
-pub struct AppendArgs {
+pub struct WriterArgs {
     /// The archive
     pub archive: String,
-    /// Files of JSON lines, an event each
-    #[arg(required = true)]
-    pub files: Vec<PathBuf>,
     /// The log's secret key
     #[arg(long, value_name = "FILE")]
     pub key_file: PathBuf,
@@ -77,6 +70,39 @@ pub struct AppendArgs {
     /// compliance for a bucket]
     #[arg(long, value_enum)]
     pub worm: Option<Worm>,
+}
+
+impl WriterArgs {
+    async fn open(&self, retention_days: Option<u32>) -> Result<Writer, Error> {
+        let is_bucket = self.archive.contains("://") && !self.archive.starts_with("file:");
+        let config = Config {
+            url: self.archive.clone(),
+            key_file: self.key_file.clone(),
+            state_dir: self.state_dir.clone(),
+            worm: self.worm.unwrap_or(if is_bucket { Worm::Compliance } else { Worm::Off }),
+            retention_days,
+            publish_seconds: u32::MAX,
+            checkpoint: true,
+            alive_seconds: 60,
+            recheck_seconds: 3_600,
+            witness: None,
+        };
+        config.open(clock::now_us()).await.map_err(|error| match error {
+            config::Error::Writer(_) | config::Error::Log(_) => failed(error),
+            other => Error::Input(chain(&other)),
+        })
+    }
+}
+
+/// Arguments of `archive append`.
+#[derive(Debug, Args)]
+pub struct AppendArgs {
+    /// The archive
+    #[command(flatten)]
+    pub writer: WriterArgs,
+    /// Files of JSON lines, an event each
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
     /// For how many days the store must keep it
     #[arg(long, value_name = "N")]
     pub retention_days: Option<u32>,
@@ -157,26 +183,15 @@ fn failed(error: impl std::error::Error) -> Error {
 /// Wrong input; a store that cannot be used.
 pub fn run(command: Archive) -> Result<Done, Error> {
     match command {
-        Archive::Keygen(args) => keygen(&args),
+        Archive::Keygen(args) => keys::keygen(&args),
+        Archive::Rotate(args) => block_on(keys::rotate(&args)),
+        Archive::Close(args) => block_on(keys::close(&args)),
         Archive::Append(args) => block_on(append(&args)),
         Archive::Check(args) => block_on(check(&args)),
         Archive::Ls(args) => block_on(ls(&args)),
         Archive::Get(args) => block_on(get(&args)),
         Archive::Grep(args) => block_on(grep(&args)),
     }
-}
-
-fn keygen(args: &KeygenArgs) -> Result<Done, Error> {
-    let mut seed = [0; 32];
-    crypto_box::aead::rand_core::RngCore::fill_bytes(&mut crypto_box::aead::OsRng, &mut seed);
-    let signer = Signer::new(&args.origin, &seed).map_err(|error| Error::Input(chain(&error)))?;
-    let mut options = fs::OpenOptions::new();
-    std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600);
-    let at = |error: std::io::Error| Error::Input(format!("{}: {error}", args.output.display()));
-    let mut file = options.open(&args.output).map_err(at)?;
-    writeln!(file, "{}", signer.secret_text()).and_then(|()| file.sync_all()).map_err(at)?;
-    println!("{}", signer.verifier());
-    Ok(Done::Fine)
 }
 
 #[derive(Deserialize)]
@@ -195,21 +210,7 @@ fn time_of(line: &[u8], before: i64) -> i64 {
 }
 
 async fn append(args: &AppendArgs) -> Result<Done, Error> {
-    let is_bucket = args.archive.contains("://") && !args.archive.starts_with("file:");
-    let config = Config {
-        url: args.archive.clone(),
-        key_file: args.key_file.clone(),
-        state_dir: args.state_dir.clone(),
-        worm: args.worm.unwrap_or(if is_bucket { Worm::Compliance } else { Worm::Off }),
-        retention_days: args.retention_days,
-        publish_seconds: u32::MAX,
-        checkpoint: true,
-        witness: None,
-    };
-    let mut writer = config.open(clock::now_us()).await.map_err(|error| match error {
-        config::Error::Writer(_) | config::Error::Log(_) => failed(error),
-        other => Error::Input(chain(&other)),
-    })?;
+    let mut writer = args.writer.open(args.retention_days).await?;
     let (mut lines, mut bytes, mut total) = (Vec::new(), 0, 0u64);
     for path in &args.files {
         let at = |error: std::io::Error| Error::Input(format!("{}: {error}", path.display()));

@@ -15,6 +15,7 @@ pub mod spool;
 pub mod archive;
 pub mod prove;
 pub mod verify;
+pub mod witness;
 
 use std::process::ExitCode;
 
@@ -90,6 +91,8 @@ enum Command {
     Verify(Box<verify::VerifyArgs>),
     /// Prove one event of an archive with two small files
     Prove(prove::ProveArgs),
+    /// Cosign the checkpoints of other installations' archives
+    Witness(witness::WitnessArgs),
     /// Make keys, append to and read archives
     #[command(subcommand)]
     Archive(archive::Archive),
@@ -111,6 +114,7 @@ pub fn run() -> ExitCode {
         Command::Certs(command) => certs::run(command),
         Command::Verify(args) => verify::run(&args),
         Command::Prove(args) => prove::run(&args),
+        Command::Witness(args) => witness::run(&args),
         Command::Archive(command) => archive::run(command),
     };
     match done {

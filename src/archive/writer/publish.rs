@@ -30,6 +30,7 @@ impl Writer {
         }
         outcome?;
         self.published = (self.floor.size, now_us);
+        self.checkpoint = self.checkpoint().to_owned();
         Ok(())
     }
 
@@ -47,19 +48,14 @@ impl Writer {
             }
         };
         for (witness, refusal) in &refusals {
-            metrics::counter!(
-                "kubewitness_archive_witness_refusals_total",
-                "witness" => witness.clone(), "reason" => refusal.as_str()
-            )
-            .increment(1);
             tracing::warn!(%witness, %refusal, size, "not cosigned");
         }
-        metrics::gauge!("kubewitness_archive_cosignatures").set(cosigned as f64);
+        let answers = Asked { note: note.clone(), is_met, cosigned, refusals: refusals.clone() };
+        self.asked = Some(answers);
         if is_met {
             // A second attempt has other times in it; the first one is as good.
             self.store.create(&cosigned_key(size), Bytes::from(note.clone())).await?;
             self.witnessed = Some((size, note));
-            metrics::gauge!("kubewitness_archive_witnessed_records").set(size as f64);
             return Ok(());
         }
         if !cosigners.is_required() {

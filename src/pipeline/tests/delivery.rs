@@ -125,6 +125,7 @@ async fn every_answer_of_a_far_side_is_met_and_nothing_is_lost() {
             notify,
             damages: Arc::default(),
             clock: Clock::of(|| NOW_US),
+            hurry: CancellationToken::new(),
             stop: CancellationToken::new(),
         };
         let running = tokio::spawn(run(delivery));
