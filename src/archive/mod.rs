@@ -39,6 +39,7 @@ pub mod cosigners;
 pub mod writer;
 pub mod preflight;
 pub mod reader;
+pub mod records;
 pub mod location;
 pub mod config;
 pub mod verify;

@@ -1,6 +1,7 @@
 //! `kubewitness archive`: keys, and an archive's contents for people.
 
 mod keys;
+pub(crate) mod replay;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -17,9 +18,10 @@ use crate::archive::config::{self, Config};
 use crate::archive::location;
 use crate::archive::note::Verifier;
 use crate::archive::preflight::{self, Worm};
-use crate::archive::prove::{read_segment, records};
+use crate::archive::prove::{read_line, read_segment};
 use crate::archive::record::{Kind, Record};
-use crate::archive::recover::find_size;
+use crate::archive::records::records;
+use crate::archive::recover::{find_size, read_commit};
 use crate::archive::seal::Item;
 use crate::archive::segment::{Line, read_lines};
 use crate::archive::store::Store;
@@ -269,6 +271,15 @@ async fn write(
     writer.append(&items, last, now_us).await.map(drop).map_err(failed)
 }
 
+/// Whether a record's events may be of this time; microseconds since the epoch.
+pub(crate) fn is_within(record: &Record, since: Option<i64>, until: Option<i64>) -> bool {
+    let segment = record.segment.as_ref();
+    let at = |text: &String| parse_us(text.as_bytes());
+    let (from, to) = (segment.and_then(|it| at(&it.t_min)), segment.and_then(|it| at(&it.t_max)));
+    since.is_none_or(|since| to.is_none_or(|to| to >= since))
+        && until.is_none_or(|until| from.is_none_or(|from| from < until))
+}
+
 /// Opens an archive for reading.
 async fn opened(args: &ReadArgs) -> Result<(Arc<dyn Store>, Verifier), Error> {
     let store = open(&args.archive)?;
@@ -287,8 +298,8 @@ pub(crate) async fn scan(
 ) -> Result<(), Error> {
     let size = find_size(&**store).await.map_err(failed)?;
     let mut records = pin!(records(&**store, key, 0..size));
-    while let Some(commit) = records.next().await {
-        let record = commit.map_err(failed)?.record;
+    while let Some(record) = records.next().await {
+        let record = record.map_err(failed)?;
         let is_kind = kind.is_none_or(|kind| kind == record.kind);
         let Some(segment) = record.segment.clone().filter(|_| is_kind) else { continue };
         if !is_wanted(&record) {
@@ -312,8 +323,8 @@ async fn ls(args: &ReadArgs) -> Result<Done, Error> {
     let mut records = pin!(records(&*store, &key, 0..size));
     let mut out = std::io::stdout().lock();
     writeln!(out, "RECORD\tKIND\tSEALED\tLINES\tBYTES\tFROM\tTO\tOBJECT")?;
-    while let Some(commit) = records.next().await {
-        let record = commit.map_err(failed)?.record;
+    while let Some(record) = records.next().await {
+        let record = record.map_err(failed)?;
         let (seq, kind, sealed) = (record.seq, record.kind.name(), record.sealed_at);
         let rest = match &record.segment {
             Some(it) => {
@@ -333,39 +344,30 @@ async fn ls(args: &ReadArgs) -> Result<Done, Error> {
 
 async fn get(args: &GetArgs) -> Result<Done, Error> {
     let (store, key) = opened(&args.read).await?;
-    let mut found = false;
+    let record = read_commit(&*store, args.record, &key).await.map_err(failed)?.record;
+    let absent = || Error::Input(format!("record {} has no such line", args.record));
+    let segment = record.segment.ok_or_else(absent)?;
     let mut out = std::io::stdout().lock();
-    scan(
-        &store,
-        &key,
-        None,
-        |record| record.seq == args.record,
-        |_, index, line| {
-            if args.line.is_none_or(|wanted| wanted == index) {
-                found = true;
-                out.write_all(&[line, b"\n"].concat())?;
-            }
-            Ok(())
-        },
-    )
-    .await?;
-    if !found {
-        return Err(Error::Input(format!("record {} has no such line", args.record)));
+    if let Some(line) = args.line {
+        let line = read_line(&*store, &segment, line).await.map_err(failed)?;
+        out.write_all(&[&line.ok_or_else(absent)?[..], b"\n"].concat())?;
+        return Ok(Done::Fine);
     }
+    let object = read_segment(&*store, &segment).await.map_err(failed)?;
+    let mut written = Ok(());
+    read_lines(&object, segment.raw_size, |_, line| {
+        written = out.write_all(&[line, b"\n"].concat());
+        written.is_ok()
+    })
+    .map_err(|error| Error::Failed(format!("{}: {error}", segment.object)))?;
+    written?;
     Ok(Done::Fine)
 }
 
 async fn grep(args: &GrepArgs) -> Result<Done, Error> {
     let (store, key) = opened(&args.read).await?;
     let mut out = std::io::stdout().lock();
-    let is_wanted = |record: &Record| {
-        let segment = record.segment.as_ref();
-        let at = |text: &String| parse_us(text.as_bytes());
-        let (from, to) =
-            (segment.and_then(|it| at(&it.t_min)), segment.and_then(|it| at(&it.t_max)));
-        args.since.is_none_or(|since| to.is_none_or(|to| to >= since))
-            && args.until.is_none_or(|until| from.is_none_or(|from| from < until))
-    };
+    let is_wanted = |record: &Record| is_within(record, args.since, args.until);
     let mut found = false;
     scan(&store, &key, None, is_wanted, |record, index, line| {
         if args.pattern.is_match(line) {

@@ -1,5 +1,7 @@
 //! Subcommands: arguments in, exit code out.
 
+pub mod verify;
+pub mod archive;
 pub mod demo;
 pub mod eval;
 pub mod replay;
@@ -12,9 +14,7 @@ pub mod probe;
 pub mod reload;
 pub mod run;
 pub mod spool;
-pub mod archive;
 pub mod prove;
-pub mod verify;
 pub mod witness;
 
 use std::process::ExitCode;
