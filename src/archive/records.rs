@@ -85,7 +85,7 @@ async fn bundle(
     }
     let unreadable = |seq| Error::Altered { key: commit_key(seq), reason: "no record".to_owned() };
     let records = (tile.range().start..).zip(records);
-    let decoded = records.map(|(seq, bytes)| Record::decode(&bytes).ok_or_else(|| unreadable(seq)));
+    let decoded = records.map(|(seq, bytes)| Record::decode(bytes).ok_or_else(|| unreadable(seq)));
     decoded.collect::<Result<_, _>>().map(Some)
 }
 

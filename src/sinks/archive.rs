@@ -242,3 +242,69 @@ impl Sink for Archive {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::note::Signer;
+    use crate::archive::prove::read_segment;
+    use crate::archive::records::records;
+    use crate::archive::{location, record::Record};
+    use futures_util::TryStreamExt as _;
+
+    async fn archived(dir: &std::path::Path, key: &Signer, size: u64) -> Vec<Record> {
+        let store = location::open(dir.to_str().unwrap()).unwrap();
+        let key = key.verifier();
+        let found: Vec<Record> = records(&*store, &key, 0..size).try_collect().await.unwrap();
+        for segment in found.iter().filter_map(|record| record.segment.as_ref()) {
+            read_segment(&*store, segment).await.unwrap();
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn it_tells_that_it_lives_and_that_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = Signer::new("audit.example.com/test", &[7; 32]).unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("key"), key.secret_text()).unwrap();
+        let config: Config = serde_json::from_value(serde_json::json!({
+            "url": path("archive"), "key_file": path("key"), "state_dir": path("state"),
+            "worm": "off", "publish_seconds": 0, "alive_seconds": 0, "recheck_seconds": 0,
+        }))
+        .unwrap();
+        let mut sink = Archive::new("archive".into(), config.clone());
+        assert_eq!(sink.turn(true).await.unwrap(), None, "nothing was begun");
+        let anchor = sink.turn(false).await.unwrap().unwrap();
+        assert_eq!(key.verifier().checkpoint(&anchor).unwrap().size, 3);
+        let items = [
+            Item { seq: 4, outgoing: Outgoing::Alert(b"{\"time\":\"2026-11-22T00:00:00Z\"}") },
+            Item { seq: 6, outgoing: Outgoing::Quarantine(b"{\"kind\":\"not_json\"}") },
+            Item { seq: 7, outgoing: Outgoing::Anchor(b"{}") },
+        ];
+        let anchor = sink.send(&items).await.unwrap().anchor.unwrap();
+        assert_eq!(key.verifier().checkpoint(&anchor).unwrap().size, 5);
+        assert!(sink.turn(true).await.unwrap().is_some());
+        drop(sink);
+        let kinds: Vec<_> = archived(&path("archive"), &key, 6)
+            .await
+            .iter()
+            .map(|record| (record.kind, record.says.get("mark").cloned().unwrap_or_default()))
+            .collect();
+        let mark = |word: &str| (Kind::Mark, word.to_owned());
+        let (alerts, quarantine) = (Kind::Alerts, Kind::Quarantine);
+        let expected = [
+            (Kind::Genesis, String::new()),
+            mark("start"),
+            mark("alive"),
+            (alerts, String::new()),
+            (quarantine, String::new()),
+            mark("stop"),
+        ];
+        assert_eq!(kinds, expected);
+        // A store that does not lock, though it must, gets nothing.
+        let strict = Config { worm: crate::archive::preflight::Worm::Compliance, ..config };
+        let mut sink = Archive::new("archive".into(), strict);
+        assert!(matches!(sink.turn(false).await, Err(SendError::Block { .. })));
+    }
+}

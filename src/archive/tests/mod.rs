@@ -2,6 +2,7 @@
 
 mod crash;
 mod keys;
+mod reading;
 mod tamper;
 mod traps;
 mod vectors;
