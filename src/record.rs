@@ -10,6 +10,9 @@
 //! RULES       u8 version │ table of the rule set that judges what follows (postcard: RuleTable)
 //! TIME        u8 version │ i64 time_us: nothing arrived, and time went on to here
 //! NOTICE      JSON object {kind, time, source, subject, text, lost_bytes}
+//! ANCHOR      the same form: `text` is a signed checkpoint of an archive, `subject` its origin
+//! QUARANTINE  the same form: `kind` says why input was refused, `subject` where it stood, `text` its
+//!             shape without values; `sealed` its bytes for whoever has the key (base64)
 //! ```
 //! Integers are little-endian. In a batch an event stands before the records that it caused.
 
@@ -31,6 +34,10 @@ pub mod kind {
     pub const TIME: u8 = 6;
     /// What a source noticed about the audit trail itself.
     pub const NOTICE: u8 = 7;
+    /// A signed checkpoint of an archive.
+    pub const ANCHOR: u8 = 8;
+    /// Input that is no audit event.
+    pub const QUARANTINE: u8 = 9;
 }
 
 /// The version that this release writes.

@@ -133,6 +133,11 @@ impl Store for Bucket {
         self.get(key, limit, GetOptions::default()).boxed()
     }
 
+    fn read_range<'a>(&'a self, key: &'a str, start: u64, end: u64) -> Answer<'a, Option<Bytes>> {
+        let options = GetOptions::default().with_range(Some(start..end));
+        self.get(key, u64::MAX, options).boxed()
+    }
+
     fn read_oldest<'a>(&'a self, key: &'a str, limit: u64) -> Answer<'a, Option<Bytes>> {
         async move {
             let Some(s3) = &self.s3 else { return Ok(None) };

@@ -2,17 +2,28 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::archive::note::{self, Signer};
+use crate::archive::cosigners::{Cosigners, Http};
+use crate::archive::note::{self, Signer, Verifier};
+use crate::archive::policy::{self, Policy};
 use crate::archive::preflight::{self, Worm};
 use crate::archive::store::Store;
 use crate::archive::writer::{self, Options, Writer};
-use crate::archive::{location, recover};
+use crate::archive::{keys, location, recover};
 
 fn publish_seconds() -> u32 {
     60
+}
+
+fn alive_seconds() -> u32 {
+    60
+}
+
+fn recheck_seconds() -> u32 {
+    3_600
 }
 
 fn has_checkpoint() -> bool {
@@ -44,6 +55,58 @@ pub struct Config {
     /// true. Stores that lock every object refuse it.
     #[serde(default = "has_checkpoint")]
     pub checkpoint: bool,
+    /// Where nothing comes, a record says so often that the writer is alive; seconds, default 60.
+    #[serde(default = "alive_seconds")]
+    pub alive_seconds: u32,
+    /// So often the store's locks are looked at again; seconds, default 3600.
+    #[serde(default = "recheck_seconds")]
+    pub recheck_seconds: u32,
+    /// Who cosigns the log's checkpoints. Default: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<Witnessing>,
+}
+
+/// Who cosigns a log's checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Witnessing {
+    /// File of c2sp.org/tlog-policy: the witnesses, where they are, and how many must cosign.
+    pub policy_file: PathBuf,
+    /// Default false: without them the archive goes on, and metrics and the log tell. True: nothing
+    /// counts as archived before enough of them have cosigned it; the spool keeps it meanwhile.
+    #[serde(default)]
+    pub required: bool,
+    /// Seconds that a witness has for its answer; default 10.
+    #[serde(default = "witness_seconds")]
+    pub timeout_seconds: u32,
+}
+
+fn witness_seconds() -> u32 {
+    10
+}
+
+impl Witnessing {
+    /// The policy.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is none.
+    pub fn policy(&self) -> Result<Policy, Error> {
+        let path = &self.policy_file;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Error::KeyFile { path: path.clone(), source })?;
+        Policy::parse(&text).map_err(|source| Error::Policy { path: path.clone(), source })
+    }
+
+    fn cosigners(&self, log: &Verifier) -> Result<Arc<Cosigners>, Error> {
+        let policy = self.policy()?;
+        let path = || self.policy_file.clone();
+        if !policy.is_about(log) {
+            return Err(Error::OtherPolicy { path: path(), log: log.to_string() });
+        }
+        let http = Http::new(Duration::from_secs(u64::from(self.timeout_seconds)));
+        let http = http.map_err(|reason| Error::Http { reason })?;
+        Ok(Arc::new(Cosigners::new(policy, self.required, Arc::new(http))))
+    }
 }
 
 /// An archive that cannot be opened as configured.
@@ -67,6 +130,28 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         source: note::Error,
+    },
+    /// The policy.
+    #[error("{}: {source}", path.display())]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: policy::Error,
+    },
+    /// The policy is of other logs.
+    #[error("{} names other logs, not {log}", path.display())]
+    OtherPolicy {
+        /// The file.
+        path: PathBuf,
+        /// This log's key.
+        log: String,
+    },
+    /// The client for witnesses.
+    #[error("cannot make a client for witnesses: {reason}")]
+    Http {
+        /// Why.
+        reason: String,
     },
     /// The store does not lock as configured.
     #[error(transparent)]
@@ -93,12 +178,23 @@ impl Config {
     /// # Errors
     /// What is not as configured, and what to do.
     pub async fn check(&self) -> Result<(), Error> {
-        let signer = self.signer()?;
+        let key = self.signer()?.verifier();
+        self.witness.as_ref().map(|witness| witness.cosigners(&key)).transpose()?;
         let store = location::open(&self.url)?;
         preflight::check(&*store, self.worm, self.retention_days).await?;
-        recover::read_pointer(&*store, &signer.verifier()).await?;
+        let key = keys::follow(&*store, key).await.map_err(recover::Error::Store)?;
+        recover::read_pointer(&*store, &key).await?;
         recover::is_committed(&*store, 0).await.map_err(recover::Error::Store)?;
         Ok(())
+    }
+
+    /// Looks whether the store still locks as configured; for how many days.
+    ///
+    /// # Errors
+    /// [`Error::Location`], [`Error::Preflight`].
+    pub async fn recheck(&self) -> Result<Option<u32>, Error> {
+        let store = location::open(&self.url)?;
+        Ok(preflight::check(&*store, self.worm, self.retention_days).await?)
     }
 
     /// Opens the store, once its locks are as configured, and the writer of its log.
@@ -107,12 +203,15 @@ impl Config {
     /// As [`Config::check`], and [`Writer::open`].
     pub async fn open(&self, now_us: i64) -> Result<Writer, Error> {
         let signer = self.signer()?;
+        let witness = self.witness.as_ref();
+        let witnesses = witness.map(|it| it.cosigners(&signer.verifier())).transpose()?;
         let store: Arc<dyn Store> = location::open(&self.url)?;
         let retention_days = preflight::check(&*store, self.worm, self.retention_days).await?;
         let options = Options {
             retention_days,
             publish_us: i64::from(self.publish_seconds) * 1_000_000,
             has_pointer: self.checkpoint,
+            cosigners: witnesses,
         };
         Ok(Writer::open(store, signer, &self.state_dir, options, now_us).await?)
     }

@@ -2,7 +2,7 @@
 //! which never replaces one.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -126,6 +126,17 @@ fn create(path: &Path, bytes: &[u8]) -> io::Result<Put> {
     Ok(put)
 }
 
+fn read_range(path: &Path, start: u64, end: u64) -> Result<Option<Bytes>, Fault> {
+    let mut file = match File::open(path) {
+        Err(error) if is_absent(&error) => return Ok(None),
+        other => other?,
+    };
+    let mut bytes = Vec::new();
+    file.seek(io::SeekFrom::Start(start))?;
+    file.take(end.saturating_sub(start)).read_to_end(&mut bytes)?;
+    Ok(Some(bytes.into()))
+}
+
 fn read(path: &Path, limit: u64) -> Result<Option<Bytes>, Fault> {
     let file = match File::open(path) {
         Err(error) if is_absent(&error) => return Ok(None),
@@ -176,6 +187,10 @@ impl Store for Directory {
 
     fn read<'a>(&'a self, key: &'a str, limit: u64) -> Answer<'a, Option<Bytes>> {
         self.run("read", key, move |path| read(path, limit))
+    }
+
+    fn read_range<'a>(&'a self, key: &'a str, start: u64, end: u64) -> Answer<'a, Option<Bytes>> {
+        self.run("read", key, move |path| read_range(path, start, end))
     }
 
     fn read_oldest<'a>(&'a self, _: &'a str, _: u64) -> Answer<'a, Option<Bytes>> {

@@ -11,10 +11,13 @@ pub const CHECKPOINT: &str = "checkpoint";
 pub const COMMITS: &str = "commit/";
 /// Under it lie the segments.
 pub const SEGMENTS: &str = "data/";
+/// Under it lie checkpoints with the signatures of witnesses.
+pub const COSIGNED: &str = "witness/";
 /// Under it lie tiles and bundles.
 pub const TILES: &str = "tile/";
 
 const COMMIT_SUFFIX: &str = ".tlog-proof";
+const COSIGNED_SUFFIX: &str = ".cosigned";
 const SEGMENT_SUFFIX: &str = ".ndjson.zst";
 
 /// Key of the commit of a record.
@@ -26,6 +29,17 @@ pub fn commit_key(seq: u64) -> String {
 pub fn commit_seq(key: &str) -> Option<u64> {
     let seq = key.strip_prefix(COMMITS)?.strip_suffix(COMMIT_SUFFIX)?.parse().ok()?;
     (commit_key(seq) == key).then_some(seq)
+}
+
+/// Key of the checkpoint of a size with the signatures of witnesses.
+pub fn cosigned_key(size: u64) -> String {
+    format!("{COSIGNED}{size:012}{COSIGNED_SUFFIX}")
+}
+
+/// The size that the key of a cosigned checkpoint is of.
+pub fn cosigned_size(key: &str) -> Option<u64> {
+    let size = key.strip_prefix(COSIGNED)?.strip_suffix(COSIGNED_SUFFIX)?.parse().ok()?;
+    (cosigned_key(size) == key).then_some(size)
 }
 
 /// Key of a segment, by the hour in which it was sealed.

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::archive::tree::Hash;
 
 /// Ed25519, as signed-note numbers algorithms.
-const ED25519: u8 = 0x01;
+pub(crate) const ED25519: u8 = 0x01;
 /// Bytes of a note that is looked at: a checkpoint has a few hundred.
 const NOTE_BYTES_MAX: usize = 1 << 20;
 /// Signature lines of a note that is looked at.
@@ -57,35 +57,38 @@ pub fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(is_bad)
 }
 
-fn key_id(name: &str, public: &VerifyingKey) -> [u8; 4] {
-    let key = Sha256::new().chain_update(name).chain_update([b'\n', ED25519]);
+pub(crate) fn key_id(name: &str, algorithm: u8, public: &VerifyingKey) -> [u8; 4] {
+    let key = Sha256::new().chain_update(name).chain_update([b'\n', algorithm]);
     let hash: Hash = key.chain_update(public.as_bytes()).finalize().into();
     [hash[0], hash[1], hash[2], hash[3]]
 }
 
-fn hex(id: [u8; 4]) -> String {
+pub(crate) fn hex(id: [u8; 4]) -> String {
     format!("{:08x}", u32::from_be_bytes(id))
 }
 
-fn tagged(bytes: &[u8; 32]) -> String {
-    STANDARD.encode([&[ED25519], bytes.as_slice()].concat())
+pub(crate) fn tagged(algorithm: u8, bytes: &[u8; 32]) -> String {
+    STANDARD.encode([&[algorithm], bytes.as_slice()].concat())
 }
 
 /// The three parts of a key's text, and its 32 bytes.
-fn key_parts(text: &str) -> Option<(&str, &str, [u8; 32])> {
+pub(crate) fn key_parts(text: &str, wanted: u8) -> Option<(&str, &str, [u8; 32])> {
     let mut parts = text.splitn(3, '+');
     let (name, id, key) = (parts.next()?, parts.next()?, parts.next()?);
     let bytes = STANDARD.decode(key).ok()?;
     let (algorithm, key) = bytes.split_first()?;
-    (*algorithm == ED25519 && is_name(name)).then_some(())?;
+    (*algorithm == wanted && is_name(name)).then_some(())?;
     Some((name, id, key.try_into().ok()?))
 }
 
-/// A public key with its name: what a verifier pins.
+/// A public key with its name: what a verifier pins; and the keys of the same log before it, where
+/// they are known.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Verifier {
     name: String,
     public: VerifyingKey,
+    /// Former keys, each with the largest checkpoint that it signed, in order.
+    former: Vec<(u64, VerifyingKey)>,
 }
 
 impl fmt::Debug for Verifier {
@@ -97,8 +100,8 @@ impl fmt::Debug for Verifier {
 /// Prints the public key's text, `name+id+key`.
 impl fmt::Display for Verifier {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let id = hex(key_id(&self.name, &self.public));
-        write!(out, "{}+{id}+{}", self.name, tagged(self.public.as_bytes()))
+        let id = hex(key_id(&self.name, ED25519, &self.public));
+        write!(out, "{}+{id}+{}", self.name, tagged(ED25519, self.public.as_bytes()))
     }
 }
 
@@ -109,12 +112,37 @@ impl Verifier {
     /// [`Error::Key`] when it is none, or its id is not that of its name and key.
     pub fn parse(text: &str) -> Result<Verifier, Error> {
         let wrong = Error::Key("public key");
-        let (name, id, key) = key_parts(text.trim()).ok_or_else(|| wrong.clone())?;
+        let (name, id, key) = key_parts(text.trim(), ED25519).ok_or_else(|| wrong.clone())?;
         let public = VerifyingKey::from_bytes(&key).map_err(|_| wrong.clone())?;
-        if id != hex(key_id(name, &public)) {
+        if id != hex(key_id(name, ED25519, &public)) {
             return Err(wrong);
         }
-        Ok(Verifier { name: name.to_owned(), public })
+        Ok(Verifier { name: name.to_owned(), public, former: Vec::new() })
+    }
+
+    /// The keys of a log whose key was changed: this one up to checkpoints of `size`, behind them
+    /// `next`. `None` when `next` is of another log.
+    pub fn followed_by(&self, size: u64, next: &Verifier) -> Option<Verifier> {
+        let former = self.former.iter().copied().chain([(size, self.public)]).collect();
+        let (name, public) = (next.name.clone(), next.public);
+        (self.name == next.name).then_some(Verifier { name, public, former })
+    }
+
+    /// Whether `other` is this key or one before it.
+    pub fn has(&self, other: &Verifier) -> bool {
+        let is_former = self.former.iter().any(|(_, key)| *key == other.public);
+        self.name == other.name && (self.public == other.public || is_former)
+    }
+
+    /// The first key of the log that is known: the same whichever key of it was pinned.
+    pub fn first(&self) -> Verifier {
+        let public = self.former.first().map_or(self.public, |(_, key)| *key);
+        Verifier { name: self.name.clone(), public, former: Vec::new() }
+    }
+
+    /// Keys before this one that are known.
+    pub fn former(&self) -> usize {
+        self.former.len()
     }
 
     /// The key's name, which is the log's origin.
@@ -127,8 +155,12 @@ impl Verifier {
     /// # Errors
     /// The note has no form, no signature by this key, or one that does not hold.
     pub fn open<'n>(&self, note: &'n str) -> Result<&'n str, Error> {
+        self.open_with(note, &self.public)
+    }
+
+    fn open_with<'n>(&self, note: &'n str, public: &VerifyingKey) -> Result<&'n str, Error> {
         let (text, signatures) = parts(note)?;
-        let id = key_id(&self.name, &self.public);
+        let id = key_id(&self.name, ED25519, public);
         let mut found = Err(Error::Unsigned(self.to_string()));
         for line in signatures {
             let (name, bytes) = signature_parts(line)?;
@@ -137,7 +169,7 @@ impl Verifier {
             }
             let signature =
                 Signature::from_slice(&bytes[4..]).map_err(|_| Error::Forged(self.to_string()))?;
-            self.public
+            public
                 .verify_strict(text.as_bytes(), &signature)
                 .map_err(|_| Error::Forged(self.to_string()))?;
             found = Ok(text);
@@ -145,12 +177,16 @@ impl Verifier {
         found
     }
 
-    /// Opens a note and reads the checkpoint in it, which must be of this key's log.
+    /// Opens a note and reads the checkpoint in it, which must be of this key's log, and signed by
+    /// the key that the log had at its size.
     ///
     /// # Errors
     /// As [`Verifier::open`]; the text is no checkpoint, or one of another origin.
     pub fn checkpoint(&self, note: &str) -> Result<Checkpoint, Error> {
-        let checkpoint = Checkpoint::parse(self.open(note)?)?;
+        let claimed = Checkpoint::parse(parts(note)?.0)?;
+        let former = self.former.iter().find(|(until, _)| claimed.size <= *until);
+        let public = former.map_or(&self.public, |(_, key)| key);
+        let checkpoint = Checkpoint::parse(self.open_with(note, public)?)?;
         if checkpoint.origin != self.name {
             return Err(Error::Form("the checkpoint is of another origin"));
         }
@@ -159,7 +195,7 @@ impl Verifier {
 }
 
 /// A note's text with its last line end, and its signature lines.
-fn parts(note: &str) -> Result<(&str, Vec<&str>), Error> {
+pub(crate) fn parts(note: &str) -> Result<(&str, Vec<&str>), Error> {
     if note.len() > NOTE_BYTES_MAX || note.contains(|letter: char| letter < ' ' && letter != '\n') {
         return Err(Error::Form("too long, or with control characters"));
     }
@@ -173,7 +209,7 @@ fn parts(note: &str) -> Result<(&str, Vec<&str>), Error> {
     Ok((text, lines))
 }
 
-fn signature_parts(line: &str) -> Result<(&str, Vec<u8>), Error> {
+pub(crate) fn signature_parts(line: &str) -> Result<(&str, Vec<u8>), Error> {
     let wrong = Error::Form("a signature line without name and signature");
     let rest = line.strip_prefix("\u{2014} ").ok_or_else(|| wrong.clone())?;
     let (name, signature) = rest.split_once(' ').ok_or_else(|| wrong.clone())?;
@@ -215,9 +251,9 @@ impl Signer {
     pub fn parse(text: &str) -> Result<Signer, Error> {
         let wrong = Error::Key("secret key (PRIVATE+KEY+name+id+key)");
         let rest = text.trim().strip_prefix("PRIVATE+KEY+").ok_or_else(|| wrong.clone())?;
-        let (name, id, seed) = key_parts(rest).ok_or_else(|| wrong.clone())?;
+        let (name, id, seed) = key_parts(rest, ED25519).ok_or_else(|| wrong.clone())?;
         let signer = Signer::new(name, &seed)?;
-        if id != hex(key_id(name, &signer.secret.verifying_key())) {
+        if id != hex(key_id(name, ED25519, &signer.secret.verifying_key())) {
             return Err(wrong);
         }
         Ok(signer)
@@ -225,13 +261,14 @@ impl Signer {
 
     /// The secret key's text. Whoever has it can sign for the log.
     pub fn secret_text(&self) -> String {
-        let id = hex(key_id(&self.name, &self.secret.verifying_key()));
-        format!("PRIVATE+KEY+{}+{id}+{}", self.name, tagged(self.secret.as_bytes()))
+        let id = hex(key_id(&self.name, ED25519, &self.secret.verifying_key()));
+        format!("PRIVATE+KEY+{}+{id}+{}", self.name, tagged(ED25519, self.secret.as_bytes()))
     }
 
     /// The public half.
     pub fn verifier(&self) -> Verifier {
-        Verifier { name: self.name.clone(), public: self.secret.verifying_key() }
+        let (name, public) = (self.name.clone(), self.secret.verifying_key());
+        Verifier { name, public, former: Vec::new() }
     }
 
     /// The key's name, which is the log's origin.
@@ -239,9 +276,15 @@ impl Signer {
         &self.name
     }
 
+    /// This key's line for a note that another signed.
+    pub fn signature_line(&self, note: &str) -> String {
+        let text = parts(note).map(|(text, _)| text).unwrap_or_default();
+        self.sign(text).split_off(text.len() + 1)
+    }
+
     /// Signs a text, which must end with a line end.
     pub fn sign(&self, text: &str) -> String {
-        let id = key_id(&self.name, &self.secret.verifying_key());
+        let id = key_id(&self.name, ED25519, &self.secret.verifying_key());
         let signature = self.secret.sign(text.as_bytes()).to_bytes();
         let signature = STANDARD.encode([id.as_slice(), &signature].concat());
         format!("{text}\n\u{2014} {} {signature}\n", self.name)

@@ -1,15 +1,17 @@
 //! Finds an event in an archive, and makes the files that prove it offline.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{self, Stream, StreamExt as _};
+use futures_util::StreamExt as _;
 
 use crate::archive::layout::CHECKPOINT;
 use crate::archive::note::Verifier;
 use crate::archive::proof::{EventProof, Proof, verify_event};
 use crate::archive::reader::{self, TileReader};
 use crate::archive::record::Segment;
+use crate::archive::records::newest_first;
 use crate::archive::recover::{self, CHECKPOINT_BYTES_MAX, Commit, find_size, read_commit};
 use crate::archive::segment::{self, read_lines};
 use crate::archive::store::{self, Store};
@@ -17,8 +19,8 @@ use crate::archive::tree::{Hash, inclusion_ranges, leaf_hash, root_of};
 
 /// Bytes of a segment that is read.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
-/// Records read at a time.
-const READS: usize = 16;
+/// So much of an object's end is read for its seek table and margin.
+const TAIL_BYTES: u64 = 256 << 10;
 
 /// Why an event could not be read or proven.
 #[derive(Debug, thiserror::Error)]
@@ -45,15 +47,6 @@ pub enum Error {
     Unproven(#[from] crate::archive::proof::Error),
 }
 
-/// Every record of a log in order, its commit proven, 16 reads ahead.
-pub fn records<'s>(
-    store: &'s dyn Store,
-    key: &'s Verifier,
-    range: std::ops::Range<u64>,
-) -> impl Stream<Item = Result<Commit, recover::Error>> + 's {
-    stream::iter(range).map(move |seq| read_commit(store, seq, key)).buffered(READS)
-}
-
 /// Reads the object of a record.
 ///
 /// # Errors
@@ -74,22 +67,75 @@ pub async fn find_ingest(
     ingest: u64,
 ) -> Result<Option<(u64, u64)>, Error> {
     let size = find_size(store).await?;
-    let newest_first = stream::iter((0..size).rev()).map(|seq| read_commit(store, seq, key));
-    let mut records = Box::pin(newest_first.buffered(READS));
-    while let Some(commit) = records.next().await {
-        let commit = commit?;
-        let Some(segment) = &commit.record.segment else { continue };
+    let mut records = pin!(newest_first(store, key, size));
+    while let Some(record) = records.next().await {
+        let record = record?;
+        let Some(segment) = &record.segment else { continue };
         if !(segment.first..=segment.last).contains(&ingest) {
             continue;
         }
-        let object = read_segment(store, segment).await?;
-        let notes = segment::read_margin(&object, segment.count)
-            .map_err(|source| Error::Segment { key: segment.object.clone(), source })?;
+        let notes = margin(store, segment).await?;
         if let Some(event) = notes.iter().position(|note| note.seq == ingest) {
-            return Ok(Some((commit.record.seq, event as u64)));
+            return Ok(Some((record.seq, event as u64)));
         }
     }
     Ok(None)
+}
+
+fn failed(segment: &Segment) -> impl Fn(segment::Error) -> Error {
+    let key = segment.object.clone();
+    move |source| Error::Segment { key: key.clone(), source }
+}
+
+/// The margin of a segment, from the object's end where that is enough.
+async fn margin(store: &dyn Store, segment: &Segment) -> Result<Vec<segment::Note>, Error> {
+    let start = segment.size.saturating_sub(TAIL_BYTES);
+    let tail = store.read_range(&segment.object, start, segment.size).await?;
+    let notes = tail.and_then(|tail| segment::read_margin(&tail, segment.count).ok());
+    match notes {
+        Some(notes) => Ok(notes),
+        None => {
+            let object = read_segment(store, segment).await?;
+            segment::read_margin(&object, segment.count).map_err(failed(segment))
+        }
+    }
+}
+
+/// Reads one line of a segment: the seek table, and the frames up to the line's.
+///
+/// # Errors
+/// The object is not there or damaged, or the store's.
+pub async fn read_line(
+    store: &dyn Store,
+    segment: &Segment,
+    line: u64,
+) -> Result<Option<Vec<u8>>, Error> {
+    let start = segment.size.saturating_sub(TAIL_BYTES);
+    let tail = store.read_range(&segment.object, start, segment.size).await?;
+    let absent = || Error::Absent(format!("{} is not there", segment.object));
+    let tail = tail.ok_or_else(absent)?;
+    // Without a table all of it is one frame.
+    let whole = || vec![(0, u32::try_from(segment.size).unwrap_or(u32::MAX), u32::MAX)];
+    let frames = segment::frames(&tail, segment.size).unwrap_or_else(whole);
+    let (mut before, mut found) = (0, None);
+    for (start, length, raw) in frames {
+        let end = start + u64::from(length);
+        let frame = store.read_range(&segment.object, start, end).await?.ok_or_else(absent)?;
+        let mut lines = 0;
+        read_lines(&frame, u64::from(raw), |index, bytes| {
+            lines = index + 1;
+            if before + index == line {
+                found = Some(bytes.to_vec());
+            }
+            found.is_none()
+        })
+        .map_err(failed(segment))?;
+        if found.is_some() {
+            break;
+        }
+        before += lines;
+    }
+    Ok(found)
 }
 
 /// An event and what proves it.

@@ -49,6 +49,7 @@ impl<'r> Item<'r> {
             kind::EVENT => Kind::Events,
             kind::ALERT => Kind::Alerts,
             kind::NOTICE => Kind::Notices,
+            kind::QUARANTINE => Kind::Quarantine,
             _ => return None,
         };
         if kind == Kind::Events {
@@ -126,6 +127,8 @@ fn draft((kind, cluster): (Kind, &str), builder: Builder) -> io::Result<Option<D
 /// What every record of one append shares.
 pub(crate) struct Seal<'s> {
     pub(crate) signer: &'s Signer,
+    /// Signs too: the key that the record names.
+    pub(crate) next: Option<&'s Signer>,
     pub(crate) spool: &'s str,
     pub(crate) after: u64,
     pub(crate) through: u64,
@@ -160,7 +163,10 @@ impl Seal<'_> {
             let extra = record.encode()?;
             let path = head.path_of_next();
             head.push(leaf_hash(&extra));
-            let note = self.signer.sign_checkpoint(head.size(), head.root());
+            let mut note = self.signer.sign_checkpoint(head.size(), head.root());
+            if let Some(next) = self.next {
+                note.push_str(&next.signature_line(&note));
+            }
             let commit = Proof { extra, index: seq, path, note }.encode();
             commits.push((commit_key(seq), Bytes::from(commit)));
         }

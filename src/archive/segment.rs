@@ -245,7 +245,7 @@ pub struct Note {
     pub position: String,
 }
 
-/// Reads the margin of an object, a note a line.
+/// Reads the margin of an object, or of the last bytes of one, a note a line.
 ///
 /// # Errors
 /// There is none, or not in the form of one.
@@ -261,17 +261,40 @@ pub fn read_margin(object: &[u8], count_max: u64) -> Result<Vec<Note>, Error> {
     (notes.len() as u64 == count_max).then_some(notes).ok_or(Error::Margin)
 }
 
-fn margin_frame(object: &[u8]) -> Option<&[u8]> {
-    let number = |at: usize| Some(u32::from_le_bytes(*object.get(at..)?.first_chunk::<4>()?));
-    let end = object.len();
+/// Where the seek table begins that an object, or its last bytes, ends with; and the lengths in it,
+/// compressed and raw.
+fn seek_table(tail: &[u8]) -> Option<(usize, Vec<(u32, u32)>)> {
+    let number = |at: usize| Some(u32::from_le_bytes(*tail.get(at..)?.first_chunk::<4>()?));
+    let end = tail.len();
     let is_seekable = number(end.checked_sub(4)?)? == SEEKABLE_MAGIC;
     let frames = number(end.checked_sub(9)?)? as usize;
     let table = end.checked_sub(frames.checked_mul(8)?.checked_add(17)?)?;
-    let length = number(table + 8 + frames.checked_sub(1)? * 8)? as usize;
-    let start = table.checked_sub(length)?;
-    let is_margin = is_seekable && number(start)? == SKIPPABLE_MARGIN;
-    let margin = object.get(start + 8..table)?.strip_prefix(&MARGIN_MAGIC)?;
-    is_margin.then_some(margin)
+    let entry = |frame| Some((number(table + 8 + frame * 8)?, number(table + 12 + frame * 8)?));
+    let lengths: Option<Vec<_>> = (0..frames).map(entry).collect();
+    is_seekable.then_some((table, lengths?))
+}
+
+fn margin_frame(tail: &[u8]) -> Option<&[u8]> {
+    let (table, lengths) = seek_table(tail)?;
+    let start = table.checked_sub(lengths.last()?.0 as usize)?;
+    let magic = u32::from_le_bytes(*tail.get(start..)?.first_chunk::<4>()?);
+    let margin = tail.get(start + 8..table)?.strip_prefix(&MARGIN_MAGIC)?;
+    (magic == SKIPPABLE_MARGIN).then_some(margin)
+}
+
+/// The frames of lines of an object of `size` bytes, by the seek table at its end: where each
+/// begins, its bytes, and the bytes of its lines. `None` when `tail` does not hold the table.
+pub fn frames(tail: &[u8], size: u64) -> Option<Vec<(u64, u32, u32)>> {
+    let (_, lengths) = seek_table(tail)?;
+    let mut start = 0u64;
+    let mut frames = Vec::with_capacity(lengths.len());
+    for (compressed, raw) in lengths {
+        if raw > 0 {
+            frames.push((start, compressed, raw));
+        }
+        start = start.checked_add(u64::from(compressed)).filter(|end| *end <= size)?;
+    }
+    Some(frames)
 }
 
 fn note_of(line: &str) -> Option<Note> {
@@ -339,6 +362,21 @@ mod tests {
             position: "audit.log:17".into(),
         };
         assert_eq!(notes.last(), Some(&expected));
+        let tail = &sealed.bytes[sealed.bytes.len() - 300..];
+        assert_eq!(read_margin(tail, 6).unwrap().last(), Some(&expected));
+        let frames = frames(tail, sealed.bytes.len() as u64).unwrap();
+        let raw: u64 = frames.iter().map(|(_, _, raw)| u64::from(*raw)).sum();
+        assert_eq!(raw, sealed.raw_size);
+        let (start, length, raw) = frames[frames.len() - 1];
+        let frame = &sealed.bytes[start as usize..][..length as usize];
+        let mut found = Vec::new();
+        read_lines(frame, u64::from(raw), |_, line| {
+            found.push(line.to_vec());
+            true
+        })
+        .unwrap();
+        assert_eq!(found.last(), lines.last());
+        assert!(frames.len() > 2 && super::frames(tail, 100).is_none());
         assert!(read_margin(&sealed.bytes, 5).is_err());
     }
 

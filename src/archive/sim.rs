@@ -152,6 +152,14 @@ impl Store for Memory {
         .boxed()
     }
 
+    fn read_range<'a>(&'a self, key: &'a str, start: u64, end: u64) -> Answer<'a, Option<Bytes>> {
+        self.run(key, move |memory| {
+            let found = memory.current(key)?;
+            let at = |place: u64| found.len().min(place as usize);
+            Some(found.slice(at(start)..at(end)))
+        })
+    }
+
     fn read_oldest<'a>(&'a self, key: &'a str, limit: u64) -> Answer<'a, Option<Bytes>> {
         self.run(key, move |memory| {
             let objects = memory.objects.lock().unwrap();

@@ -110,6 +110,10 @@ pub trait Store: Send + Sync {
     /// Reads an object of at most `limit` bytes; `None` when there is none.
     fn read<'a>(&'a self, key: &'a str, limit: u64) -> Answer<'a, Option<Bytes>>;
 
+    /// Reads bytes `start` to `end` of an object, fewer where it ends before; `None` when there is
+    /// none.
+    fn read_range<'a>(&'a self, key: &'a str, start: u64, end: u64) -> Answer<'a, Option<Bytes>>;
+
     /// Reads the first version that a key ever had; `None` where the store keeps no versions.
     fn read_oldest<'a>(&'a self, key: &'a str, limit: u64) -> Answer<'a, Option<Bytes>>;
 

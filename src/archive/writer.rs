@@ -19,9 +19,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use crate::archive::cosigners::{self, Asked, Cosigners};
 use crate::archive::fringe::{Derived, Fringe};
-use crate::archive::layout::{CHECKPOINT, COMMITS, commit_key, commit_seq};
-use crate::archive::note::{Signer, text_of_bytes};
+use crate::archive::keys::{self, KEY};
+use crate::archive::layout::{COMMITS, commit_key};
+use crate::archive::note::{Signer, Verifier};
 use crate::archive::proof::Proof;
 use crate::archive::record::{Kind, Record};
 use crate::archive::recover::{self, read_commit};
@@ -29,7 +31,11 @@ use crate::archive::seal::{Draft, Item, Seal, segments};
 use crate::archive::state::{Floor, Intent, Last, State};
 use crate::archive::store::{self, Put, Store};
 use crate::archive::tree::{Frontier, leaf_hash};
+use crate::archive::writer::head::{first_commit, new_spool_name, with_floor, without_floor};
 use crate::archive::{segment, state};
+
+mod head;
+mod publish;
 
 /// Uploads of one append under way at a time.
 const UPLOADS: usize = 4;
@@ -66,8 +72,30 @@ pub enum Error {
         expected: u64,
     },
     /// The state directory is of another log.
-    #[error("the state directory is of the log {0}; give each log its own")]
+    #[error("the state directory is of the log {0}; give each log its own, or its present key")]
     OtherLog(String),
+    /// A witness says that this log is not what it was.
+    #[error("the witness {witness} does not cosign: {refusal}; run `kubewitness verify`")]
+    Refused {
+        /// Its name in the policy.
+        witness: String,
+        /// What it says.
+        refusal: cosigners::Refusal,
+    },
+    /// Too few witnesses cosigned, and they are required.
+    #[error("not enough witnesses cosigned record {size}: {reason}")]
+    Unwitnessed {
+        /// Records.
+        size: u64,
+        /// Why those that did not did not.
+        reason: String,
+    },
+    /// What witnesses ask for cannot be had.
+    #[error(transparent)]
+    Cosigners(#[from] cosigners::Error),
+    /// Nothing is appended to a log that was closed.
+    #[error("the log was closed with record {0}; begin another one, with another key")]
+    Closed(u64),
 }
 
 impl Error {
@@ -75,7 +103,8 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         let store = match self {
             Error::Store(error) | Error::Log(recover::Error::Store(error)) => error,
-            Error::State(state::Error::Io { .. }) => return true,
+            Error::State(state::Error::Io { .. }) | Error::Unwitnessed { .. } => return true,
+            Error::Cosigners(cosigners::Error::Store(error)) => error,
             _ => return false,
         };
         matches!(store, store::Error::Unavailable { .. })
@@ -83,7 +112,7 @@ impl Error {
 }
 
 /// How a writer works.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Days for which the store keeps what it is given; records say until when.
     pub retention_days: Option<u32>,
@@ -91,11 +120,14 @@ pub struct Options {
     pub publish_us: i64,
     /// Whether the object `checkpoint` is written, the only one that is ever replaced.
     pub has_pointer: bool,
+    /// Who cosigns the log's checkpoints.
+    pub cosigners: Option<Arc<Cosigners>>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { retention_days: None, publish_us: 60_000_000, has_pointer: true }
+        let publish_us = 60_000_000;
+        Options { retention_days: None, publish_us, has_pointer: true, cosigners: None }
     }
 }
 
@@ -108,12 +140,18 @@ pub struct Appended {
     pub items: u64,
     /// Items that were in the log already.
     pub repeated: u64,
+    /// Bytes of the items' lines, ends included.
+    pub line_bytes: u64,
+    /// Bytes of the segments that hold them.
+    pub stored_bytes: u64,
 }
 
 /// The one writer of a log.
 pub struct Writer {
     store: Arc<dyn Store>,
     signer: Signer,
+    /// The signer's key, and those before it.
+    key: Verifier,
     state: State,
     options: Options,
     floor: Floor,
@@ -123,6 +161,12 @@ pub struct Writer {
     pending: Option<Intent>,
     tiles: VecDeque<Derived>,
     published: (u64, i64),
+    /// The newest head that enough witnesses cosigned, with their signatures.
+    witnessed: Option<(u64, String)>,
+    /// What witnesses answered last, until somebody takes it.
+    asked: Option<Asked>,
+    /// The checkpoint as it was published.
+    checkpoint: String,
 }
 
 impl Writer {
@@ -148,26 +192,33 @@ impl Writer {
         options: Options,
         now_us: i64,
     ) -> Result<Writer, Error> {
-        let key = signer.verifier();
         let known = state.floor()?;
-        if let Some(floor) = known.as_ref().filter(|floor| floor.key != key.to_string()) {
+        let own = signer.verifier().to_string();
+        if let Some(floor) = known.as_ref().filter(|floor| floor.key != own) {
             return Err(Error::OtherLog(floor.key.clone()));
+        }
+        let key = keys::follow(&*store, signer.verifier()).await?;
+        if known.is_none() && key.to_string() != own {
+            return Err(Error::OtherLog(key.to_string()));
         }
         let intent = state.intent()?;
         let size = match &known {
             Some(floor) => with_floor(&*store, floor, intent.as_ref()).await?,
-            None => without_floor(&*store, &signer).await?,
+            None => without_floor(&*store, &key).await?,
         };
         let head = match size.checked_sub(1) {
             Some(last) => Some(read_commit(&*store, last, &key).await?),
             None => None,
         };
+        if let Some(head) = head.as_ref().filter(|head| head.record.kind == Kind::Close) {
+            return Err(Error::Closed(head.record.seq));
+        }
         let frontier = head.as_ref().map_or(Some(Frontier::default()), |head| head.frontier());
         let frontier = frontier.ok_or(Error::Fork(commit_key(size)))?;
         let is_lost = known.is_none() && size > 0;
         let floor = known.unwrap_or_else(|| Floor {
             v: 1,
-            key: key.to_string(),
+            key: own.clone(),
             size,
             root: frontier.root(),
             spool: new_spool_name(),
@@ -186,6 +237,7 @@ impl Writer {
         let mut writer = Writer {
             store,
             signer,
+            key,
             state,
             options,
             floor,
@@ -195,8 +247,17 @@ impl Writer {
             pending,
             tiles,
             published,
+            witnessed: None,
+            asked: None,
+            checkpoint: String::new(),
         };
         writer.settle().await?;
+        if writer.floor.key != own {
+            return Err(Error::OtherLog(writer.floor.key));
+        }
+        if is_lost {
+            writer.meet_witnesses().await?;
+        }
         writer.begin(is_lost, now_us).await?;
         Ok(writer)
     }
@@ -206,7 +267,7 @@ impl Writer {
         let software = concat!("kubewitness/", env!("CARGO_PKG_VERSION"));
         if self.frontier.size() == 0 {
             let key = self.signer.verifier().to_string();
-            let genesis = Draft::says(Kind::Genesis, &[("key", &key), ("software", software)]);
+            let genesis = Draft::says(Kind::Genesis, &[(KEY, &key), ("software", software)]);
             self.commit(vec![genesis], 0, None, now_us).await?;
         } else if is_lost {
             let reason = "the writer's disk was lost: what its spool held then is not archived";
@@ -226,9 +287,37 @@ impl Writer {
         self.floor.through
     }
 
-    /// The newest signed checkpoint: what other sinks and witnesses are to keep.
+    /// The newest signed checkpoint: what other sinks are to keep. It has the signatures of
+    /// witnesses where they have cosigned this one.
     pub fn checkpoint(&self) -> &str {
-        &self.note
+        let witnessed = self.witnessed.as_ref().filter(|(size, _)| *size == self.floor.size);
+        witnessed.map_or(&self.note, |(_, note)| note)
+    }
+
+    /// The newest head that enough witnesses cosigned; 0 when there is none since the start.
+    pub fn witnessed(&self) -> u64 {
+        self.witnessed.as_ref().map_or(0, |(size, _)| *size)
+    }
+
+    /// Records of the checkpoint that was published last; 0 before the first.
+    pub fn published(&self) -> u64 {
+        self.published.0
+    }
+
+    /// The checkpoint that was published last: what the other sinks are to keep.
+    pub fn published_checkpoint(&self) -> &str {
+        &self.checkpoint
+    }
+
+    /// What witnesses answered since it was taken last.
+    pub fn take_asked(&mut self) -> Option<Asked> {
+        self.asked.take()
+    }
+
+    /// Whether the tiles and the checkpoint are due to be written.
+    pub fn is_publication_due(&self, now_us: i64) -> bool {
+        let is_due = now_us.saturating_sub(self.published.1) >= self.options.publish_us;
+        is_due && self.published.0 != self.floor.size
     }
 
     /// Appends items, in the order of the spool, and says that the spool is archived up to
@@ -253,17 +342,23 @@ impl Writer {
         let last = items.last().map(|item| (item.line.seq, leaf_hash(item.line.raw)));
         let drafts = segments(items).await.map_err(Error::Seal)?;
         let records = drafts.len() as u64;
+        let sealed = || drafts.iter().filter_map(|draft| draft.segment.as_ref());
+        let line_bytes = sealed().map(|(_, sealed)| sealed.raw_size).sum();
+        let stored_bytes = sealed().map(|(_, sealed)| sealed.bytes.len() as u64).sum();
         if records > 0 {
             self.commit(drafts, through, last, now_us).await?;
         }
-        if now_us.saturating_sub(self.published.1) >= self.options.publish_us {
+        if self.options.cosigners.as_ref().is_some_and(|it| it.is_required()) {
+            // What is not cosigned is not archived: the caller comes again with the same items.
+            self.publish(now_us).await?;
+        } else if self.is_publication_due(now_us) {
             let published = self.publish(now_us).await;
             if let Err(error) = published {
                 tracing::warn!(%error, "tiles of the archive not published, will be again");
             }
         }
         let (items, repeated) = (items.len() as u64, repeated.len() as u64);
-        Ok(Appended { records, items, repeated })
+        Ok(Appended { records, items, repeated, line_bytes, stored_bytes })
     }
 
     /// Whether items with numbers that are archived are those that were: the last line is among
@@ -294,25 +389,6 @@ impl Writer {
         self.commit(vec![mark], 0, None, now_us).await
     }
 
-    /// Writes the tiles that are open and `checkpoint`, for tools that read tiles only.
-    ///
-    /// # Errors
-    /// The store's; nothing is lost by them.
-    pub async fn publish(&mut self, now_us: i64) -> Result<(), Error> {
-        self.settle().await?;
-        if self.published.0 == self.floor.size {
-            return Ok(());
-        }
-        for (key, bytes) in self.fringe.partial() {
-            self.same(&key, bytes.into()).await?;
-        }
-        if self.options.has_pointer {
-            self.store.replace(CHECKPOINT, Bytes::from(self.note.clone())).await?;
-        }
-        self.published = (self.floor.size, now_us);
-        Ok(())
-    }
-
     async fn commit(
         &mut self,
         drafts: Vec<Draft>,
@@ -320,8 +396,20 @@ impl Writer {
         last: Option<Last>,
         now_us: i64,
     ) -> Result<(), Error> {
+        self.commit_with(drafts, None, through, last, now_us).await
+    }
+
+    async fn commit_with(
+        &mut self,
+        drafts: Vec<Draft>,
+        next: Option<&Signer>,
+        through: u64,
+        last: Option<Last>,
+        now_us: i64,
+    ) -> Result<(), Error> {
         let seal = Seal {
             signer: &self.signer,
+            next,
             spool: &self.floor.spool,
             after: self.floor.through,
             through: through.max(self.floor.through),
@@ -367,6 +455,9 @@ impl Writer {
             let record = Record::decode(&proof.extra).ok_or_else(|| Error::Fork(key.clone()))?;
             frontier.push(leaf_hash(&proof.extra));
             floor.through = floor.through.max(record.through);
+            if let (Kind::Key, Some(key)) = (record.kind, record.says.get(KEY)) {
+                floor.key.clone_from(key);
+            }
             records.push(proof.extra);
             note = proof.note;
         }
@@ -398,55 +489,6 @@ impl Writer {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// The first record that an intent commits.
-fn first_commit(intent: &Intent) -> Option<u64> {
-    intent.objects.iter().find_map(|(key, _)| commit_seq(key))
-}
-
-/// The head of a writer that kept its disk: where its floor is, with nothing of others behind it.
-async fn with_floor(
-    store: &dyn Store,
-    floor: &Floor,
-    intent: Option<&Intent>,
-) -> Result<u64, Error> {
-    let size = floor.size;
-    if let Some(last) = size.checked_sub(1)
-        && !recover::is_committed(store, last).await?
-    {
-        let found = recover::find_size(store).await?;
-        return Err(Error::Rollback { found, expected: size });
-    }
-    let commits = intent.filter(|intent| first_commit(intent) == Some(size));
-    let pending = commits.map_or(0, |intent| {
-        intent.objects.iter().filter(|(key, _)| key.starts_with(COMMITS)).count() as u64
-    });
-    if recover::is_committed(store, size + pending).await? {
-        return Err(Error::Fork(commit_key(size + pending)));
-    }
-    Ok(size)
-}
-
-/// The head of a writer without its disk: the last commit, unless anything says that there were
-/// more. A deletion marker makes an object look absent, and lets it be created again.
-async fn without_floor(store: &dyn Store, signer: &Signer) -> Result<u64, Error> {
-    let size = recover::find_size(store).await?;
-    let pointer = recover::read_pointer(store, &signer.verifier()).await?;
-    if let Some(pointer) = pointer.filter(|pointer| pointer.size > size) {
-        return Err(Error::Rollback { found: size, expected: pointer.size });
-    }
-    if !store.shadows(&commit_key(size)).await?.is_empty() {
-        return Err(Error::Rollback { found: size, expected: size + 1 });
-    }
-    Ok(size)
-}
-
-/// A random name for the numbers of one spool.
-fn new_spool_name() -> String {
-    use std::hash::{BuildHasher as _, RandomState};
-    let random = [RandomState::new().hash_one(1), RandomState::new().hash_one(2)];
-    text_of_bytes(&random.map(u64::to_le_bytes).concat())
 }
 
 impl From<segment::Error> for Error {

@@ -1,5 +1,8 @@
 //! `kubewitness archive`: keys, and an archive's contents for people.
 
+mod keys;
+pub(crate) mod replay;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,11 +16,12 @@ use serde::Deserialize;
 
 use crate::archive::config::{self, Config};
 use crate::archive::location;
-use crate::archive::note::{Signer, Verifier};
+use crate::archive::note::Verifier;
 use crate::archive::preflight::{self, Worm};
-use crate::archive::prove::{read_segment, records};
+use crate::archive::prove::{read_line, read_segment};
 use crate::archive::record::{Kind, Record};
-use crate::archive::recover::find_size;
+use crate::archive::records::records;
+use crate::archive::recover::{find_size, read_commit};
 use crate::archive::seal::Item;
 use crate::archive::segment::{Line, read_lines};
 use crate::archive::store::Store;
@@ -35,8 +39,12 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Subcommands of `archive`.
 #[derive(Debug, Subcommand)]
 pub enum Archive {
-    /// Make a log's key: the secret half to a file, the public half to standard output
-    Keygen(KeygenArgs),
+    /// Make a key: the secret half to a file, the public half to standard output
+    Keygen(keys::KeygenArgs),
+    /// Sign with another key from here on; the writer must be stopped
+    Rotate(keys::RotateArgs),
+    /// End a log: nothing can be appended to it any more; the writer must be stopped
+    Close(keys::CloseArgs),
     /// Append old audit logs (JSON lines) to an archive
     Append(AppendArgs),
     /// Say whether a store locks what it is given
@@ -49,24 +57,11 @@ pub enum Archive {
     Grep(GrepArgs),
 }
 
-/// Arguments of `archive keygen`.
+/// Which archive to write, and as whom.
 #[derive(Debug, Args)]
-pub struct KeygenArgs {
-    /// The log's origin, such as audit.example.com/prod-eu1/cp-1; never used by a second log
-    pub origin: String,
-    /// Where the secret key goes; must not exist
-    #[arg(short, long, value_name = "FILE")]
-    pub output: PathBuf,
-}
-
-/// Arguments of `archive append`.
-#[derive(Debug, Args)]
-pub struct AppendArgs {
+pub struct WriterArgs {
     /// The archive
     pub archive: String,
-    /// Files of JSON lines, an event each
-    #[arg(required = true)]
-    pub files: Vec<PathBuf>,
     /// The log's secret key
     #[arg(long, value_name = "FILE")]
     pub key_file: PathBuf,
@@ -77,6 +72,39 @@ pub struct AppendArgs {
     /// compliance for a bucket]
     #[arg(long, value_enum)]
     pub worm: Option<Worm>,
+}
+
+impl WriterArgs {
+    async fn open(&self, retention_days: Option<u32>) -> Result<Writer, Error> {
+        let is_bucket = self.archive.contains("://") && !self.archive.starts_with("file:");
+        let config = Config {
+            url: self.archive.clone(),
+            key_file: self.key_file.clone(),
+            state_dir: self.state_dir.clone(),
+            worm: self.worm.unwrap_or(if is_bucket { Worm::Compliance } else { Worm::Off }),
+            retention_days,
+            publish_seconds: u32::MAX,
+            checkpoint: true,
+            alive_seconds: 60,
+            recheck_seconds: 3_600,
+            witness: None,
+        };
+        config.open(clock::now_us()).await.map_err(|error| match error {
+            config::Error::Writer(_) | config::Error::Log(_) => failed(error),
+            other => Error::Input(chain(&other)),
+        })
+    }
+}
+
+/// Arguments of `archive append`.
+#[derive(Debug, Args)]
+pub struct AppendArgs {
+    /// The archive
+    #[command(flatten)]
+    pub writer: WriterArgs,
+    /// Files of JSON lines, an event each
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
     /// For how many days the store must keep it
     #[arg(long, value_name = "N")]
     pub retention_days: Option<u32>,
@@ -157,26 +185,15 @@ fn failed(error: impl std::error::Error) -> Error {
 /// Wrong input; a store that cannot be used.
 pub fn run(command: Archive) -> Result<Done, Error> {
     match command {
-        Archive::Keygen(args) => keygen(&args),
+        Archive::Keygen(args) => keys::keygen(&args),
+        Archive::Rotate(args) => block_on(keys::rotate(&args)),
+        Archive::Close(args) => block_on(keys::close(&args)),
         Archive::Append(args) => block_on(append(&args)),
         Archive::Check(args) => block_on(check(&args)),
         Archive::Ls(args) => block_on(ls(&args)),
         Archive::Get(args) => block_on(get(&args)),
         Archive::Grep(args) => block_on(grep(&args)),
     }
-}
-
-fn keygen(args: &KeygenArgs) -> Result<Done, Error> {
-    let mut seed = [0; 32];
-    crypto_box::aead::rand_core::RngCore::fill_bytes(&mut crypto_box::aead::OsRng, &mut seed);
-    let signer = Signer::new(&args.origin, &seed).map_err(|error| Error::Input(chain(&error)))?;
-    let mut options = fs::OpenOptions::new();
-    std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600);
-    let at = |error: std::io::Error| Error::Input(format!("{}: {error}", args.output.display()));
-    let mut file = options.open(&args.output).map_err(at)?;
-    writeln!(file, "{}", signer.secret_text()).and_then(|()| file.sync_all()).map_err(at)?;
-    println!("{}", signer.verifier());
-    Ok(Done::Fine)
 }
 
 #[derive(Deserialize)]
@@ -195,20 +212,7 @@ fn time_of(line: &[u8], before: i64) -> i64 {
 }
 
 async fn append(args: &AppendArgs) -> Result<Done, Error> {
-    let is_bucket = args.archive.contains("://") && !args.archive.starts_with("file:");
-    let config = Config {
-        url: args.archive.clone(),
-        key_file: args.key_file.clone(),
-        state_dir: args.state_dir.clone(),
-        worm: args.worm.unwrap_or(if is_bucket { Worm::Compliance } else { Worm::Off }),
-        retention_days: args.retention_days,
-        publish_seconds: u32::MAX,
-        checkpoint: true,
-    };
-    let mut writer = config.open(clock::now_us()).await.map_err(|error| match error {
-        config::Error::Writer(_) | config::Error::Log(_) => failed(error),
-        other => Error::Input(chain(&other)),
-    })?;
+    let mut writer = args.writer.open(args.retention_days).await?;
     let (mut lines, mut bytes, mut total) = (Vec::new(), 0, 0u64);
     for path in &args.files {
         let at = |error: std::io::Error| Error::Input(format!("{}: {error}", path.display()));
@@ -267,6 +271,15 @@ async fn write(
     writer.append(&items, last, now_us).await.map(drop).map_err(failed)
 }
 
+/// Whether a record's events may be of this time; microseconds since the epoch.
+pub(crate) fn is_within(record: &Record, since: Option<i64>, until: Option<i64>) -> bool {
+    let segment = record.segment.as_ref();
+    let at = |text: &String| parse_us(text.as_bytes());
+    let (from, to) = (segment.and_then(|it| at(&it.t_min)), segment.and_then(|it| at(&it.t_max)));
+    since.is_none_or(|since| to.is_none_or(|to| to >= since))
+        && until.is_none_or(|until| from.is_none_or(|from| from < until))
+}
+
 /// Opens an archive for reading.
 async fn opened(args: &ReadArgs) -> Result<(Arc<dyn Store>, Verifier), Error> {
     let store = open(&args.archive)?;
@@ -285,8 +298,8 @@ pub(crate) async fn scan(
 ) -> Result<(), Error> {
     let size = find_size(&**store).await.map_err(failed)?;
     let mut records = pin!(records(&**store, key, 0..size));
-    while let Some(commit) = records.next().await {
-        let record = commit.map_err(failed)?.record;
+    while let Some(record) = records.next().await {
+        let record = record.map_err(failed)?;
         let is_kind = kind.is_none_or(|kind| kind == record.kind);
         let Some(segment) = record.segment.clone().filter(|_| is_kind) else { continue };
         if !is_wanted(&record) {
@@ -310,8 +323,8 @@ async fn ls(args: &ReadArgs) -> Result<Done, Error> {
     let mut records = pin!(records(&*store, &key, 0..size));
     let mut out = std::io::stdout().lock();
     writeln!(out, "RECORD\tKIND\tSEALED\tLINES\tBYTES\tFROM\tTO\tOBJECT")?;
-    while let Some(commit) = records.next().await {
-        let record = commit.map_err(failed)?.record;
+    while let Some(record) = records.next().await {
+        let record = record.map_err(failed)?;
         let (seq, kind, sealed) = (record.seq, record.kind.name(), record.sealed_at);
         let rest = match &record.segment {
             Some(it) => {
@@ -331,39 +344,30 @@ async fn ls(args: &ReadArgs) -> Result<Done, Error> {
 
 async fn get(args: &GetArgs) -> Result<Done, Error> {
     let (store, key) = opened(&args.read).await?;
-    let mut found = false;
+    let record = read_commit(&*store, args.record, &key).await.map_err(failed)?.record;
+    let absent = || Error::Input(format!("record {} has no such line", args.record));
+    let segment = record.segment.ok_or_else(absent)?;
     let mut out = std::io::stdout().lock();
-    scan(
-        &store,
-        &key,
-        None,
-        |record| record.seq == args.record,
-        |_, index, line| {
-            if args.line.is_none_or(|wanted| wanted == index) {
-                found = true;
-                out.write_all(&[line, b"\n"].concat())?;
-            }
-            Ok(())
-        },
-    )
-    .await?;
-    if !found {
-        return Err(Error::Input(format!("record {} has no such line", args.record)));
+    if let Some(line) = args.line {
+        let line = read_line(&*store, &segment, line).await.map_err(failed)?;
+        out.write_all(&[&line.ok_or_else(absent)?[..], b"\n"].concat())?;
+        return Ok(Done::Fine);
     }
+    let object = read_segment(&*store, &segment).await.map_err(failed)?;
+    let mut written = Ok(());
+    read_lines(&object, segment.raw_size, |_, line| {
+        written = out.write_all(&[line, b"\n"].concat());
+        written.is_ok()
+    })
+    .map_err(|error| Error::Failed(format!("{}: {error}", segment.object)))?;
+    written?;
     Ok(Done::Fine)
 }
 
 async fn grep(args: &GrepArgs) -> Result<Done, Error> {
     let (store, key) = opened(&args.read).await?;
     let mut out = std::io::stdout().lock();
-    let is_wanted = |record: &Record| {
-        let segment = record.segment.as_ref();
-        let at = |text: &String| parse_us(text.as_bytes());
-        let (from, to) =
-            (segment.and_then(|it| at(&it.t_min)), segment.and_then(|it| at(&it.t_max)));
-        args.since.is_none_or(|since| to.is_none_or(|to| to >= since))
-            && args.until.is_none_or(|until| from.is_none_or(|from| from < until))
-    };
+    let is_wanted = |record: &Record| is_within(record, args.since, args.until);
     let mut found = false;
     scan(&store, &key, None, is_wanted, |record, index, line| {
         if args.pattern.is_match(line) {

@@ -1,5 +1,7 @@
 //! Subcommands: arguments in, exit code out.
 
+pub mod verify;
+pub mod archive;
 pub mod demo;
 pub mod eval;
 pub mod replay;
@@ -13,9 +15,8 @@ pub mod probe;
 pub mod reload;
 pub mod run;
 pub mod spool;
-pub mod archive;
 pub mod prove;
-pub mod verify;
+pub mod witness;
 
 use std::process::ExitCode;
 
@@ -91,6 +92,8 @@ enum Command {
     Verify(Box<verify::VerifyArgs>),
     /// Prove one event of an archive with two small files
     Prove(prove::ProveArgs),
+    /// Cosign the checkpoints of other installations' archives
+    Witness(witness::WitnessArgs),
     /// Make keys, append to and read archives
     #[command(subcommand)]
     Archive(archive::Archive),
@@ -112,6 +115,7 @@ pub fn run() -> ExitCode {
         Command::Certs(command) => certs::run(command),
         Command::Verify(args) => verify::run(&args),
         Command::Prove(args) => prove::run(&args),
+        Command::Witness(args) => witness::run(&args),
         Command::Archive(command) => archive::run(command),
     };
     match done {

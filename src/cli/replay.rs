@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use crate::alert::Alert;
 use crate::alert::raise::Raiser;
 use crate::alert::throttle::Throttle;
+use crate::cli::archive::replay::{find as archived, is_archive};
 use crate::cli::load::RuleArgs;
 use crate::cli::{Done, Error};
 use crate::clock::Stopwatch;
@@ -33,9 +34,11 @@ use crate::rule::Level;
   kubewitness replay /var/log/kubernetes/audit
   kubewitness replay --format jsonl audit.log audit-*.log.gz webhook/ > alerts.jsonl
   kubewitness replay --format html -o report.html --since 24h logs/
+  kubewitness replay --since 24h --key archive.pub s3://audit-archive/prod-1
   zcat export.gz | kubewitness replay --input-format eks --fail-on high -")]
 pub struct ReplayArgs {
-    /// Files, directories (searched recursively), globs, or `-` for standard input
+    /// Files, directories (searched recursively), globs, `-` for standard input, or archives
+    /// (s3://…, gs://…, az://…, file://…)
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Which rules
@@ -62,6 +65,9 @@ pub struct ReplayArgs {
     /// Take over what first-seen rules learnt from FILE, and write back what they learn now
     #[arg(long, value_name = "FILE")]
     pub learn: Option<PathBuf>,
+    /// The public key of the archives among the paths, or a file that holds it
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
     /// Worker threads; all cores when absent
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -150,15 +156,27 @@ pub fn run(args: &ReplayArgs) -> Result<Done, Error> {
     }
     let engine = args.rules.compile(&args.trusted_proxies)?;
     let stdin = || Box::new(std::io::stdin()) as Box<dyn Read + Send>;
-    let discovery = discover(&args.paths, args.input_format, stdin)
-        .map_err(|error| Error::Input(chain(&error)))?;
-    let options = Options {
+    let is_archived = |path: &&PathBuf| path.to_str().is_some_and(is_archive);
+    let (archives, paths): (Vec<_>, Vec<_>) = args.paths.iter().partition(is_archived);
+    if archives.len() > 1 || !archives.is_empty() && !paths.is_empty() {
+        return Err(Error::Input("an archive is replayed alone".into()));
+    }
+    let mut options = Options {
         threads: args.threads.map_or_else(cores, usize::from),
         cluster: args.cluster.clone(),
         since: args.since,
         until: args.until,
         ..Options::default()
     };
+    if let Some(location) = archives.first().and_then(|path| path.to_str()) {
+        let found = archived(location, args.key.as_deref(), args.since, args.until)?;
+        options = Options { since: found.since, until: found.until, ..options };
+        options.cluster = options.cluster.or(found.cluster);
+        let discovery = Discovery { files: found.files, ..Discovery::default() };
+        return replay(&engine, discovery, options, args.learn.as_deref(), &args.output);
+    }
+    let discovery = discover(&args.paths, args.input_format, stdin)
+        .map_err(|error| Error::Input(chain(&error)))?;
     replay(&engine, discovery, options, args.learn.as_deref(), &args.output)
 }
 

@@ -93,6 +93,8 @@ fn kind_name(code: u8) -> String {
         kind::RULES => "rules",
         kind::TIME => "times",
         kind::NOTICE => "notices",
+        kind::ANCHOR => "anchors",
+        kind::QUARANTINE => "quarantine",
         other => return format!("kind-{other}"),
     };
     name.to_owned()

@@ -4,12 +4,16 @@ use std::fs;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use crate::archive::cosigners::{Cosigners, Http};
+use crate::archive::keys::follow;
 use crate::archive::note::{Verifier, text_of_bytes, text_of_hash};
+use crate::archive::policy::Policy;
 use crate::archive::proof::{Proof, verify_event};
 use crate::archive::record::Record;
 use crate::archive::store::Store;
@@ -18,7 +22,11 @@ use crate::archive::{layout, location};
 use crate::cli::{Done, Error};
 use crate::clock;
 use crate::config::rules::chain;
+use crate::event::time::format_us;
 use crate::report::escape::visible;
+
+/// So long a witness has for its answer.
+const WITNESS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
@@ -51,6 +59,12 @@ pub struct VerifyArgs {
     /// Checkpoints that another sink received: notes, or JSON lines that hold them (repeatable)
     #[arg(long, value_name = "FILE")]
     pub anchor: Vec<PathBuf>,
+    /// Which witnesses must have cosigned the archive's head: a file of c2sp.org/tlog-policy
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Ask the policy's witnesses which head they cosigned last, and hold the archive to it
+    #[arg(long, requires = "policy")]
+    pub ask_witnesses: bool,
     /// STALE when the newest record is older than this (90s, 30m, 24h)
     #[arg(long, value_name = "SPAN", value_parser = span_us)]
     pub max_age: Option<i64>,
@@ -130,9 +144,15 @@ pub(crate) async fn key_of(
     store: &dyn Store,
     location: &str,
 ) -> Result<Verifier, Error> {
-    if let Some(given) = given {
-        return read_key(given);
-    }
+    let key = match given {
+        Some(given) => read_key(given)?,
+        None => own_key(store, location).await?,
+    };
+    follow(store, key).await.map_err(|error| Error::Failed(chain(&error)))
+}
+
+/// The key that the archive's first record names.
+async fn own_key(store: &dyn Store, location: &str) -> Result<Verifier, Error> {
     let first = layout::commit_key(0);
     let bytes = store.read(&first, 1 << 20).await;
     let bytes = bytes.map_err(|error| Error::Failed(chain(&error)))?;
@@ -174,12 +194,17 @@ async fn archive(args: &VerifyArgs, store: Arc<dyn Store>, key: Verifier) -> Res
     for path in &args.anchor {
         known.extend(anchors(path)?);
     }
+    let policy = args.policy.as_deref().map(policy).transpose()?;
+    if let Some(policy) = policy.as_ref().filter(|_| args.ask_witnesses) {
+        known.extend(heads(policy, key.name()).await?);
+    }
     let options = Options {
         key,
         level: args.level,
         known,
         now_us: clock::now_us(),
         age_us_max: args.max_age,
+        policy,
         parallel: usize::from(args.parallel),
     };
     let bar = bar();
@@ -218,8 +243,26 @@ fn state_of(key: &Verifier) -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let home = || Some(PathBuf::from(set("HOME")?).join(".local/state"));
     let base = set("XDG_STATE_HOME").map(PathBuf::from).or_else(home)?;
-    let hash = crate::archive::tree::leaf_hash(key.to_string().as_bytes());
+    let hash = crate::archive::tree::leaf_hash(key.first().to_string().as_bytes());
     Some(base.join(format!("kubewitness/verify/{}.checkpoint", text_of_bytes(&hash[..8]))))
+}
+
+fn policy(path: &Path) -> Result<Policy, Error> {
+    let wrong = |error| Error::Input(format!("{}: {error}", path.display()));
+    Policy::parse(&read(path)?).map_err(wrong)
+}
+
+/// The heads that witnesses cosigned last.
+async fn heads(policy: &Policy, origin: &str) -> Result<Vec<(String, String)>, Error> {
+    let http = Http::new(WITNESS_TIMEOUT).map_err(Error::Failed)?;
+    let cosigners = Cosigners::new(policy.clone(), false, Arc::new(http));
+    let heads = cosigners.heads(origin).await;
+    for listed in policy.witnesses().iter().filter(|it| it.url.is_some()) {
+        if !heads.iter().any(|(name, _)| *name == listed.name) {
+            eprintln!("kubewitness: the witness {} tells no head", visible(&listed.name));
+        }
+    }
+    Ok(heads.into_iter().map(|(name, note)| (format!("the witness {name}"), note)).collect())
 }
 
 fn read(path: &Path) -> Result<String, Error> {
@@ -281,7 +324,9 @@ fn print(report: &Report, worst: Option<Class>, is_json: bool) -> Result<(), Err
         });
         let object = json!({
             "result": result, "head": head, "records": report.records, "lines": report.lines,
-            "bytes": report.bytes, "counts": Value::Object(counts.collect()),
+            "bytes": report.bytes,
+            "witnessed": report.witnessed.map(|(size, at)| json!({"size": size, "time": at})),
+            "counts": Value::Object(counts.collect()),
             "findings": findings.collect::<Vec<_>>(),
         });
         return Ok(writeln!(out, "{object}")?);
@@ -304,6 +349,11 @@ fn print(report: &Report, worst: Option<Class>, is_json: bool) -> Result<(), Err
         report.lines,
         report.bytes
     )?;
+    if let Some((size, seconds)) = report.witnessed {
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        let time = format_us(seconds.saturating_mul(1_000_000));
+        writeln!(out, "cosigned as the policy asks: {size} records at {time}")?;
+    }
     Ok(())
 }
 

@@ -36,9 +36,14 @@ pub struct Delivery<S> {
     pub backoff: Backoff,
     /// The time of day.
     pub clock: Clock,
+    /// Cancelled: nothing more comes, so nothing is waited for.
+    pub hurry: CancellationToken,
     /// Cancelled: stop where it stands; the rest is delivered after the next start.
     pub stop: CancellationToken,
 }
+
+/// How often a sink turns to which nothing is sent.
+const TURN: Duration = Duration::from_secs(5);
 
 /// Delivers until the spool is closed and everything in it is delivered, or until it is stopped.
 /// What another sink does makes no difference here.
@@ -52,8 +57,15 @@ pub async fn run<S: Sink>(mut delivery: Delivery<S>) -> Result<(), Failure> {
         // Waits for something durable. What a crash left unacknowledged comes first.
         let Some(records) = stop.run_until_cancelled(delivery.next()).await else { break };
         let records = match records {
-            Ok(records) => records,
-            Err(spool::Error::Closed) => break,
+            Ok(Some(records)) => records,
+            Ok(None) => {
+                delivery.turn(&mut standing, false).await;
+                continue;
+            }
+            Err(spool::Error::Closed) => {
+                delivery.turn(&mut standing, true).await;
+                break;
+            }
             Err(error) if error.lacks_files() => {
                 delivery.wait_for_files(&error).await;
                 continue;
@@ -73,6 +85,7 @@ pub async fn run<S: Sink>(mut delivery: Delivery<S>) -> Result<(), Failure> {
             }
         }
         standing.well(&delivery);
+        delivery.anchor(load.take_anchor());
         // What was refused for good is durable before the position passes it.
         delivery.keep(&load).await?;
         delivery.ack(records.seq_last).await?;
@@ -82,18 +95,41 @@ pub async fn run<S: Sink>(mut delivery: Delivery<S>) -> Result<(), Failure> {
 }
 
 impl<S: Sink> Delivery<S> {
-    /// The next records. Waits a little for a batch to fill.
-    async fn next(&mut self) -> Result<Records, spool::Error> {
+    /// The next records; `None` when none came for a while. Waits a little for a batch to fill.
+    async fn next(&mut self) -> Result<Option<Records>, spool::Error> {
         let limits = self.frame.limits();
-        let records = self.cursor.read(&limits).await?;
+        let Ok(records) = tokio::time::timeout(TURN, self.cursor.read(&limits)).await else {
+            return Ok(None);
+        };
+        let records = records?;
         let is_full = records.len() >= limits.records_max || records.bytes() >= limits.bytes_max;
         let wait = self.frame.wait_max();
         if is_full || wait.is_zero() || records.is_empty() {
-            return Ok(records);
+            return Ok(Some(records));
         }
-        tokio::time::sleep(wait).await;
+        self.hurry.run_until_cancelled(tokio::time::sleep(wait)).await;
         self.cursor.rewind();
-        self.cursor.read(&limits).await
+        self.cursor.read(&limits).await.map(Some)
+    }
+
+    /// Lets the sink do what it does whether anything comes or not.
+    async fn turn(&mut self, standing: &mut Standing, is_last: bool) {
+        let stop = self.stop.clone();
+        let Some(turned) = stop.run_until_cancelled(self.frame.turn(is_last)).await else { return };
+        match turned {
+            Ok(anchor) => {
+                standing.well(self);
+                self.anchor(anchor);
+            }
+            Err(unsent) => standing.note(&unsent, self),
+        }
+    }
+
+    /// Gives a signed checkpoint to the other sinks.
+    fn anchor(&self, note: Option<String>) {
+        if let Some(note) = note {
+            (self.notify)(Notice::of_anchor(self.frame.name(), note, self.clock.now_us()));
+        }
     }
 
     /// Tells what of the spool cannot be read any more, once for all sinks.

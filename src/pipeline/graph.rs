@@ -28,8 +28,8 @@ use crate::pipeline::sequencer::{Sequencer, SnapshotPolicy};
 use crate::pipeline::settle::{self, Settling, Snapshots};
 use crate::pipeline::worker::Judgement;
 use crate::pipeline::{Clock, Failure, Order, TICK};
-use crate::sinks::Sink;
 use crate::sinks::frame::Frame;
+use crate::sinks::{RecordKind, Sink};
 use crate::spool::{Options, Recovery, Spool, Start};
 use crate::units::{Size, Span};
 
@@ -171,7 +171,14 @@ impl Pipeline {
         let (orders, received) = mpsc::unbounded_channel();
         let (stop_sources, stop_sinks) = (CancellationToken::new(), CancellationToken::new());
 
-        let ways = Ways { spool: &spool, orders: &orders, clock: &clock, stop: &stop_sinks };
+        let keeps_rejects = sinks.iter().any(|frame| frame.takes(RecordKind::Quarantine));
+        let ways = Ways {
+            spool: &spool,
+            orders: &orders,
+            clock: &clock,
+            hurry: &stop_sources,
+            stop: &stop_sinks,
+        };
         let right = ways.start(sinks, &failed).await?;
 
         let (intake, outlet) = intake(config.queue_bytes_max.as_usize());
@@ -201,6 +208,7 @@ impl Pipeline {
             policy: config.policy(&options),
             snapshots,
             duplicate_key: recovered.duplicate_key,
+            keeps_rejects,
             cluster: cluster.unwrap_or_default(),
             clock: clock.clone(),
             turned_us: Arc::clone(&turned_us),
@@ -319,6 +327,7 @@ struct Ways<'w> {
     spool: &'w Spool,
     orders: &'w mpsc::UnboundedSender<Order>,
     clock: &'w Clock,
+    hurry: &'w CancellationToken,
     stop: &'w CancellationToken,
 }
 
@@ -338,11 +347,21 @@ impl Ways<'_> {
             // Nobody listens only while the process ends.
             let notify = Box::new(move |notice| drop(orders.send(Order::Notice(notice))));
             let (clock, stop) = (self.clock.clone(), self.stop.clone());
+            let hurry = self.hurry.clone();
             let dead_letters = self.spool.dead_letters().clone();
             let damages = Arc::clone(&damages);
             let backoff = Backoff::default();
-            let delivery =
-                Delivery { frame, cursor, dead_letters, notify, damages, backoff, clock, stop };
+            let delivery = Delivery {
+                frame,
+                cursor,
+                dead_letters,
+                notify,
+                damages,
+                backoff,
+                clock,
+                hurry,
+                stop,
+            };
             tasks.push(watched(deliver::run(delivery), failed));
         }
         Ok(tasks)

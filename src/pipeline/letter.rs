@@ -4,6 +4,7 @@
 use crypto_box::PublicKey;
 use crypto_box::aead::OsRng;
 
+use crate::alert::time::EventTime;
 use crate::event::reject::Reject;
 use crate::ingest::batch::Batch;
 use crate::spool::DeadLetter;
@@ -94,6 +95,25 @@ impl<'b> Letters<'b> {
     }
 }
 
+/// Sealed bytes beyond this stay with the dead letters only.
+const ENTRY_BYTES_MAX: usize = 64 << 10;
+
+/// Writes a letter as a record of the spool has it.
+pub fn to_json(letter: &DeadLetter, bytes: &mut Vec<u8>) {
+    use base64::Engine as _;
+    let sealed = letter.is_sealed && letter.bytes.len() <= ENTRY_BYTES_MAX;
+    let sealed = sealed.then(|| base64::prelude::BASE64_STANDARD.encode(&letter.bytes));
+    let text = match letter.is_sealed {
+        true => format!("{} sealed bytes", letter.bytes.len()),
+        false => String::from_utf8_lossy(&letter.bytes).into_owned(),
+    };
+    let object = serde_json::json!({
+        "kind": letter.reason, "time": EventTime(letter.at_us), "source": letter.source,
+        "subject": letter.position, "text": text, "lost_bytes": null, "sealed": sealed,
+    });
+    serde_json::to_writer(bytes, &object).expect("texts are JSON, and memory takes them");
+}
+
 /// Words that say what something is and never hold a secret.
 const WORDS: [&str; 48] = [
     "Event",
@@ -169,6 +189,30 @@ pub fn scrubbed(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_letter_is_a_record_like_a_notice() {
+        let letter = DeadLetter {
+            at_us: 1_763_766_000_000_000,
+            reason: "not_json".into(),
+            source: "log".into(),
+            position: "audit.log:7".into(),
+            bytes: b"9 bytes".to_vec(),
+            ..DeadLetter::default()
+        };
+        for (is_sealed, text, sealed) in
+            [(false, "9 bytes", "null"), (true, "7 sealed bytes", "\"OSBieXRlcw==\"")]
+        {
+            let mut bytes = Vec::new();
+            to_json(&DeadLetter { is_sealed, ..letter.clone() }, &mut bytes);
+            let expected = format!(
+                "{{\"kind\":\"not_json\",\"time\":\"2025-11-21T23:00:00.000000Z\",\"source\":\"log\",\
+                 \"subject\":\"audit.log:7\",\"text\":\"{text}\",\"lost_bytes\":null,\
+                 \"sealed\":{sealed}}}"
+            );
+            assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+        }
+    }
 
     #[test]
     fn a_beginning_shows_its_shape_and_no_value() {

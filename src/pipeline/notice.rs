@@ -28,6 +28,8 @@ pub enum Kind {
     SinkBlocked,
     /// A blocked sink delivers again.
     SinkResumed,
+    /// The archive's newest signed checkpoint, for the other sinks to keep; no alert.
+    Anchor,
 }
 
 /// A kind's word, the id of its rule, its level, and what it means.
@@ -78,6 +80,12 @@ impl Kind {
             Kind::SinkBlocked => {
                 ("sink_blocked", "kubewitness-sink-blocked", Low, "Sink delivers nothing")
             }
+            Kind::Anchor => (
+                "archive_checkpoint",
+                "kubewitness-archive-checkpoint",
+                Informational,
+                "Signed checkpoint of the archive",
+            ),
             Kind::SinkResumed => {
                 ("sink_resumed", "kubewitness-sink-resumed", Informational, "Sink delivers again")
             }
@@ -122,6 +130,18 @@ impl Notice {
             subject: redact_text(&notice.subject).into_owned(),
             text: redact_text(&notice.text).into_owned(),
             lost_bytes: notice.lost_bytes,
+        }
+    }
+
+    /// A signed checkpoint of the archive that a sink keeps.
+    pub fn of_anchor(sink: &str, note: String, at_us: i64) -> Notice {
+        Notice {
+            kind: Kind::Anchor,
+            time: EventTime(at_us),
+            source: sink.to_owned(),
+            subject: note.lines().next().unwrap_or_default().to_owned(),
+            text: note,
+            lost_bytes: None,
         }
     }
 

@@ -14,7 +14,8 @@ use crate::engine::Engine;
 use crate::ingest::batch::{Batch, Receipt, Refused};
 use crate::pipeline::assembly::Assembly;
 use crate::pipeline::detector::Detector;
-use crate::pipeline::notice::Notice;
+use crate::pipeline::letter;
+use crate::pipeline::notice::{Kind, Notice};
 use crate::pipeline::reuse;
 use crate::pipeline::settle::{Answer, Settlement, Snapshots};
 use crate::pipeline::tally::Tally;
@@ -51,6 +52,8 @@ pub struct Sequencer {
     pub snapshots: Arc<Snapshots>,
     /// Secret that duplicates are found by; part of a snapshot.
     pub duplicate_key: [u8; 16],
+    /// Whether a sink gets what is no event.
+    pub keeps_rejects: bool,
     /// The cluster of notices whose batch names none.
     pub cluster: String,
     /// The time of day.
@@ -154,6 +157,11 @@ impl Sequencer {
             }
             receipt.events += 1;
             self.event(entry, &bytes, batch.received_us, &mut assembly, &mut tally);
+        }
+        if self.keeps_rejects {
+            for letter in &letters {
+                assembly.push(kind::QUARANTINE, |bytes| letter::to_json(letter, bytes));
+            }
         }
         let cluster = batch.cluster.as_deref().unwrap_or(&self.cluster);
         for notice in &batch.notices {
@@ -277,6 +285,9 @@ pub fn refuse(batch: Batch, refused: Refused) {
 }
 
 fn push_notice(notice: &Notice, cluster: &str, assembly: &mut Assembly, tally: &mut Tally) {
+    if notice.kind == Kind::Anchor {
+        return assembly.push(kind::ANCHOR, |bytes| bytes.extend_from_slice(&notice.to_json()));
+    }
     let Notice { kind, source, subject, text, .. } = notice;
     tracing::warn!(kind = kind.as_str(), %source, %subject, "{text}");
     tally.notices.push(kind.as_str());

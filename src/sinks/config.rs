@@ -28,7 +28,8 @@ pub struct Common {
     /// The sink's name: lower case letters, digits and hyphens. Its position in the spool, its
     /// metrics and its dead letters are kept under this name.
     pub name: String,
-    /// The kinds of records it gets: `events`, `alerts`, `notices`. Default: alerts and notices.
+    /// The kinds of records it gets: `events`, `alerts`, `notices`, `anchors` (signed checkpoints of
+    /// the archive), `quarantine` (input that is no event). Default: alerts and notices.
     #[serde(default = "alerts_and_notices")]
     pub records: Vec<RecordKind>,
     /// Which of them. Default: all.
@@ -131,6 +132,9 @@ impl Config {
         if records.is_empty() {
             return Err(format!("sink {name:?}: `records` is empty, so it would never get any"));
         }
+        if matches!(self.kind, Kind::Archive(_)) && records.contains(&RecordKind::Anchors) {
+            return Err(format!("sink {name:?}: an archive would grow by its own `anchors`"));
+        }
         if batch.records_max == 0 || batch.bytes_max.0 == 0 {
             return Err(format!("sink {name:?}: `batch` limits must be above 0"));
         }
@@ -185,7 +189,8 @@ impl Config {
             Kind::Http(config) => http::Http::new(config.clone(), records).map(AnySink::Http),
             Kind::Syslog(config) => syslog::Syslog::new(config.clone()).map(AnySink::Syslog),
             Kind::Archive(config) => {
-                Ok(AnySink::Archive(Box::new(archive::Archive::new(config.clone()))))
+                let name = self.common.name.clone();
+                Ok(AnySink::Archive(Box::new(archive::Archive::new(name, config.clone()))))
             }
         };
         built.map_err(|cause| Unusable { sink: self.common.name.clone(), cause })

@@ -69,7 +69,7 @@ impl Streams {
         match kind {
             RecordKind::Events => &self.events,
             RecordKind::Alerts => &self.alerts,
-            RecordKind::Notices => &self.notices,
+            RecordKind::Notices | RecordKind::Anchors | RecordKind::Quarantine => &self.notices,
         }
     }
 }

@@ -47,7 +47,7 @@ impl Config {
                     && (self.rules.is_empty() || self.rules.contains(&alert.rule.id))
                     && self.has_namespace(alert.request.namespace.as_deref())
             }
-            (Outgoing::Alert(_) | Outgoing::Notice(_), _) => true,
+            _ => true,
         }
     }
 

@@ -43,6 +43,7 @@ pub struct Load<'r> {
     parts: VecDeque<Vec<usize>>,
     rejections: Vec<Rejection>,
     attempts: u32,
+    anchor: Option<String>,
 }
 
 /// Why a load is not all sent.
@@ -122,6 +123,19 @@ impl<S: Sink> Frame<S> {
         self.sink.resume(position);
     }
 
+    /// Whether the sink gets records of this kind.
+    pub fn takes(&self, kind: RecordKind) -> bool {
+        self.common.records.contains(&kind)
+    }
+
+    /// What the sink does whether anything is sent or not; see [`Sink::turn`].
+    ///
+    /// # Errors
+    /// [`Unsent`]; call again.
+    pub async fn turn(&mut self, is_last: bool) -> Result<Option<String>, Unsent> {
+        self.sink.turn(is_last).await.map_err(|error| self.hold(error))
+    }
+
     /// The items of a read that the sink is to get.
     pub fn load<'r>(&mut self, records: &'r Records) -> Load<'r> {
         self.load_items(records.iter().filter_map(|record| Item::of(&record)))
@@ -199,6 +213,7 @@ impl<S: Sink> Frame<S> {
         delivered: Delivered,
     ) -> Result<(), Unsent> {
         let Some(part) = load.parts.pop_front() else { return Ok(()) };
+        load.anchor = delivered.anchor.or(load.anchor.take());
         let place = |index: usize| part.get(index).copied();
         let refused = delivered.rejected.len();
         let is_left = |index: &usize| {
@@ -287,8 +302,8 @@ impl<S: Sink> Frame<S> {
 
     /// Counts accepted items; says whether there were any.
     fn count_sent<'i>(&self, items: impl Iterator<Item = &'i Item<'i>>) -> bool {
-        let mut counts =
-            [(RecordKind::Events, 0), (RecordKind::Alerts, 0), (RecordKind::Notices, 0)];
+        use RecordKind::{Alerts, Anchors, Events, Notices, Quarantine};
+        let mut counts = [Events, Alerts, Notices, Anchors, Quarantine].map(|kind| (kind, 0));
         let mut bytes = 0;
         for item in items {
             bytes += item.bytes().len() as u64;
@@ -320,6 +335,11 @@ impl<'r> Load<'r> {
         self.parts.is_empty()
     }
 
+    /// The newest signed checkpoint that the sink gave the other sinks to keep.
+    pub fn take_anchor(&mut self) -> Option<String> {
+        self.anchor.take()
+    }
+
     /// Items that the sink is to get, sent or not.
     pub fn len(&self) -> usize {
         self.items.len()
@@ -334,7 +354,7 @@ impl<'r> Load<'r> {
     pub fn received_us(&self) -> Option<i64> {
         self.items.iter().rev().find_map(|item| match item.outgoing {
             Outgoing::Event(event) => Some(event.received_us),
-            Outgoing::Alert(_) | Outgoing::Notice(_) => None,
+            _ => None,
         })
     }
 

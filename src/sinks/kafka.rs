@@ -119,7 +119,9 @@ impl Topics {
         match kind {
             RecordKind::Events => self.events.as_deref(),
             RecordKind::Alerts => self.alerts.as_deref(),
-            RecordKind::Notices => self.notices.as_deref().or(self.alerts.as_deref()),
+            RecordKind::Notices | RecordKind::Anchors | RecordKind::Quarantine => {
+                self.notices.as_deref().or(self.alerts.as_deref())
+            }
         }
     }
 }
@@ -431,8 +433,8 @@ fn addressed(item: &Item<'_>) -> (String, i64) {
             let time_us = stored.time_us.min(stored.received_us);
             (audit_id.unwrap_or_else(|| item.id()), time_us.div_euclid(1_000))
         }
-        Outgoing::Alert(json) | Outgoing::Notice(json) => {
-            let head: Option<Head> = serde_json::from_slice(json).ok();
+        _ => {
+            let head: Option<Head> = serde_json::from_slice(item.bytes()).ok();
             let time = head.as_ref().and_then(|head| head.time.as_deref());
             let time_us = time.and_then(|time| crate::event::time::parse_us(time.as_bytes()));
             let key = head.and_then(|head| head.actor.and_then(|a| a.username).or(head.source));
@@ -449,7 +451,7 @@ fn headers(item: &Item<'_>, id: &str) -> OwnedHeaders {
         Outgoing::Event(event) => {
             headers.insert(Header { key: "kubewitness-cluster", value: Some(event.cluster) })
         }
-        Outgoing::Alert(_) | Outgoing::Notice(_) => headers,
+        _ => headers,
     }
 }
 

@@ -40,6 +40,10 @@ pub enum Outgoing<'r> {
     Alert(&'r [u8]),
     /// What a source noticed about the audit trail itself: a JSON object.
     Notice(&'r [u8]),
+    /// A signed checkpoint of an archive: a JSON object as a notice is one.
+    Anchor(&'r [u8]),
+    /// Input that is no audit event: a JSON object as a notice is one.
+    Quarantine(&'r [u8]),
 }
 
 /// A record for a sink, with its place in the spool.
@@ -59,6 +63,8 @@ impl<'r> Item<'r> {
             record::kind::EVENT => Outgoing::Event(StoredEvent::decode(record.payload)?),
             record::kind::ALERT => Outgoing::Alert(record.payload),
             record::kind::NOTICE => Outgoing::Notice(record.payload),
+            record::kind::ANCHOR => Outgoing::Anchor(record.payload),
+            record::kind::QUARANTINE => Outgoing::Quarantine(record.payload),
             _ => return None,
         };
         Some(Item { seq: record.seq, outgoing })
@@ -82,6 +88,8 @@ impl<'r> Item<'r> {
         match self.outgoing {
             Outgoing::Event(event) => hash([event.cluster.as_bytes(), &event.duplicate_key]),
             Outgoing::Notice(json) => hash([b"notice", json]),
+            Outgoing::Anchor(json) => hash([b"anchor", json]),
+            Outgoing::Quarantine(json) => hash([b"quarantine", json]),
             Outgoing::Alert(json) => match serde_json::from_slice::<Id>(json) {
                 Ok(Id { id }) if id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) => id,
                 _ => hash([b"alert", json]),
@@ -93,7 +101,10 @@ impl<'r> Item<'r> {
     pub fn bytes(&self) -> &'r [u8] {
         match self.outgoing {
             Outgoing::Event(event) => event.raw,
-            Outgoing::Alert(json) | Outgoing::Notice(json) => json,
+            Outgoing::Alert(json)
+            | Outgoing::Notice(json)
+            | Outgoing::Anchor(json)
+            | Outgoing::Quarantine(json) => json,
         }
     }
 
@@ -103,6 +114,8 @@ impl<'r> Item<'r> {
             Outgoing::Event(_) => RecordKind::Events,
             Outgoing::Alert(_) => RecordKind::Alerts,
             Outgoing::Notice(_) => RecordKind::Notices,
+            Outgoing::Anchor(_) => RecordKind::Anchors,
+            Outgoing::Quarantine(_) => RecordKind::Quarantine,
         }
     }
 }
@@ -129,6 +142,10 @@ pub enum RecordKind {
     Alerts,
     /// Notices about the audit trail itself.
     Notices,
+    /// Signed checkpoints of the archive, to hold it to.
+    Anchors,
+    /// Input that is no audit event: where it stood and its shape, its bytes only sealed.
+    Quarantine,
 }
 
 impl RecordKind {
@@ -138,6 +155,8 @@ impl RecordKind {
             RecordKind::Events => "events",
             RecordKind::Alerts => "alerts",
             RecordKind::Notices => "notices",
+            RecordKind::Anchors => "anchors",
+            RecordKind::Quarantine => "quarantine",
         }
     }
 
@@ -147,6 +166,8 @@ impl RecordKind {
             RecordKind::Events => record::kind::EVENT,
             RecordKind::Alerts => record::kind::ALERT,
             RecordKind::Notices => record::kind::NOTICE,
+            RecordKind::Anchors => record::kind::ANCHOR,
+            RecordKind::Quarantine => record::kind::QUARANTINE,
         }
     }
 }
@@ -160,6 +181,8 @@ pub struct Delivered {
     pub again: Vec<usize>,
     /// Why, where it is known: [`SendError::Retry`] or [`SendError::Block`].
     pub why: Option<SendError>,
+    /// A signed checkpoint that the other sinks are to keep.
+    pub anchor: Option<String>,
 }
 
 /// An item that the far side refuses for good.
@@ -293,6 +316,20 @@ pub trait Sink: Send {
     /// # Errors
     /// [`CheckError`] names what is wrong and the remedy.
     fn check(&mut self) -> impl Future<Output = Result<(), CheckError>> + Send;
+
+    /// Does what has to be done whether anything is sent or not; called now and then while nothing
+    /// is, and once behind everything, with `is_last`. Returns a signed checkpoint that the other
+    /// sinks are to keep.
+    ///
+    /// # Errors
+    /// [`SendError::Retry`] and [`SendError::Block`]; it is called again.
+    fn turn(
+        &mut self,
+        is_last: bool,
+    ) -> impl Future<Output = Result<Option<String>, SendError>> + Send {
+        let _ = is_last;
+        std::future::ready(Ok(None))
+    }
 }
 
 /// Any sink that can be configured.
@@ -353,6 +390,13 @@ impl Sink for AnySink {
             AnySink::Http(sink) => sink.check().await,
             AnySink::Syslog(sink) => sink.check().await,
             AnySink::Archive(sink) => sink.check().await,
+        }
+    }
+
+    async fn turn(&mut self, is_last: bool) -> Result<Option<String>, SendError> {
+        match self {
+            AnySink::Archive(sink) => sink.turn(is_last).await,
+            _ => Ok(None),
         }
     }
 }

@@ -147,7 +147,7 @@ impl Splunk {
     fn sourcetype(&self, kind: RecordKind) -> &str {
         match kind {
             RecordKind::Events => &self.config.sourcetype,
-            RecordKind::Alerts | RecordKind::Notices => &self.config.alert_sourcetype,
+            _ => &self.config.alert_sourcetype,
         }
     }
 
@@ -168,7 +168,7 @@ impl Splunk {
     fn event(&self, item: &Item<'_>, text: &[u8], body: &mut Vec<u8>) {
         let (time_us, cluster) = match item.outgoing {
             Outgoing::Event(event) => (Some(event.time_us), Some(event.cluster.to_owned())),
-            Outgoing::Alert(json) | Outgoing::Notice(json) => about(json),
+            _ => about(item.bytes()),
         };
         let config = &self.config;
         Object::write(body, |o| {

@@ -149,7 +149,7 @@ impl Syslog {
             Some(Level::Medium) => 4,
             Some(Level::Low) => 5,
             Some(Level::Informational) => 6,
-            None if item.kind() == RecordKind::Notices => 4,
+            None if matches!(item.kind(), RecordKind::Notices | RecordKind::Quarantine) => 4,
             None => 6,
         };
         let priority = u32::from(self.config.facility) * 8 + severity;

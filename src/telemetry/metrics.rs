@@ -75,6 +75,53 @@ const fn histogram(
 
 /// The table, in the order of the names.
 pub const METRICS: &[Metric] = &[
+    gauge(
+        "kubewitness_archive_committed_timestamp_seconds",
+        Unit::Seconds,
+        &["sink"],
+        "When the archive's last record was committed, since the epoch.",
+    ),
+    gauge(
+        "kubewitness_archive_cosignatures",
+        Unit::Count,
+        &["sink"],
+        "Witnesses that cosigned the checkpoint that was published last.",
+    ),
+    counter(
+        "kubewitness_archive_line_bytes_total",
+        &["sink"],
+        "Bytes of archived records before compression.",
+    ),
+    gauge(
+        "kubewitness_archive_lock_days",
+        Unit::Count,
+        &["sink"],
+        "Days for which the store locks what it is given, when it was asked last.",
+    ),
+    gauge(
+        "kubewitness_archive_lock_ok",
+        Unit::Count,
+        &["sink"],
+        "1 when the store locked as configured when it was asked last.",
+    ),
+    gauge("kubewitness_archive_records", Unit::Count, &["sink"], "Records of the archive's log."),
+    counter("kubewitness_archive_segments_total", &["sink"], "Segments committed."),
+    counter(
+        "kubewitness_archive_stored_bytes_total",
+        &["sink"],
+        "Bytes of segments as they are stored.",
+    ),
+    counter(
+        "kubewitness_archive_witness_refusals_total",
+        &["sink", "witness", "reason"],
+        "Checkpoints that a witness did not cosign; rollback and fork are alarms.",
+    ),
+    gauge(
+        "kubewitness_archive_witnessed_records",
+        Unit::Count,
+        &["sink"],
+        "Records of the newest checkpoint that enough witnesses cosigned.",
+    ),
     gauge("kubewitness_build_info", Unit::Count, &["version"], "Always 1; says what runs."),
     gauge(
         "kubewitness_dead_letter_bytes",

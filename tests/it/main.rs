@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+/// `kubewitness run` with an archive and a witness.
+mod archive;
 /// A client that behaves as kube-apiserver's webhook backend.
 mod apiserver;
 /// Files in every form: tests/corpus/ingest.

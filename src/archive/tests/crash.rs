@@ -9,9 +9,9 @@ use crate::archive::sim::Memory;
 use crate::archive::tests::{append, audit, open, raw};
 
 /// Sizes of the tree before the append that is killed; the append adds two records.
-const SIZES: [u64; 4] = [0, 1, 255, 511];
+const SIZES: [u64; 7] = [0, 1, 254, 255, 256, 257, 511];
 
-fn copy_dir(from: &Path, to: &Path) {
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();

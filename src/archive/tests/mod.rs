@@ -1,9 +1,12 @@
 //! The log as a whole: what a writer leaves, however it is killed, checked by the plainest auditor.
 
 mod crash;
+mod keys;
+mod reading;
 mod tamper;
 mod traps;
 mod vectors;
+mod witness;
 
 use std::path::Path;
 use std::sync::Arc;

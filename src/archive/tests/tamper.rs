@@ -77,6 +77,7 @@ async fn verified(store: &Memory, level: Level, known: &[String], now_us: i64) -
         level,
         known: known.iter().map(|note| ("saved".to_owned(), note.clone())).collect(),
         now_us,
+        policy: None,
         age_us_max: Some(DAY_US),
         parallel: 4,
     };

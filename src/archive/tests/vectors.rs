@@ -62,6 +62,7 @@ async fn the_vectors_of_the_format_are_proven() {
         level: Level::Full,
         known: Vec::new(),
         now_us: NOW_US,
+        policy: None,
         age_us_max: None,
         parallel: 2,
     };

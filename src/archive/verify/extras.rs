@@ -6,13 +6,10 @@ use std::sync::Arc;
 
 use rustc_hash::FxHasher;
 
-use crate::archive::layout::{CHECKPOINT, COMMITS, SEGMENTS, TILES, commit_seq};
+use crate::archive::layout::{CHECKPOINT, COMMITS, COSIGNED, SEGMENTS, TILES, commit_seq};
 use crate::archive::store::{self, Store};
 use crate::archive::tile::{TILE_WIDTH, Tile};
 use crate::archive::verify::{Class, Level, Options, Report};
-
-/// Prefix of checkpoints with the signatures of witnesses.
-const WITNESSED: &str = "witness/";
 
 /// Stands for the segment of a record that is not known.
 pub(crate) const UNKNOWN: u64 = 0;
@@ -36,7 +33,7 @@ pub(crate) async fn verify(
 ) -> Result<(), store::Error> {
     for listed in store.list("").await? {
         let key = listed.key.as_str();
-        if key == CHECKPOINT || key.starts_with(WITNESSED) {
+        if key == CHECKPOINT || key.starts_with(COSIGNED) {
             continue;
         }
         let is_signed = if key.starts_with(SEGMENTS) {
@@ -60,7 +57,7 @@ pub(crate) async fn verify(
     for versions in store.shadows("").await? {
         let is_told =
             report.findings.iter().any(|it| it.key == versions.key && it.class == Class::Shadowed);
-        if versions.key != CHECKPOINT && !versions.key.starts_with(WITNESSED) && !is_told {
+        if versions.key != CHECKPOINT && !versions.key.starts_with(COSIGNED) && !is_told {
             let deleted = if versions.is_deleted { ", deleted" } else { "" };
             let text = format!("{} versions{deleted}", versions.versions);
             report.add(Class::Shadowed, &versions.key, text);

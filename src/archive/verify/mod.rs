@@ -5,6 +5,7 @@
 //! compared with what the commits make), no single head (the largest that anything signed speaks
 //! of must be reached).
 
+mod cosigned;
 mod extras;
 mod object;
 mod quick;
@@ -14,8 +15,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::archive::keys;
 use crate::archive::layout::{COMMITS, commit_seq};
 use crate::archive::note::{Checkpoint, Verifier};
+use crate::archive::policy::Policy;
 use crate::archive::recover::{self, CHECKPOINT_BYTES_MAX};
 use crate::archive::store::{self, Store};
 
@@ -103,14 +106,17 @@ pub enum Level {
 }
 
 /// What to verify, and against what.
+#[derive(Clone)]
 pub struct Options {
-    /// The log's public key.
+    /// The log's public key, or one that it had before or since.
     pub key: Verifier,
     /// How deep.
     pub level: Level,
     /// Signed checkpoints that are known from elsewhere: the one of the last run, those that other
     /// sinks received. The name says where each is from.
     pub known: Vec<(String, String)>,
+    /// Which witnesses must have cosigned a head.
+    pub policy: Option<Policy>,
     /// The time now, microseconds since the epoch.
     pub now_us: i64,
     /// [`Class::Stale`] when the newest record is older than this, in microseconds.
@@ -149,6 +155,8 @@ pub struct Report {
     pub lines: u64,
     /// Bytes of objects that were read and are proven.
     pub bytes: u64,
+    /// The newest head that the policy's witnesses cosigned, and when, seconds since the epoch.
+    pub witnessed: Option<(u64, u64)>,
     /// Findings, the first 1,000 of them.
     pub findings: Vec<Finding>,
     /// How many of each class.
@@ -201,8 +209,11 @@ pub async fn verify(
     progress: &(dyn Fn(Step) + Sync),
 ) -> Result<Report, store::Error> {
     let mut report = Report::default();
+    let key = keys::follow(&*store, options.key.clone()).await?;
+    let options = &Options { key, ..options.clone() };
     let mut known = outside(options, &mut report);
     known.extend(pointer(&*store, options, &mut report).await?);
+    known.extend(cosigned::verify(&*store, options, known.last(), &mut report).await?);
     let committed = committed(&*store).await?;
     let inside = known.iter().filter(|known| !known.is_outside);
     let claimed = inside.map(|known| known.head.size).chain([committed]).max().unwrap_or(0);

@@ -35,6 +35,8 @@ struct Walk<'w> {
     has_hole: bool,
     numbers: Option<(String, u64, u64)>,
     newest_us: Option<i64>,
+    /// What the newest record is and says: a log that was closed is not late.
+    newest: (Option<Kind>, String),
     /// Hashes of the keys of segments, by record.
     objects: Vec<u64>,
 }
@@ -59,6 +61,7 @@ pub(crate) async fn verify(
         has_hole: false,
         numbers: None,
         newest_us: None,
+        newest: (None, String::new()),
         objects: Vec::new(),
     };
     let key = &options.key;
@@ -215,6 +218,8 @@ impl Walk<'_> {
         let segment = record.segment.as_ref();
         self.objects.push(segment.map_or(extras::NO_SEGMENT, |it| extras::key_hash(&it.object)));
         self.newest_us = parse_us(record.sealed_at.as_bytes()).or(self.newest_us);
+        let mark = record.says.get("mark").cloned().unwrap_or_default();
+        self.newest = (Some(record.kind), mark);
         if record.kind == Kind::Gap {
             let reason = record.says.get("reason").map_or("no reason given", String::as_str);
             self.report.add(Class::Gap, &key, reason);
@@ -248,8 +253,10 @@ impl Walk<'_> {
         let age_us = self.newest_us.map(|newest| self.options.now_us.saturating_sub(newest));
         if let (Some(age_us), Some(age_us_max)) = (age_us, self.options.age_us_max)
             && age_us > age_us_max
+            && self.newest.0 != Some(Kind::Close)
         {
-            let text = format!("the newest record is {} s old", age_us / 1_000_000);
+            let stopped = if self.newest.1 == "stop" { ": the writer was stopped" } else { "" };
+            let text = format!("the newest record is {} s old{stopped}", age_us / 1_000_000);
             self.report.add(Class::Stale, &commit_key(self.frontier.size() - 1), text);
         }
         if self.report.note.is_empty()

@@ -127,6 +127,7 @@ async fn every_answer_of_a_far_side_is_met_and_nothing_is_lost() {
             damages: Arc::default(),
             backoff: Backoff::default(),
             clock: Clock::of(|| NOW_US),
+            hurry: CancellationToken::new(),
             stop: CancellationToken::new(),
         };
         let running = tokio::spawn(run(delivery));

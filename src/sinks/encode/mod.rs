@@ -101,7 +101,7 @@ impl<'r> Subject<'r> {
             facts: facts::Facts::default(),
             alert: None,
             raw,
-            is_notice: matches!(item.outgoing, Outgoing::Notice(_)),
+            is_notice: !matches!(item.outgoing, Outgoing::Event(_) | Outgoing::Alert(_)),
         };
         match item.outgoing {
             Outgoing::Event(stored) => {
@@ -117,7 +117,7 @@ impl<'r> Subject<'r> {
                 subject.facts =
                     subject.alert.as_ref().map(facts::Facts::of_alert).unwrap_or_default();
             }
-            Outgoing::Notice(json) => subject.facts = facts::Facts::of_notice(json),
+            _ => subject.facts = facts::Facts::of_notice(raw),
         }
         subject
     }

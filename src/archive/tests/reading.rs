@@ -1,0 +1,70 @@
+//! Records out of bundles, lines out of frames: as good as single commits and whole objects, and
+//! never better than what was signed.
+
+use std::sync::Arc;
+
+use futures_util::TryStreamExt as _;
+
+use crate::archive::layout::commit_key;
+use crate::archive::prove::{find_ingest, read_line};
+use crate::archive::records::{newest_first, records};
+use crate::archive::recover::read_commit;
+use crate::archive::sim::Memory;
+use crate::archive::tests::{append, open, raw, signer};
+
+const SIZE: u64 = 520;
+
+async fn grown() -> (Arc<Memory>, tempfile::TempDir) {
+    let (store, dir) = (Arc::new(Memory::default()), tempfile::tempdir().unwrap());
+    let mut writer = open(&store, dir.path()).await.unwrap();
+    let mut seq = 0;
+    while writer.size() < SIZE {
+        append(&mut writer, seq + 1..=seq + 3).await.unwrap();
+        seq += 3;
+    }
+    (store, dir)
+}
+
+#[tokio::test]
+async fn bundles_yield_what_commits_do() {
+    let (store, _dir) = grown().await;
+    let key = signer().verifier();
+    let mut single = Vec::new();
+    for seq in 0..SIZE {
+        single.push(read_commit(&*store, seq, &key).await.unwrap().record);
+    }
+    for range in [0..SIZE, 0..256, 1..SIZE, 255..257, 256..512, 300..301, 7..7] {
+        let found: Vec<_> = records(&*store, &key, range.clone()).try_collect().await.unwrap();
+        assert_eq!(found, single[range.start as usize..range.end as usize], "{range:?}");
+    }
+    let mut backwards: Vec<_> = newest_first(&*store, &key, SIZE).try_collect().await.unwrap();
+    backwards.reverse();
+    assert_eq!(backwards, single);
+    // A bundle that was changed is not believed: the commits are.
+    let bundle = "tile/entries/000";
+    let mut bytes = store.contents()[bundle].to_vec();
+    bytes[500] ^= 1;
+    store.rewrite(bundle, Some(bytes.into()));
+    let found: Vec<_> = records(&*store, &key, 0..SIZE).try_collect().await.unwrap();
+    assert_eq!(found, single);
+    // A sound bundle makes single commits superfluous, all but the last.
+    store.rewrite(&commit_key(300), None);
+    let found: Vec<_> = records(&*store, &key, 256..512).try_collect().await.unwrap();
+    assert_eq!(found, single[256..512]);
+    store.rewrite(&commit_key(511), None);
+    let missing = records(&*store, &key, 0..SIZE).try_collect::<Vec<_>>().await;
+    assert!(missing.unwrap_err().to_string().contains("is missing"));
+}
+
+#[tokio::test]
+async fn a_line_is_read_without_its_whole_object() {
+    let (store, _dir) = grown().await;
+    let key = signer().verifier();
+    for ingest in [1, 2, 9, 400] {
+        let (seq, event) = find_ingest(&*store, &key, ingest).await.unwrap().unwrap();
+        let segment = read_commit(&*store, seq, &key).await.unwrap().record.segment.unwrap();
+        assert_eq!(read_line(&*store, &segment, event).await.unwrap(), Some(raw(ingest)));
+        assert_eq!(read_line(&*store, &segment, segment.count).await.unwrap(), None);
+    }
+    assert_eq!(find_ingest(&*store, &key, 1_000_000).await.unwrap(), None);
+}

@@ -1,0 +1,57 @@
+//! Where a writer goes on: behind what it signed, and behind nothing that others did.
+
+use crate::archive::layout::{COMMITS, commit_key, commit_seq};
+use crate::archive::note::{Verifier, text_of_bytes};
+use crate::archive::recover;
+use crate::archive::state::{Floor, Intent};
+use crate::archive::store::Store;
+use crate::archive::writer;
+
+/// The first record that an intent commits.
+pub(crate) fn first_commit(intent: &Intent) -> Option<u64> {
+    intent.objects.iter().find_map(|(key, _)| commit_seq(key))
+}
+
+/// The head of a writer that kept its disk: where its floor is, with nothing of others behind it.
+pub(crate) async fn with_floor(
+    store: &dyn Store,
+    floor: &Floor,
+    intent: Option<&Intent>,
+) -> Result<u64, writer::Error> {
+    let size = floor.size;
+    if let Some(last) = size.checked_sub(1)
+        && !recover::is_committed(store, last).await?
+    {
+        let found = recover::find_size(store).await?;
+        return Err(writer::Error::Rollback { found, expected: size });
+    }
+    let commits = intent.filter(|intent| first_commit(intent) == Some(size));
+    let pending = commits.map_or(0, |intent| {
+        intent.objects.iter().filter(|(key, _)| key.starts_with(COMMITS)).count() as u64
+    });
+    if recover::is_committed(store, size + pending).await? {
+        return Err(writer::Error::Fork(commit_key(size + pending)));
+    }
+    Ok(size)
+}
+
+/// The head of a writer without its disk: the last commit, unless anything says that there were
+/// more. A deletion marker makes an object look absent, and lets it be created again.
+pub(crate) async fn without_floor(store: &dyn Store, key: &Verifier) -> Result<u64, writer::Error> {
+    let size = recover::find_size(store).await?;
+    let pointer = recover::read_pointer(store, key).await?;
+    if let Some(pointer) = pointer.filter(|pointer| pointer.size > size) {
+        return Err(writer::Error::Rollback { found: size, expected: pointer.size });
+    }
+    if !store.shadows(&commit_key(size)).await?.is_empty() {
+        return Err(writer::Error::Rollback { found: size, expected: size + 1 });
+    }
+    Ok(size)
+}
+
+/// A random name for the numbers of one spool.
+pub(crate) fn new_spool_name() -> String {
+    use std::hash::{BuildHasher as _, RandomState};
+    let random = [RandomState::new().hash_one(1), RandomState::new().hash_one(2)];
+    text_of_bytes(&random.map(u64::to_le_bytes).concat())
+}
