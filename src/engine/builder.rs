@@ -173,7 +173,16 @@ impl Builder {
                 FieldMatcher::new(checks).map_err(|cause| Error::Automaton { cause })
             })
             .collect::<Result<_, _>>()?;
+        let is_of_value = |Predicate { field, check }: &Predicate| {
+            let is_of_field = matches!(
+                check,
+                Check::Null | Check::Exists(_) | Check::FieldRef(..) | Check::Elements(..)
+            );
+            !is_of_field && &**self.fields.name(*field) == "."
+        };
+        let is_of_value = self.predicates.iter().all(is_of_value);
         Ok(Program {
+            is_of_value,
             fields: self.fields,
             predicates: self.predicates,
             labels: self.labels,

@@ -4,7 +4,7 @@
 //! They decide speed only, never a result. The shares were counted on the recorded sample and on
 //! generated traffic and rounded; they need to be right within a factor of ten.
 
-use crate::engine::field::{FieldTable, Source};
+use crate::engine::field::{FieldId, FieldTable, Source};
 use crate::engine::predicate::{Check, Predicate};
 use crate::event::Slot;
 use crate::event::derived::Derived;
@@ -30,9 +30,14 @@ pub fn weight(fields: &FieldTable, predicate: &Predicate) -> u32 {
     field + check
 }
 
-/// Nanoseconds to read a field on every event and look its value up.
+/// Nanoseconds to read the field of a predicate on every event and look its value up.
 pub fn field_ns(fields: &FieldTable, predicate: &Predicate) -> f64 {
-    match fields.source(predicate.field) {
+    read_ns(fields, predicate.field)
+}
+
+/// Nanoseconds to read a field on every event and look its value up.
+pub fn read_ns(fields: &FieldTable, field: FieldId) -> f64 {
+    match fields.source(field) {
         Source::Slot(Slot::Resource | Slot::Verb | Slot::StatusCode) => 20.0,
         Source::Slot(Slot::StatusMessage) => 10.0,
         Source::Slot(Slot::RequestUri | Slot::UserAgent) => 100.0,

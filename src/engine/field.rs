@@ -161,6 +161,21 @@ impl FieldTable {
         self.only_slots[field.0 as usize]
     }
 
+    /// The slot whose bytes alone, or whose absence, decide the field's values; none for bodies.
+    pub fn depends_on(&self, field: FieldId) -> Option<Slot> {
+        let slot = match self.source(field) {
+            Source::Rewrite(base, _) => self.depends_on(base),
+            Source::Derived(Derived::ActorKind) => Some(Slot::Username),
+            Source::Derived(Derived::Outcome) => Some(Slot::StatusCode),
+            Source::Derived(Derived::CredentialId) => Some(Slot::UserExtra),
+            Source::Walk(groups) if groups.count_ones() == 1 => {
+                self.groups[groups.trailing_zeros() as usize].slot
+            }
+            source => only_slot(source),
+        };
+        slot.filter(|slot| !matches!(slot, Slot::RequestObject | Slot::ResponseObject))
+    }
+
     /// The groups, by the bit that [`Source::Walk`] uses.
     pub fn groups(&self) -> &[Group] {
         &self.groups

@@ -8,6 +8,7 @@ use crate::event::json::{skip_blank, skip_string, skip_value};
 use crate::event::value::{Type, Value, unescape};
 use crate::event::{Event, Slot};
 use ipnet::IpNet;
+use std::net::IpAddr;
 
 /// What is evaluated: an audit event, or any JSON object.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +108,11 @@ impl<'v> Item<'v> {
         }
     }
 
+    /// The address that it spells, an IPv4 address mapped into IPv6 as what it is.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.text()?.parse().ok().map(|address: IpAddr| address.to_canonical())
+    }
+
     /// Whether it is null.
     pub fn is_null(&self) -> bool {
         matches!(self, Item::Json(value) if value.kind() == Type::Null)
@@ -126,6 +132,11 @@ impl Values {
             proxies: proxies.to_vec(),
             ..Values::default()
         }
+    }
+
+    /// Networks whose X-Forwarded-For entries are believed.
+    pub fn proxies(&self) -> &[IpNet] {
+        &self.proxies
     }
 
     /// Forgets the last event.
