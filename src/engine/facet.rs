@@ -13,7 +13,7 @@ use crate::engine::field::{FieldId, FieldTable, Source};
 use crate::engine::memo::Memo;
 use crate::engine::predicate::{Check, Predicate, PredicateId};
 use crate::engine::program::{Program, State};
-use crate::engine::values::{Item, Subject};
+use crate::engine::values::{Item, Subject, element};
 use crate::event::value::{Type, Value};
 use crate::event::{Event, Slot};
 
@@ -306,6 +306,13 @@ fn each_value(
                 take(&Item::Json(value));
             }
             true
+        }
+        Source::Element(slot, place) => {
+            let value = event.slot(slot).and_then(|value| element(value, place));
+            value.is_some_and(|value| {
+                take(&Item::Json(value));
+                true
+            })
         }
         Source::Derived(derived) => {
             let text = derived.value(event, state.values.proxies());

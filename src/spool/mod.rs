@@ -53,6 +53,7 @@ mod reader;
 mod cursor;
 mod snapshot;
 mod recover;
+mod gate;
 mod writer;
 mod dead_letter;
 mod handle;
