@@ -11,7 +11,43 @@ use crate::engine::field::{FieldId, FieldTable, Shape};
 use crate::engine::matcher::FieldMatcher;
 use crate::engine::predicate::{Check, LazyRegex, Predicate, PredicateId};
 use crate::engine::program::{Expression, Program};
-use crate::rule::{Condition, Matcher, Place, Test};
+use crate::rule::{Condition, Matcher, Place, Quantifier, Test};
+
+/// Whether a condition on an element only says what its value is, never what it is not: of an
+/// element that is not there neither can be said.
+fn is_about_value(condition: &Condition) -> bool {
+    match condition {
+        Condition::And(parts) | Condition::Or(parts) => parts.iter().all(is_about_value),
+        Condition::Named(_, part) => is_about_value(part),
+        Condition::Not(_) => false,
+        Condition::Test(test) => {
+            let is_of_value = matches!(
+                test.matcher,
+                Matcher::Text { .. }
+                    | Matcher::Regex { .. }
+                    | Matcher::Cidr(_)
+                    | Matcher::Compare { .. }
+            );
+            test.field.as_deref() == Some(".") && is_of_value
+        }
+    }
+}
+
+/// The same condition on a field.
+fn on_field(condition: &Condition, name: &Arc<str>) -> Condition {
+    let each = |parts: &[Condition]| parts.iter().map(|part| on_field(part, name)).collect();
+    match condition {
+        Condition::And(parts) => Condition::And(each(parts)),
+        Condition::Or(parts) => Condition::Or(each(parts)),
+        Condition::Not(part) => Condition::Not(Box::new(on_field(part, name))),
+        Condition::Named(title, part) => {
+            Condition::Named(title.clone(), Box::new(on_field(part, name)))
+        }
+        Condition::Test(test) => {
+            Condition::Test(Test { field: Some(Arc::clone(name)), matcher: test.matcher.clone() })
+        }
+    }
+}
 
 /// Collects conditions and compiles them.
 #[derive(Debug)]
@@ -57,8 +93,26 @@ impl Builder {
             Condition::Named(name, part) => {
                 Expression::Named(name.clone(), Arc::new(self.expression(part)?))
             }
-            Condition::Test(test) => Expression::Predicate(self.predicate(test)?),
+            Condition::Test(test) => match self.element(test)? {
+                Some(expression) => expression,
+                None => Expression::Predicate(self.predicate(test)?),
+            },
         })
+    }
+
+    /// A test of what one element of a slot's array is (`sourceIPs[0]: '::1'`), as tests of a field
+    /// of its own: they are then decided with all others of the slot.
+    fn element(&mut self, test: &Test) -> Result<Option<Expression>, Error> {
+        let Matcher::Elements { quantifier: Quantifier::Index(place), inner } = &test.matcher
+        else {
+            return Ok(None);
+        };
+        let Some(name) = test.field.as_deref().filter(|_| is_about_value(inner)) else {
+            return Ok(None);
+        };
+        let Some(field) = self.fields.intern_element(name, *place) else { return Ok(None) };
+        let name = Arc::clone(self.fields.name(field));
+        self.expression(&on_field(inner, &name)).map(Some)
     }
 
     /// The parts of a conjunction or disjunction, cheapest first: what is decided by a slot spares
@@ -89,10 +143,12 @@ impl Builder {
             None => self.fields.intern_whole(),
         };
         let label: Box<str> = crate::engine::explain::label(&test.matcher).into();
-        // Blocks may have equal labels and different insides; each stays its own.
-        let is_block = matches!(test.matcher, Matcher::Elements { .. });
-        let key = (field, label.clone());
-        if !is_block && let Some(&id) = self.known.get(&key) {
+        // Blocks may have equal labels and different insides.
+        let key = match &test.matcher {
+            block @ Matcher::Elements { .. } => (field, format!("\u{1}{block:?}").into()),
+            _ => (field, label.clone()),
+        };
+        if let Some(&id) = self.known.get(&key) {
             return Ok(id);
         }
         let check = self.check(&test.matcher, test.field.is_none())?;
@@ -173,7 +229,16 @@ impl Builder {
                 FieldMatcher::new(checks).map_err(|cause| Error::Automaton { cause })
             })
             .collect::<Result<_, _>>()?;
+        let is_of_value = |Predicate { field, check }: &Predicate| {
+            let is_of_field = matches!(
+                check,
+                Check::Null | Check::Exists(_) | Check::FieldRef(..) | Check::Elements(..)
+            );
+            !is_of_field && &**self.fields.name(*field) == "."
+        };
+        let is_of_value = self.predicates.iter().all(is_of_value);
         Ok(Program {
+            is_of_value,
             fields: self.fields,
             predicates: self.predicates,
             labels: self.labels,

@@ -4,7 +4,7 @@
 //! They decide speed only, never a result. The shares were counted on the recorded sample and on
 //! generated traffic and rounded; they need to be right within a factor of ten.
 
-use crate::engine::field::{FieldTable, Source};
+use crate::engine::field::{FieldId, FieldTable, Source};
 use crate::engine::predicate::{Check, Predicate};
 use crate::event::Slot;
 use crate::event::derived::Derived;
@@ -13,7 +13,7 @@ use crate::rule::{Pattern, Piece, Place};
 /// Relative weight of a predicate inside one rule; lighter ones are decided first.
 pub fn weight(fields: &FieldTable, predicate: &Predicate) -> u32 {
     let field = match fields.source(predicate.field) {
-        Source::Slot(_) => 1,
+        Source::Slot(_) | Source::Element(..) => 1,
         Source::Derived(Derived::ActorKind | Derived::Outcome) => 2,
         Source::Derived(_) => 4,
         Source::Walk(_) => 10,
@@ -30,14 +30,19 @@ pub fn weight(fields: &FieldTable, predicate: &Predicate) -> u32 {
     field + check
 }
 
-/// Nanoseconds to read a field on every event and look its value up.
+/// Nanoseconds to read the field of a predicate on every event and look its value up.
 pub fn field_ns(fields: &FieldTable, predicate: &Predicate) -> f64 {
-    match fields.source(predicate.field) {
+    read_ns(fields, predicate.field)
+}
+
+/// Nanoseconds to read a field on every event and look its value up.
+pub fn read_ns(fields: &FieldTable, field: FieldId) -> f64 {
+    match fields.source(field) {
         Source::Slot(Slot::Resource | Slot::Verb | Slot::StatusCode) => 20.0,
         Source::Slot(Slot::StatusMessage) => 10.0,
         Source::Slot(Slot::RequestUri | Slot::UserAgent) => 100.0,
         Source::Slot(Slot::UserGroups | Slot::SourceIps) => 100.0,
-        Source::Slot(_) => 40.0,
+        Source::Slot(_) | Source::Element(..) => 40.0,
         Source::Derived(Derived::ActorKind | Derived::Outcome) => 40.0,
         Source::Derived(Derived::Command | Derived::ProxyPath) => 30.0,
         Source::Derived(_) => 100.0,
@@ -79,7 +84,7 @@ pub fn is_selective(fields: &FieldTable, predicate: &Predicate) -> bool {
 /// Whether reading the field means walking a body, which is never worth it for every event.
 pub fn is_in_body(fields: &FieldTable, predicate: &Predicate) -> bool {
     match fields.source(predicate.field) {
-        Source::Slot(_) | Source::Derived(_) => false,
+        Source::Slot(_) | Source::Element(..) | Source::Derived(_) => false,
         Source::Rewrite(..) | Source::Whole => true,
         Source::Walk(groups) => fields.groups().iter().enumerate().any(|(bit, group)| {
             groups & (1 << bit) != 0
@@ -111,7 +116,7 @@ pub fn candidate_ns(fields: &FieldTable, walks: impl Iterator<Item = Source>) ->
                 .fold(0.0, f64::max),
             Source::Rewrite(..) => 2_000.0,
             Source::Whole => 4_000.0,
-            Source::Slot(_) | Source::Derived(_) => 0.0,
+            Source::Slot(_) | Source::Element(..) | Source::Derived(_) => 0.0,
         })
         .fold(0.0, f64::max);
     150.0 + walked / 2.0

@@ -41,6 +41,8 @@ pub enum Source {
     Derived(Derived),
     /// Each value of another field, rewritten.
     Rewrite(FieldId, Rewrite),
+    /// One element of a slot's array, by its place.
+    Element(Slot, u32),
     /// The whole event as text, for keywords.
     Whole,
 }
@@ -161,6 +163,21 @@ impl FieldTable {
         self.only_slots[field.0 as usize]
     }
 
+    /// The slot whose bytes alone, or whose absence, decide the field's values; none for bodies.
+    pub fn depends_on(&self, field: FieldId) -> Option<Slot> {
+        let slot = match self.source(field) {
+            Source::Rewrite(base, _) => self.depends_on(base),
+            Source::Derived(Derived::ActorKind) => Some(Slot::Username),
+            Source::Derived(Derived::Outcome) => Some(Slot::StatusCode),
+            Source::Derived(Derived::CredentialId) => Some(Slot::UserExtra),
+            Source::Walk(groups) if groups.count_ones() == 1 => {
+                self.groups[groups.trailing_zeros() as usize].slot
+            }
+            source => only_slot(source),
+        };
+        slot.filter(|slot| !matches!(slot, Slot::RequestObject | Slot::ResponseObject))
+    }
+
     /// The groups, by the bit that [`Source::Walk`] uses.
     pub fn groups(&self) -> &[Group] {
         &self.groups
@@ -184,16 +201,29 @@ impl FieldTable {
         }
         // A rewritten field names another; intern that one first so that ids stay dense.
         let rewrite = self.rewrite_of(name).map(|(base, rewrite)| (self.intern(base), rewrite));
-        let field = FieldId(self.names.len() as u32);
-        let name: Arc<str> = name.into();
-        self.ids.insert(name.clone(), field);
-        self.names.push(name.clone());
-        self.sources.push(Source::Whole);
+        let field = self.push(name.into(), Source::Whole);
         let source = match rewrite {
             Some((base, rewrite)) => Source::Rewrite(base, rewrite),
-            None => self.place(&name, field),
+            None => self.place(name, field),
         };
         self.sources[field.0 as usize] = source;
+        field
+    }
+
+    /// The field of one element of a slot's array; none where no slot has this name.
+    pub fn intern_element(&mut self, name: &str, place: usize) -> Option<FieldId> {
+        let slot = Slot::of_path(name).filter(|_| self.shape == Shape::Audit)?;
+        let place = u32::try_from(place).ok()?;
+        let name: Arc<str> = format!("{name}[{place}]").into();
+        let known = self.ids.get(&name).copied();
+        Some(known.unwrap_or_else(|| self.push(name, Source::Element(slot, place))))
+    }
+
+    fn push(&mut self, name: Arc<str>, source: Source) -> FieldId {
+        let field = FieldId(self.names.len() as u32);
+        self.ids.insert(name.clone(), field);
+        self.names.push(name);
+        self.sources.push(source);
         field
     }
 
@@ -322,7 +352,7 @@ impl FieldTable {
 
 fn only_slot(source: Source) -> Option<Slot> {
     match source {
-        Source::Slot(slot) => Some(slot),
+        Source::Slot(slot) | Source::Element(slot, _) => Some(slot),
         Source::Derived(Derived::SourceIp | Derived::SourcePublic | Derived::IsForwarded) => {
             Some(Slot::SourceIps)
         }

@@ -2,11 +2,11 @@
 //! come.
 //!
 //! A node is a set of rules that are still open, each with what is left of its condition, and one
-//! question: which text predicates of a field hold, whether one predicate holds, or which fields
-//! are there at all. The answer leads to the next node by a step that names the rules which now
-//! hold; rules that can no longer hold are gone. Equal sets of what is left are one node, however
-//! they were reached, so questions that have nothing to do with each other add up and do not
-//! multiply.
+//! question: the class of a facet, which text predicates of a body's field hold, whether one
+//! predicate holds, or which fields are there at all. The answer leads to the next node by a step
+//! that names the rules which now hold; rules that can no longer hold are gone. Equal sets of what
+//! is left are one node, however they were reached, so questions that have nothing to do with each
+//! other add up and do not multiply.
 //!
 //! Real clusters ask for the same things over and over: after some thousand events nearly every
 //! step is known, and an event costs as many look-ups as questions that matter for it, whatever
@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHasher};
 
+use crate::engine::facet::{FacetId, Readings};
 use crate::engine::field::FieldId;
 use crate::engine::gate::{self, Known, Possible};
 use crate::engine::index::RuleIndex;
@@ -26,6 +27,7 @@ use crate::engine::predicate::PredicateId;
 use crate::engine::program::{Program, State};
 use crate::engine::question::Questions;
 use crate::engine::values::Subject;
+use crate::event::Event;
 
 /// Open rules of all nodes together; beyond it the graph starts afresh.
 pub const OPEN_MAX: usize = 1 << 19;
@@ -51,6 +53,8 @@ pub struct Open {
 enum Ask {
     /// Nothing: every rule is decided.
     Nothing,
+    /// Which of these predicates, all of one facet, hold.
+    Facet(FacetId, Box<[PredicateId]>),
     /// Which of these text predicates of a field hold.
     Text(FieldId, Box<[PredicateId]>),
     /// Whether this predicate holds.
@@ -80,7 +84,12 @@ pub struct Graph {
     open_max: usize,
     steps_max: usize,
     nodes: Vec<Node>,
+    /// By node and answer.
     steps: FxHashMap<(u32, u64), Step>,
+    /// By node that asks for a facet, and the predicates asked for that hold: classes that differ
+    /// in others only share a step.
+    by_hits: FxHashMap<(u32, Box<[PredicateId]>), Step>,
+    readings: Readings,
     known: FxHashMap<u64, Vec<u32>>,
     open: usize,
     events: u64,
@@ -104,6 +113,8 @@ impl Graph {
             steps_max,
             nodes: Vec::new(),
             steps: FxHashMap::default(),
+            by_hits: FxHashMap::default(),
+            readings: Readings::default(),
             known: FxHashMap::default(),
             open: 0,
             events: 0,
@@ -125,7 +136,9 @@ impl Graph {
 
     /// Whether the graph has reached a limit and must be cleared, with all steps into it.
     pub fn is_full(&self) -> bool {
-        self.open > self.open_max || self.steps.len() > self.steps_max
+        self.open > self.open_max
+            || self.steps.len() > self.steps_max
+            || self.readings.classes() > self.steps_max
     }
 
     /// Forgets everything; rests for a while when that comes too often.
@@ -173,14 +186,19 @@ impl Graph {
         program: &Program,
         first: &Step,
         state: &mut State,
-        subject: Subject<'_>,
+        event: &Event<'_>,
         matched: &mut Vec<RuleIndex>,
     ) {
+        let subject = Subject::Audit(event);
         matched.extend_from_slice(&first.matched);
         let mut at = first.next;
         loop {
             let bits = match &self.nodes[at as usize].ask {
                 Ask::Nothing => break,
+                Ask::Facet(facet, _) => {
+                    let facets = questions.facets();
+                    u64::from(self.readings.class(facets, *facet, program, state, event))
+                }
                 Ask::Text(field, ids) => {
                     program.share(*field, state, subject);
                     ids.iter().rev().fold(0, |bits, id| bits << 1 | u64::from(state.holds(*id)))
@@ -196,7 +214,7 @@ impl Graph {
                 at = step.next;
                 continue;
             }
-            let step = self.step(questions, program, at, bits);
+            let step = self.known_step(questions, program, at, bits);
             matched.extend_from_slice(&step.matched);
             let next = step.next;
             self.steps.insert((at, bits), step);
@@ -204,12 +222,44 @@ impl Graph {
         }
     }
 
-    /// What follows from an answer that comes for the first time.
-    fn step(&mut self, questions: &Questions, program: &Program, at: u32, bits: u64) -> Step {
+    /// What follows from an answer that comes for the first time: of a facet, perhaps only for
+    /// this class.
+    fn known_step(&mut self, questions: &Questions, program: &Program, at: u32, bits: u64) -> Step {
+        let Ask::Facet(facet, ids) = &self.nodes[at as usize].ask else {
+            return self.step(questions, program, at, bits, &[]);
+        };
+        let hits = self.readings.hits(*facet, bits as u32);
+        let is_hit = |id: &&PredicateId| hits.binary_search(id).is_ok();
+        let hits: Box<[PredicateId]> = ids.iter().filter(is_hit).copied().collect();
+        let key = (at, hits);
+        if let Some(step) = self.by_hits.get(&key) {
+            return step.clone();
+        }
+        let step = self.step(questions, program, at, bits, &key.1);
+        self.by_hits.insert(key, step.clone());
+        step
+    }
+
+    /// What follows from an answer; of a facet the predicates are given that hold.
+    fn step(
+        &mut self,
+        questions: &Questions,
+        program: &Program,
+        at: u32,
+        bits: u64,
+        hits: &[PredicateId],
+    ) -> Step {
         let mut answers = std::mem::take(&mut self.answers);
         answers.resize(program.predicates(), None);
         let Node { ask, open, present } = &self.nodes[at as usize];
-        let asked = answer(questions, program, ask, bits, open, &mut answers);
+        let asked = match ask {
+            Ask::Facet(_, ids) => {
+                ids.iter().for_each(|id| answers[id.0 as usize] = Some(false));
+                hits.iter().for_each(|id| answers[id.0 as usize] = Some(true));
+                ids.to_vec()
+            }
+            ask => answer(questions, program, ask, bits, open, &mut answers),
+        };
         let mut left = Vec::with_capacity(open.len());
         let mut matched = Vec::new();
         let decide = |id: PredicateId| answers[id.0 as usize];
@@ -291,7 +341,7 @@ fn answer(
 ) -> Vec<PredicateId> {
     let bit = |place: usize| bits >> place & 1 == 1;
     match ask {
-        Ask::Nothing => Vec::new(),
+        Ask::Nothing | Ask::Facet(..) => Vec::new(),
         Ask::Text(_, ids) => {
             let places = ids.iter().enumerate();
             places.for_each(|(place, id)| answers[id.0 as usize] = Some(bit(place)));
@@ -356,6 +406,12 @@ impl Graph {
         let Some(topic) = best else { return Ask::Nothing };
         let question = questions.of(topic);
         let asks = || open.iter().flat_map(|one| one.left.asks.iter().copied());
+        if let Some(facet) = question.facet {
+            let mut ids: Vec<_> = asks().filter(|id| questions.of(*id).topic == topic).collect();
+            ids.sort();
+            ids.dedup();
+            return Ask::Facet(facet, ids.into());
+        }
         if question.is_walked {
             let mut fields: Vec<FieldId> = asks()
                 .map(|id| questions.of(id))

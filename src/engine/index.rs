@@ -348,7 +348,7 @@ fn presence_of(event: &Event<'_>) -> u8 {
 fn roots(program: &Program, field: FieldId) -> u8 {
     let bit_of = |slot: Slot| PRESENCE.iter().position(|known| *known == slot).map(|bit| 1 << bit);
     match program.fields().source(field) {
-        Source::Slot(slot) => bit_of(slot).unwrap_or(0),
+        Source::Slot(slot) | Source::Element(slot, _) => bit_of(slot).unwrap_or(0),
         Source::Rewrite(base, _) => roots(program, base),
         Source::Derived(Derived::UserAgentFamily) => bit_of(Slot::UserAgent).unwrap_or(0),
         Source::Derived(Derived::CredentialId) => bit_of(Slot::UserExtra).unwrap_or(0),

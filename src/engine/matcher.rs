@@ -1,8 +1,9 @@
-//! All text predicates of one field, decided together: hash maps for whole values and for their
-//! ends, and one Aho-Corasick automaton for everything that may stand anywhere.
+//! All text predicates of one field, decided together: a hash map for whole values, a search for
+//! their ends, and one Aho-Corasick automaton for everything that may stand anywhere.
 //!
 //! The cost is that of the value, whatever the number of predicates.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind, packed};
@@ -31,13 +32,20 @@ struct TextMatcher {
     insides: Parts,
     /// Predicates that any text satisfies (`contains: ''`).
     always: Vec<PredicateId>,
+    /// Whether there is anything to look for.
+    is_used: bool,
 }
 
-/// Texts that must stand at one end of a value: looked up by each of their lengths, which are few.
+/// Texts that must stand at one end of a value, read from that end on; ascending.
 #[derive(Clone, Debug, Default)]
-struct Ends {
-    ids: FxHashMap<Box<[u8]>, Vec<PredicateId>>,
-    lengths: Vec<usize>,
+struct Ends(Vec<End>);
+
+#[derive(Clone, Debug)]
+struct End {
+    text: Box<[u8]>,
+    ids: Vec<PredicateId>,
+    /// The longest of the other texts that this one begins with.
+    within: Option<u32>,
 }
 
 /// An automaton and the predicates that hang on each of its literals.
@@ -63,6 +71,9 @@ const WINDOW_BYTES: usize = 64 << 10;
 /// then stays below some ten megabytes.
 const DFA_BYTES_MAX: usize = 16 << 10;
 
+/// From so many bytes on a text is looked through by SIMD before the automaton reads it.
+const LONG_BYTES: usize = 32;
+
 impl FieldMatcher {
     /// A matcher for those of the predicates that are about text at a place; the others are left to
     /// [`Check::holds`].
@@ -71,22 +82,34 @@ impl FieldMatcher {
     ) -> Result<FieldMatcher, aho_corasick::BuildError> {
         let mut matcher = FieldMatcher::default();
         let mut insides: [Literals; 2] = Default::default();
+        let mut ends: [[Literals; 2]; 2] = Default::default();
         for (id, check) in predicates {
             let Check::Text { text, place, cased } = check else { continue };
             let side = if *cased { &mut matcher.cased } else { &mut matcher.folded };
+            side.is_used = true;
             match place {
                 Place::Whole => side.whole.entry(text.as_bytes().into()).or_default().push(id),
                 _ if text.is_empty() => side.always.push(id),
-                Place::Prefix => side.prefixes.push(text, id),
-                Place::Suffix => side.suffixes.push(text, id),
-                Place::Inside => {
-                    insides[usize::from(*cased)].entry(text.clone()).or_default().push(id);
+                place => {
+                    let literals = match place {
+                        Place::Prefix => &mut ends[usize::from(*cased)][0],
+                        Place::Suffix => &mut ends[usize::from(*cased)][1],
+                        _ => &mut insides[usize::from(*cased)],
+                    };
+                    literals.entry(text.clone()).or_default().push(id);
                 }
             }
         }
         let [folded, cased] = insides;
         matcher.folded.insides = Parts::new(folded)?;
         matcher.cased.insides = Parts::new(cased)?;
+        let [folded, cased] = ends;
+        for (side, [prefixes, suffixes]) in
+            [(&mut matcher.folded, folded), (&mut matcher.cased, cased)]
+        {
+            side.prefixes = Ends::new(prefixes, |text| text.into());
+            side.suffixes = Ends::new(suffixes, |text| text.iter().rev().copied().collect());
+        }
         Ok(matcher)
     }
 
@@ -111,7 +134,8 @@ impl FieldMatcher {
             if self.folded.insides.automaton.is_some() {
                 buffer.clear();
                 if window.is_ascii() {
-                    buffer.extend(window.iter().map(u8::to_ascii_lowercase));
+                    buffer.extend_from_slice(window);
+                    buffer.make_ascii_lowercase();
                 } else {
                     let text = String::from_utf8_lossy(window);
                     buffer.extend_from_slice(lowercase(&text).as_bytes());
@@ -136,13 +160,14 @@ impl FieldMatcher {
                 None => return,
             },
         };
-        if self.cased.is_used() {
+        if self.cased.is_used {
             self.cased.test(text, hit);
         }
-        if self.folded.is_used() {
+        if self.folded.is_used {
             buffer.clear();
             if text.is_ascii() {
-                buffer.extend(text.iter().map(u8::to_ascii_lowercase));
+                buffer.extend_from_slice(text);
+                buffer.make_ascii_lowercase();
             } else {
                 buffer.extend_from_slice(lowercase(&String::from_utf8_lossy(text)).as_bytes());
             }
@@ -152,43 +177,62 @@ impl FieldMatcher {
 }
 
 impl TextMatcher {
-    fn is_used(&self) -> bool {
-        !self.whole.is_empty()
-            || !self.always.is_empty()
-            || !self.prefixes.ids.is_empty()
-            || !self.suffixes.ids.is_empty()
-            || self.insides.automaton.is_some()
-    }
-
     fn test(&self, text: &[u8], hit: &mut dyn FnMut(PredicateId)) {
         self.always.iter().for_each(|id| hit(*id));
         if let Some(ids) = self.whole.get(text) {
             ids.iter().for_each(|id| hit(*id));
         }
-        for length in self.prefixes.lengths_up_to(text.len()) {
-            self.prefixes.test(&text[..length], hit);
+        self.prefixes.test(|end| end.cmp(text), |end| text.starts_with(end), hit);
+        self.suffixes.test(
+            |end| end.iter().cmp(text.iter().rev()),
+            |end| end.len() <= text.len() && end.iter().eq(text.iter().rev().take(end.len())),
+            hit,
+        );
+        if text.len() < LONG_BYTES {
+            self.insides.test(text, hit);
+        } else {
+            self.insides.test_long(text, hit);
         }
-        for length in self.suffixes.lengths_up_to(text.len()) {
-            self.suffixes.test(&text[text.len() - length..], hit);
-        }
-        self.insides.test(text, hit);
     }
 }
 
 impl Ends {
-    fn push(&mut self, text: &str, id: PredicateId) {
-        self.ids.entry(text.as_bytes().into()).or_default().push(id);
-        if let Err(place) = self.lengths.binary_search(&text.len()) {
-            self.lengths.insert(place, text.len());
+    /// `read` gives a text as it is read from its end of the value.
+    fn new(literals: Literals, read: impl Fn(&[u8]) -> Box<[u8]>) -> Ends {
+        let mut ends: Vec<End> = literals
+            .into_iter()
+            .map(|(text, ids)| End { text: read(text.as_bytes()), ids, within: None })
+            .collect();
+        ends.sort_by(|one, other| one.text.cmp(&other.text));
+        for place in 1..ends.len() {
+            // What it begins with is its neighbour or one that the neighbour begins with.
+            let mut within = Some(place as u32 - 1);
+            while let Some(other) = within.map(|other| &ends[other as usize])
+                && !ends[place].text.starts_with(&other.text)
+            {
+                within = other.within;
+            }
+            ends[place].within = within;
         }
+        Ends(ends)
     }
 
-    fn lengths_up_to(&self, length_max: usize) -> impl Iterator<Item = usize> {
-        self.lengths.iter().copied().take_while(move |length| *length <= length_max)
-    }
-
-    fn test(&self, end: &[u8], hit: &mut dyn FnMut(PredicateId)) {
-        self.ids.get(end).into_iter().flatten().for_each(|id| hit(*id));
+    /// Calls `hit` for the texts with which a value begins, given how a text compares with it: the
+    /// longest is the last text that is not greater than the value, or one with which that begins.
+    fn test(
+        &self,
+        compare: impl Fn(&[u8]) -> Ordering,
+        begins: impl Fn(&[u8]) -> bool,
+        hit: &mut dyn FnMut(PredicateId),
+    ) {
+        let behind = self.0.partition_point(|end| compare(&end.text).is_le());
+        let mut at = behind.checked_sub(1);
+        while let Some(end) = at.map(|at| &self.0[at]) {
+            if begins(&end.text) {
+                end.ids.iter().for_each(|id| hit(*id));
+            }
+            at = end.within.map(|within| within as usize);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::engine::predicate::Check;
 use crate::engine::values::Item;
 
 /// Values a memo remembers; a full one starts afresh.
-pub const ENTRIES_MAX: usize = 1_024;
+pub const ENTRIES_MAX: usize = 4_096;
 /// Longer values are not worth remembering.
 pub const KEY_BYTES_MAX: usize = 1_024;
 /// After so many look-ups a memo decides whether it is worth its while.

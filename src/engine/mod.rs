@@ -1,9 +1,11 @@
 //! The compiled rule set: which rules match an event, and what their matches feed.
 //!
-//! Pure: no I/O, no clock, no async. An event meets three filters before a condition is evaluated:
-//! its class (the rules that can hold at all for its verb, resource, outcome, …), the index (a
-//! predicate that must hold), and the order of a condition's parts (cheap ones first). The cost
-//! grows with the event, not with the number of rules.
+//! Pure: no I/O, no clock, no async. An event's slots are read at most once each, by **facets**
+//! ([`facet`]): what a user name, an address, a URI says of every predicate on it is a number, its
+//! class. A **decision graph** ([`graph`]) leads from class to class to the rules that hold; its
+//! nodes are made as events come. Where that does not pay (plain JSON, thousands of rules on one
+//! field, events that never repeat) an index of necessary clauses ([`index`]) finds the rules that
+//! can hold. The cost grows with the event, not with the number of rules.
 
 pub mod field;
 pub mod values;
@@ -16,6 +18,7 @@ pub mod builder;
 pub mod clause;
 pub mod gate;
 pub mod index;
+pub mod facet;
 pub mod question;
 pub mod left;
 pub mod graph;
@@ -42,6 +45,7 @@ use crate::engine::index::{CLASSES_MAX, ClassKey, Classes, Index};
 use crate::engine::program::{Program, State};
 use crate::engine::question::Questions;
 use crate::engine::values::Subject;
+use crate::event::Event;
 use crate::event::redact::FieldRedactor;
 use crate::rule::{Body, Condition, Correlation, Rule, RuleSet};
 
@@ -199,7 +203,7 @@ impl Engine {
         match subject {
             Subject::Audit(event) if scratch.graph.is_on() => {
                 let key = self.index.key_of(event);
-                self.follow(key, subject, scratch);
+                self.follow(key, event, scratch);
             }
             _ => {
                 let Scratch { state, classes, candidates, .. } = scratch;
@@ -211,7 +215,8 @@ impl Engine {
     }
 
     /// Finds what matches by the decision graph.
-    fn follow(&self, key: ClassKey, subject: Subject<'_>, scratch: &mut Scratch) {
+    fn follow(&self, key: ClassKey, event: &Event<'_>, scratch: &mut Scratch) {
+        let subject = Subject::Audit(event);
         let Scratch { state, graph, entries, candidates, matched, .. } = scratch;
         let program = &self.program;
         if graph.is_full() || entries.len() > CLASSES_MAX {
@@ -223,7 +228,7 @@ impl Engine {
             let rules = self.index.rules_of(key);
             graph.enter(&self.questions, program, rules, &|field| known[field.0 as usize])
         });
-        graph.walk(&self.questions, program, first, state, subject, matched);
+        graph.walk(&self.questions, program, first, state, event, matched);
         self.index.common(program, key.bits(), state, subject, candidates);
         candidates.sort_unstable();
         candidates.dedup();

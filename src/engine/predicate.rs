@@ -3,7 +3,6 @@
 //! [`matcher`](crate::engine::matcher) decides most text predicates for a whole field at once; what
 //! it cannot share is decided here, predicate by predicate, only when a rule asks. Both must agree.
 
-use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
@@ -156,6 +155,11 @@ impl Check {
         if let Check::Any = self {
             return !item.is_null();
         }
+        if let Check::Text { text: wanted, place: Place::Whole, cased: false } = self
+            && let Some(plain) = item.plain().filter(|plain| plain.is_ascii())
+        {
+            return plain.eq_ignore_ascii_case(wanted.as_bytes());
+        }
         let Some(text) = item.text() else { return false };
         match self {
             Check::Text { text: wanted, place, cased: true } => stands(&text, wanted, *place),
@@ -165,9 +169,7 @@ impl Check {
             Check::Wildcard { regex, cased: true, .. } => regex.is_match(&text),
             Check::Wildcard { regex, cased: false, .. } => regex.is_match(&lowercase(&text)),
             Check::Regex(regex) => regex.is_match(&text),
-            Check::Cidr(net) => {
-                text.parse::<IpAddr>().is_ok_and(|address| net.contains(&address.to_canonical()))
-            }
+            Check::Cidr(net) => item.address().is_some_and(|address| net.contains(&address)),
             Check::Compare(op, than) => number(&text).is_some_and(|left| op.holds(left, *than)),
             Check::TimePart(part, op, than) => {
                 time_part(&text, *part).is_some_and(|left| op.holds(left as f64, *than as f64))

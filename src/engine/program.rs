@@ -41,6 +41,8 @@ pub struct Program {
     pub(crate) necessary: Vec<Option<PredicateId>>,
     pub(crate) shared: Vec<FieldMatcher>,
     pub(crate) expressions: Vec<Expression>,
+    /// Every predicate asks one value of the element itself.
+    pub(crate) is_of_value: bool,
 }
 
 /// What is known of a predicate for the event at hand.
@@ -119,6 +121,9 @@ fn hitting<'t>(
 /// Whether keywords are looked for in an event as it is written: it has no escapes that could hide
 /// one, or is too long to be copied for them.
 fn is_read_as_written(raw: &[u8], has_escapable: bool) -> bool {
+    if memchr::memchr(b'\\', raw).is_none() {
+        return true;
+    }
     let holds = |escape: &[u8]| memchr::memmem::find(raw, escape).is_some();
     let is_hidden = if has_escapable { holds(b"\\") } else { holds(b"\\u") || holds(b"\\/") };
     raw.len() > BUFFER_KEPT_BYTES || !is_hidden
@@ -148,6 +153,11 @@ impl Program {
     /// A predicate.
     pub fn predicate(&self, id: PredicateId) -> &Predicate {
         &self.predicates[id.0 as usize]
+    }
+
+    /// The matcher of a field's text predicates.
+    pub fn matcher(&self, field: FieldId) -> &FieldMatcher {
+        &self.shared[field.0 as usize]
     }
 
     /// How many predicates there are.
@@ -209,13 +219,10 @@ impl Program {
         }
         let holds = match check {
             Check::Elements(quantifier, block) => {
-                let mut inner =
-                    state.blocks.remove(&id).unwrap_or_else(|| Box::new(block.state(&[])));
-                let items = state.values.items(*field, subject.raw());
-                let holds =
-                    quantifier.holds(items, &mut |item| block.holds_on_element(&item, &mut inner));
-                state.blocks.insert(id, inner);
-                holds
+                let State { values, blocks, .. } = state;
+                let items = values.items(*field, subject.raw());
+                let inner = blocks.entry(id).or_insert_with(|| Box::new(block.state(&[])));
+                quantifier.holds(items, &mut |item| block.holds_on_element(&item, inner))
             }
             Check::Regex(_) | Check::Wildcard { .. } => {
                 let memo = state.checked.entry(id).or_default();
@@ -225,6 +232,18 @@ impl Program {
         };
         state.set(id, holds);
         holds
+    }
+
+    /// Whether a condition on elements holds for these, which need not be found before.
+    pub fn holds_on_elements<'v>(
+        &self,
+        id: PredicateId,
+        items: impl Iterator<Item = Item<'v>>,
+        state: &mut State,
+    ) -> bool {
+        let Check::Elements(quantifier, block) = &self.predicate(id).check else { return false };
+        let inner = state.blocks.entry(id).or_insert_with(|| Box::new(block.state(&[])));
+        quantifier.holds(items, &mut |item| block.holds_on_element(&item, inner))
     }
 
     /// Decides all text predicates of a field at once.
@@ -309,6 +328,10 @@ impl Program {
     /// Whether the program's only expression holds on an element of an array, or on a value that
     /// was computed (`pod.image[any]`), which has no inside but itself.
     pub fn holds_on_element(&self, item: &Item<'_>, state: &mut State) -> bool {
+        if self.is_of_value && !item.is_container() {
+            let mut expressions = self.expressions.iter();
+            return expressions.all(|expression| self.holds_on_value(expression, item));
+        }
         let made;
         let raw = match item {
             Item::Json(value) => value.raw(),
@@ -320,6 +343,18 @@ impl Program {
         state.clear();
         let subject = Subject::Json(raw);
         self.expressions.iter().all(|expression| self.holds(expression, state, subject))
+    }
+
+    /// As [`Program::holds_on_element`], where all that is asked is what the element itself is
+    /// (`sourceIPs[0]: '::1'`).
+    fn holds_on_value(&self, expression: &Expression, item: &Item<'_>) -> bool {
+        match expression {
+            Expression::And(parts) => parts.iter().all(|part| self.holds_on_value(part, item)),
+            Expression::Or(parts) => parts.iter().any(|part| self.holds_on_value(part, item)),
+            Expression::Not(part) => !self.holds_on_value(part, item),
+            Expression::Named(_, part) => self.holds_on_value(part, item),
+            Expression::Predicate(id) => self.predicate(*id).check.holds_on(item),
+        }
     }
 
     /// Hands over the values of a field as [`Program::text`] would give them, without allocating

@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::engine::cost;
+use crate::engine::facet::{FacetId, Facets};
 use crate::engine::field::{FieldId, Source};
 use crate::engine::matcher::FieldMatcher;
 use crate::engine::predicate::PredicateId;
@@ -10,13 +11,18 @@ use crate::engine::program::{Expression, Program};
 
 /// What there is to ask about each predicate: the same for all graphs of a program.
 #[derive(Debug)]
-pub struct Questions(Vec<Question>);
+pub struct Questions {
+    list: Vec<Question>,
+    facets: Facets,
+}
 
 /// What there is to ask about one predicate.
 #[derive(Debug)]
 pub struct Question {
     /// Predicates that one question decides name the first of them.
     pub topic: PredicateId,
+    /// The facet that decides it, if one does.
+    pub facet: Option<FacetId>,
     /// Nanoseconds to get the answer.
     pub cost_ns: f32,
     /// The field whose presence decides whether the predicate's field has values.
@@ -31,31 +37,50 @@ impl Questions {
     /// The questions of a program.
     pub fn new(program: &Program) -> Questions {
         let fields = program.fields();
+        let facets = Facets::new(program);
         let mut first_of: FxHashMap<FieldId, PredicateId> = FxHashMap::default();
+        let mut first_in: FxHashMap<FacetId, PredicateId> = FxHashMap::default();
         let ids = (0..program.predicates()).map(|number| PredicateId(number as u32));
         let question = |id: PredicateId| {
             let predicate = program.predicate(id);
             let is_text = FieldMatcher::decides(&predicate.check);
-            let topic = if is_text { *first_of.entry(predicate.field).or_insert(id) } else { id };
             let check_ns = if is_text { 0.0 } else { cost::check_ns(&predicate.check) };
+            let facet = facets.of(id);
+            let (topic, cost_ns) = match facet {
+                Some(facet) => {
+                    (*first_in.entry(facet).or_insert(id), facets.cost_ns(facet, fields))
+                }
+                None if is_text => (
+                    *first_of.entry(predicate.field).or_insert(id),
+                    cost::field_ns(fields, predicate),
+                ),
+                None => (id, cost::field_ns(fields, predicate) + check_ns),
+            };
             let root = match fields.source(predicate.field) {
                 Source::Rewrite(base, _) => base,
                 _ => predicate.field,
             };
             Question {
                 topic,
-                cost_ns: (cost::field_ns(fields, predicate) + check_ns) as f32,
+                facet,
+                cost_ns: cost_ns as f32,
                 root,
-                is_walked: matches!(fields.source(root), Source::Walk(_)),
+                is_walked: facet.is_none() && matches!(fields.source(root), Source::Walk(_)),
                 is_in_body: cost::is_in_body(fields, predicate),
             }
         };
-        Questions(ids.map(question).collect())
+        let list = ids.map(question).collect();
+        Questions { list, facets }
+    }
+
+    /// The facets.
+    pub fn facets(&self) -> &Facets {
+        &self.facets
     }
 
     /// The question of a predicate.
     pub fn of(&self, id: PredicateId) -> &Question {
-        &self.0[id.0 as usize]
+        &self.list[id.0 as usize]
     }
 
     /// The topics of an expression; one on which a whole conjunct depends counts more, for it

@@ -8,6 +8,7 @@ use crate::event::json::{skip_blank, skip_string, skip_value};
 use crate::event::value::{Type, Value, unescape};
 use crate::event::{Event, Slot};
 use ipnet::IpNet;
+use std::net::IpAddr;
 
 /// What is evaluated: an audit event, or any JSON object.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +108,11 @@ impl<'v> Item<'v> {
         }
     }
 
+    /// The address that it spells, an IPv4 address mapped into IPv6 as what it is.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.text()?.parse().ok().map(|address: IpAddr| address.to_canonical())
+    }
+
     /// Whether it is null.
     pub fn is_null(&self) -> bool {
         matches!(self, Item::Json(value) if value.kind() == Type::Null)
@@ -126,6 +132,11 @@ impl Values {
             proxies: proxies.to_vec(),
             ..Values::default()
         }
+    }
+
+    /// Networks whose X-Forwarded-For entries are believed.
+    pub fn proxies(&self) -> &[IpNet] {
+        &self.proxies
     }
 
     /// Forgets the last event.
@@ -179,6 +190,12 @@ impl Values {
                     self.spread(subject.raw(), value, field);
                 }
             }
+            (Source::Element(slot, place), Subject::Audit(event)) => {
+                let value = event.slot(slot).and_then(|value| element(value, place));
+                if let Some(value) = value {
+                    self.push_raw(subject.raw(), value, field);
+                }
+            }
             (Source::Derived(derived), Subject::Audit(event)) => {
                 if let Some(text) = derived.value(event, &self.proxies) {
                     self.make(&text, field);
@@ -198,7 +215,7 @@ impl Values {
                 let text = unescape(subject.raw());
                 self.make(&text, field);
             }
-            (Source::Slot(_) | Source::Derived(_), Subject::Json(_)) => {}
+            (Source::Slot(_) | Source::Element(..) | Source::Derived(_), Subject::Json(_)) => {}
         }
         self.touch(field).is_done = true;
     }
@@ -286,6 +303,14 @@ impl Values {
 /// Whether what starts here is a number, `true`, `false` or `null`.
 fn is_scalar(raw: &[u8], at: usize) -> bool {
     !matches!(raw.get(at), None | Some(b'{' | b'[' | b'"'))
+}
+
+/// An element of an array; what is no array is its own first.
+pub fn element(value: Value<'_>, place: u32) -> Option<Value<'_>> {
+    match value.kind() {
+        Type::Array => value.elements().nth(place as usize),
+        _ => Some(value).filter(|_| place == 0),
+    }
 }
 
 /// Where a part stands in the whole it was cut from.

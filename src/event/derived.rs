@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use ipnet::IpNet;
 
@@ -88,12 +89,14 @@ impl Derived {
             Derived::ProxyPath => proxy_path(event),
             Derived::PathIsClean => {
                 let uri = event.text(Slot::RequestUri)?;
-                Some(word(is_clean(&uri[..uri.find(['?', '#']).unwrap_or(uri.len())])))
+                Some(word(is_clean(&uri[..path_end(&uri)])))
             }
             Derived::AuditIdKind => {
-                let id = event.text(Slot::AuditId)?;
-                Some(Cow::Borrowed(match is_uuid(id.as_bytes()) {
-                    true if is_random_uuid(id.as_bytes()) => "random",
+                let id = event.slot(Slot::AuditId)?;
+                let text = || id.text().map(|text| Cow::Owned(text.into_owned().into_bytes()));
+                let id = id.plain().map(Cow::Borrowed).or_else(text)?;
+                Some(Cow::Borrowed(match is_uuid(&id) {
+                    true if is_random_uuid(&id) => "random",
                     true => "uuid",
                     false => "other",
                 }))
@@ -114,13 +117,13 @@ fn word(holds: bool) -> Cow<'static, str> {
 
 /// Whether it is a UUID, of any version and the RFC's variant.
 fn is_uuid(id: &[u8]) -> bool {
-    id.len() == 36
-        && id.iter().enumerate().all(|(place, byte)| match place {
-            8 | 13 | 18 | 23 => *byte == b'-',
-            14 => matches!(byte, b'1'..=b'8'),
-            19 => matches!(byte, b'8' | b'9' | b'a' | b'b' | b'A' | b'B'),
-            _ => byte.is_ascii_hexdigit(),
-        })
+    let Some(id) = id.as_array::<36>() else { return false };
+    let hyphens = [8, 13, 18, 23];
+    let is_hex = |range: Range<usize>| id[range].iter().all(u8::is_ascii_hexdigit);
+    hyphens.iter().all(|place| id[*place] == b'-')
+        && [0..8, 9..13, 14..18, 19..23, 24..36].into_iter().all(is_hex)
+        && matches!(id[14], b'1'..=b'8')
+        && matches!(id[19], b'8' | b'9' | b'a' | b'b' | b'A' | b'B')
 }
 
 /// Whether a UUID is as the API server makes them: version 4, in lower case.
@@ -128,9 +131,16 @@ fn is_random_uuid(id: &[u8]) -> bool {
     id.get(14) == Some(&b'4') && !id.iter().any(u8::is_ascii_uppercase)
 }
 
+/// Where the path of a URI ends.
+fn path_end(uri: &str) -> usize {
+    memchr::memchr2(b'?', b'#', uri.as_bytes()).unwrap_or(uri.len())
+}
+
 /// Whether a path has nothing to decode or resolve.
 fn is_clean(path: &str) -> bool {
-    !path.contains('%') && !path.contains("//") && !path.contains("/.")
+    let bytes = path.as_bytes();
+    memchr::memchr2_iter(b'%', b'/', bytes)
+        .all(|place| bytes[place] == b'/' && !matches!(bytes.get(place + 1), Some(b'/' | b'.')))
 }
 
 /// How a request ended, by its HTTP status code.
@@ -234,7 +244,7 @@ fn user_agent_family<'a>(event: &Event<'a>) -> Option<Cow<'a, str>> {
 /// resolved, so that `//api/./v1/%73ecrets` cannot hide from a rule.
 fn path<'a>(event: &Event<'a>) -> Option<Cow<'a, str>> {
     let uri = event.text(Slot::RequestUri)?;
-    let end = uri.find(['?', '#']).unwrap_or(uri.len());
+    let end = path_end(&uri);
     let is_clean = is_clean(&uri[..end]);
     match uri {
         Cow::Borrowed(uri) if is_clean => Some(Cow::Borrowed(&uri[..end])),

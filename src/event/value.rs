@@ -97,7 +97,18 @@ impl<'a> Value<'a> {
     /// The member of an object with this key; the last one where a key is repeated, as Go's decoder
     /// has it.
     pub fn member(&self, key: &str) -> Option<Value<'a>> {
-        self.members().filter(|(name, _)| name == key).map(|(_, value)| value).last()
+        let is_key = |name: &Value<'_>| match name.plain() {
+            Some(plain) => plain == key.as_bytes(),
+            None => name.text().is_some_and(|name| name == key),
+        };
+        let mut found = None;
+        let mut members = self.members();
+        while let Some((name, value)) = members.step() {
+            if is_key(&name) {
+                found = Some(value);
+            }
+        }
+        found
     }
 }
 
@@ -232,10 +243,18 @@ impl<'a> Iterator for Members<'a> {
     type Item = (Cow<'a, str>, Value<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
+        let (key, value) = self.step()?;
+        Some((key.text()?, value))
+    }
+}
+
+impl<'a> Members<'a> {
+    /// The next member, its key unread.
+    fn step(&mut self) -> Option<(Value<'a>, Value<'a>)> {
         if !self.walk.advance() || self.walk.bytes[self.walk.at] != b'"' {
             return None;
         }
-        let key = self.walk.value()?.text()?;
+        let key = self.walk.value()?;
         self.walk.at = skip_blank(self.walk.bytes, self.walk.at);
         if self.walk.bytes.get(self.walk.at) != Some(&b':') {
             self.walk.is_over = true;

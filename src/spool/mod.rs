@@ -54,6 +54,7 @@ mod reader;
 mod cursor;
 mod snapshot;
 mod recover;
+mod gate;
 mod writer;
 mod dead_letter;
 mod handle;

@@ -1,15 +1,15 @@
 //! The one writer: takes all waiting batches, writes them, syncs once, and answers all.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
 use crate::spool::catalog::{Catalog, Span};
 use crate::spool::disk::is_exhausted;
+use crate::spool::gate::{Gate, Share, Waiting};
 use crate::spool::record::{BATCH_RECORDS_MAX, Batch};
 use crate::spool::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::spool::{Error, guard};
@@ -280,66 +280,6 @@ pub(crate) enum Message {
     Close,
 }
 
-/// How long the writer waits before it looks for room again.
-const ROOM_RETRY: Duration = Duration::from_millis(100);
-
-/// What is on its way to the disk.
-#[derive(Clone, Copy, Default)]
-struct Waiting {
-    bytes: u64,
-    /// The writer keeps a batch for which the spool has no room.
-    is_for_room: bool,
-}
-
-/// What the writer and its senders tell each other.
-#[derive(Default)]
-struct Gate {
-    waiting: watch::Sender<Waiting>,
-    is_closing: Mutex<bool>,
-    closing: Condvar,
-}
-
-impl Gate {
-    /// Waits until it is time to look for room again; false when the spool closes instead.
-    fn wait_for_room(&self) -> bool {
-        self.set_for_room(true);
-        let closing = guard(&self.is_closing);
-        let waited = self.closing.wait_timeout_while(closing, ROOM_RETRY, |closing| !*closing);
-        let (closing, _) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
-        !*closing
-    }
-
-    fn set_for_room(&self, is_for_room: bool) {
-        self.waiting.send_if_modified(|waiting| {
-            std::mem::replace(&mut waiting.is_for_room, is_for_room) != is_for_room
-        });
-    }
-}
-
-/// A batch's part of the bytes that wait, given back when it is answered.
-struct Share {
-    gate: Arc<Gate>,
-    bytes: u64,
-}
-
-impl Share {
-    /// Takes a part where `is_free` says of what waits that there is one.
-    fn take(gate: &Arc<Gate>, bytes: u64, is_free: impl FnOnce(&Waiting) -> bool) -> Option<Share> {
-        let is_taken = gate.waiting.send_if_modified(|waiting| {
-            let is_free = is_free(waiting);
-            waiting.bytes += if is_free { bytes } else { 0 };
-            is_free
-        });
-        is_taken.then(|| Share { gate: Arc::clone(gate), bytes })
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.gate.waiting.send_modify(|waiting| waiting.bytes -= self.bytes);
-    }
-}
-
 /// Runs the writer until it is told to close or nobody can append any more.
 pub(crate) fn run(mut writer: Writer, mut receiver: Receiver) {
     let group_bytes_max = writer.catalog.options.waiting_bytes_max;
@@ -411,8 +351,7 @@ impl Appender {
 
     /// Lets the writer refuse what waits for room, now and from here on: the process ends.
     pub fn stop_waiting(&self) {
-        *guard(&self.gate.is_closing) = true;
-        self.gate.closing.notify_all();
+        self.gate.close();
     }
 
     /// Whether the writer keeps batches for which there is no room.

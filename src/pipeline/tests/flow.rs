@@ -37,7 +37,7 @@ async fn alerts_in_the_spool_are_those_of_evaluating_it_anew() {
         let receipt = rig.send(source, part, number * 17).await.unwrap();
         assert_eq!((receipt.events, receipt.duplicates), (part.len() as u64, 0));
     }
-    rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
+    rig.pipeline.drain(Duration::from_secs(60)).await.unwrap();
     let held = held(&sim, &engine);
     assert_eq!(held.events.len(), lines.len());
     assert!(held.events.iter().map(|(_, _, raw)| raw).eq(&lines), "in their order");
@@ -63,7 +63,7 @@ async fn a_copy_is_stored_once_and_a_shared_audit_id_is_no_copy() {
         .map(|n| line(n, "eve", "get", "nodes", "dev").replace(&format!("id-{n}-eve"), "chosen"))
         .collect();
     assert_eq!(rig.send("log", &one_id, 30).await.unwrap().events, 1_000);
-    rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
+    rig.pipeline.drain(Duration::from_secs(60)).await.unwrap();
     let held = held(&sim, &engine);
     assert_eq!(held.events.len(), 1_030);
     assert_eq!(held.built_in.len(), 1, "one alert says that an audit id is shared");
@@ -104,7 +104,7 @@ async fn time_passes_when_nothing_comes() {
     rig.now_us.fetch_add(300_000_000, Ordering::AcqRel);
     let appended = rig.pipeline.spool().stats().records;
     wait_for(|| rig.pipeline.spool().stats().records >= appended + 2).await;
-    rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
+    rig.pipeline.drain(Duration::from_secs(60)).await.unwrap();
     let held = held(&sim, &engine);
     assert!(held.alerts.iter().any(|alert| alert.contains("pod-without-secret")));
     assert_eq!(held.alerts, held.expected);
@@ -125,7 +125,7 @@ async fn a_reload_keeps_the_state_of_rules_that_did_not_change() {
     let changed = engine(&RULES.replace("{gte: 3}", "{gte: 2}"));
     rig.pipeline.orders().send(crate::pipeline::Order::Rules(changed)).ok().unwrap();
     rig.send("log", &[secret(200)], 4).await.unwrap();
-    rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
+    rig.pipeline.drain(Duration::from_secs(60)).await.unwrap();
     let alerts = held(&sim, &after).alerts;
     let many = alerts.iter().filter(|alert| alert.contains("\"many-secrets\"")).count();
     assert_eq!(many, 1, "the third read completes what the first two began; a change starts anew");
@@ -133,7 +133,7 @@ async fn a_reload_keeps_the_state_of_rules_that_did_not_change() {
     // The same after a restart: unchanged rules go on.
     let rig = Rig::start(&sim, Plan::new(&before)).await.unwrap();
     rig.send("log", &[secret(201), secret(202)], 5).await.unwrap();
-    rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
+    rig.pipeline.drain(Duration::from_secs(60)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,7 +151,7 @@ async fn what_a_source_notices_and_what_the_spool_lost_raise_alerts() {
     rig.pipeline.intake().send(batch).await.unwrap();
     answer.await.unwrap().unwrap();
     rig.send("log", &traffic(20), 0).await.unwrap();
-    rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
+    rig.pipeline.drain(Duration::from_secs(60)).await.unwrap();
     let before = held(&sim, &engine);
     assert!(before.notices[0].contains(r#""kind":"gap""#), "{:?}", before.notices);
     assert!(before.notices[0].contains(r#""lost_bytes":17"#));
@@ -170,7 +170,7 @@ async fn what_a_source_notices_and_what_the_spool_lost_raise_alerts() {
     let rig = Rig::with_sinks(&sim, plan).await.unwrap();
     let appended = rig.pipeline.spool().stats().records;
     wait_for(|| rig.pipeline.spool().stats().records >= appended + 2).await;
-    rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
+    rig.pipeline.drain(Duration::from_secs(60)).await.unwrap();
     let all = all(&sim);
     let told = all.iter().filter(|record| record.contains("kubewitness-spool-damaged")).count();
     assert_eq!(told, 1, "damage is told");

@@ -67,7 +67,7 @@ async fn no_planted_secret_reaches_the_disk() {
         offset += lines.len();
         secrets.extend(case.secrets);
     }
-    rig.pipeline.drain(Duration::from_secs(5)).await.unwrap();
+    rig.pipeline.drain(Duration::from_secs(60)).await.unwrap();
     let mut found = Vec::new();
     for path in sim.paths() {
         let content = sim.content(&path);

@@ -1,0 +1,331 @@
+//! What one slot of an event says of all predicates that depend on it alone.
+//!
+//! A **facet** is a slot with every predicate whose truth its bytes decide: those of `userAgent`
+//! and of `actor.user_agent_family` are one facet. What a value says, the set of predicates that
+//! hold, is its **class**: a number. Clusters have thousands of users and a few dozen classes of
+//! them. Values repeat, so most classes are found by the bytes of the slot, without reading them.
+
+use ipnet::IpNet;
+use rustc_hash::FxHashMap;
+
+use crate::engine::cost;
+use crate::engine::field::{FieldId, FieldTable, Source};
+use crate::engine::memo::Memo;
+use crate::engine::predicate::{Check, Predicate, PredicateId};
+use crate::engine::program::{Program, State};
+use crate::engine::values::{Item, Subject, element};
+use crate::event::value::{Type, Value};
+use crate::event::{Event, Slot};
+
+/// Index of a facet in its [`Facets`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FacetId(u32);
+
+/// A slot and what depends on it.
+#[derive(Debug)]
+struct Facet {
+    slot: Slot,
+    parts: Vec<Part>,
+}
+
+/// A field of a facet and what is asked of its values.
+#[derive(Debug)]
+struct Part {
+    field: FieldId,
+    /// Text predicates, which the field's matcher decides together.
+    has_text: bool,
+    /// Networks, so that an address is read once.
+    networks: Vec<(PredicateId, IpNet)>,
+    /// Predicates that are decided one by one on each value.
+    single: Vec<PredicateId>,
+    /// Predicates about the field as a whole.
+    whole: Vec<PredicateId>,
+}
+
+/// The facets of a program.
+#[derive(Debug)]
+pub struct Facets {
+    list: Vec<Facet>,
+    /// Per predicate.
+    of: Vec<Option<FacetId>>,
+}
+
+/// Slots whose values hardly repeat: an expression over one is decided only for events for which
+/// it matters.
+const UNIQUE: [Slot; 14] = [
+    Slot::AuditId,
+    Slot::RequestUri,
+    Slot::Name,
+    Slot::ObjectUid,
+    Slot::ResourceVersion,
+    Slot::User,
+    Slot::ObjectRef,
+    Slot::ResponseStatus,
+    Slot::StatusMessage,
+    Slot::StatusDetails,
+    Slot::RequestReceivedTimestamp,
+    Slot::StageTimestamp,
+    Slot::Annotations,
+    Slot::AuthenticationMetadata,
+];
+
+impl Facets {
+    /// The facets of a program for audit events.
+    pub fn new(program: &Program) -> Facets {
+        let mut facets = Facets { list: Vec::new(), of: vec![None; program.predicates()] };
+        for number in 0..program.predicates() {
+            let id = PredicateId(number as u32);
+            let Some(slot) = slot_of(program, id) else { continue };
+            let known = facets.list.iter().position(|facet| facet.slot == slot);
+            let place = known.unwrap_or_else(|| {
+                facets.list.push(Facet { slot, parts: Vec::new() });
+                facets.list.len() - 1
+            });
+            facets.of[number] = Some(FacetId(place as u32));
+            facets.list[place].add(id, program.predicate(id));
+        }
+        facets
+    }
+
+    /// The facet that decides a predicate, if one does.
+    pub fn of(&self, id: PredicateId) -> Option<FacetId> {
+        self.of[id.0 as usize]
+    }
+
+    /// Nanoseconds to learn a value's class.
+    pub fn cost_ns(&self, facet: FacetId, fields: &FieldTable) -> f64 {
+        /// A look-up by the value's bytes.
+        const KNOWN_NS: f64 = 20.0;
+        let Facet { slot, parts } = &self.list[facet.0 as usize];
+        let read_ns = parts.iter().map(|part| cost::read_ns(fields, part.field)).sum::<f64>();
+        KNOWN_NS + if UNIQUE.contains(slot) { read_ns } else { 0.0 }
+    }
+}
+
+impl Facet {
+    fn add(&mut self, id: PredicateId, predicate: &Predicate) {
+        let known = self.parts.iter().position(|part| part.field == predicate.field);
+        let place = known.unwrap_or_else(|| {
+            self.parts.push(Part {
+                field: predicate.field,
+                has_text: false,
+                networks: Vec::new(),
+                single: Vec::new(),
+                whole: Vec::new(),
+            });
+            self.parts.len() - 1
+        });
+        let part = &mut self.parts[place];
+        match &predicate.check {
+            Check::Text { .. } => part.has_text = true,
+            Check::Cidr(network) => part.networks.push((id, *network)),
+            Check::Null | Check::Exists(_) | Check::Elements(..) | Check::FieldRef(..) => {
+                part.whole.push(id);
+            }
+            _ => part.single.push(id),
+        }
+    }
+}
+
+/// The slot whose facet decides a predicate.
+fn slot_of(program: &Program, id: PredicateId) -> Option<Slot> {
+    let predicate = program.predicate(id);
+    let slot = program.fields().depends_on(predicate.field)?;
+    let is_decided = match predicate.check {
+        Check::FieldRef(..) => false,
+        Check::Text { .. } | Check::Any | Check::Null | Check::Exists(_) => true,
+        Check::Compare(..) | Check::Cidr(_) => true,
+        Check::Wildcard { .. } | Check::Regex(_) => !UNIQUE.contains(&slot),
+        Check::TimePart(..) | Check::Elements(..) => !UNIQUE.contains(&slot),
+    };
+    is_decided.then_some(slot)
+}
+
+/// The classes that a thread has met.
+#[derive(Debug, Default)]
+pub struct Readings {
+    met: Vec<Met>,
+    classes: usize,
+    found: Vec<PredicateId>,
+    buffer: Vec<u8>,
+}
+
+/// The classes of one facet.
+#[derive(Debug, Default)]
+struct Met {
+    by_value: Memo<u32>,
+    of_absence: Option<u32>,
+    by_hits: FxHashMap<Box<[PredicateId]>, u32>,
+    hits: Vec<Box<[PredicateId]>>,
+}
+
+impl Readings {
+    /// How many classes there are.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// The predicates that hold for a class, ascending.
+    pub fn hits(&self, facet: FacetId, class: u32) -> &[PredicateId] {
+        &self.met[facet.0 as usize].hits[class as usize]
+    }
+
+    /// The class of the event's value.
+    #[inline]
+    pub fn class(
+        &mut self,
+        facets: &Facets,
+        facet: FacetId,
+        program: &Program,
+        state: &mut State,
+        event: &Event<'_>,
+    ) -> u32 {
+        if self.met.is_empty() {
+            self.met.resize_with(facets.list.len(), Met::default);
+        }
+        let met = &mut self.met[facet.0 as usize];
+        let value = event.slot(facets.list[facet.0 as usize].slot);
+        let Some(key) = value.map(|value| value.raw()) else {
+            if let Some(class) = met.of_absence {
+                return class;
+            }
+            let class = self.decide(facets, facet, program, state, event);
+            self.met[facet.0 as usize].of_absence = Some(class);
+            return class;
+        };
+        if !met.by_value.is_on(key) {
+            return self.decide(facets, facet, program, state, event);
+        }
+        if let Some(class) = met.by_value.get(key) {
+            return *class;
+        }
+        let class = self.decide(facets, facet, program, state, event);
+        self.met[facet.0 as usize].by_value.insert(key, class);
+        class
+    }
+
+    /// Decides every predicate of a facet.
+    fn decide(
+        &mut self,
+        facets: &Facets,
+        id: FacetId,
+        program: &Program,
+        state: &mut State,
+        event: &Event<'_>,
+    ) -> u32 {
+        let Readings { met, classes, found, buffer } = self;
+        found.clear();
+        for part in &facets.list[id.0 as usize].parts {
+            part.decide(program, state, event, buffer, found);
+        }
+        found.sort_unstable();
+        found.dedup();
+        let met = &mut met[id.0 as usize];
+        if let Some(class) = met.by_hits.get(found.as_slice()) {
+            return *class;
+        }
+        let class = met.hits.len() as u32;
+        met.hits.push(found.as_slice().into());
+        met.by_hits.insert(found.as_slice().into(), class);
+        *classes += 1;
+        class
+    }
+}
+
+impl Part {
+    /// The array that the field's slot holds.
+    fn array<'a>(&self, program: &Program, event: &Event<'a>) -> Option<Value<'a>> {
+        let Source::Slot(slot) = program.fields().source(self.field) else { return None };
+        event.slot(slot).filter(|value| value.kind() == Type::Array)
+    }
+
+    /// Adds the predicates that hold.
+    fn decide(
+        &self,
+        program: &Program,
+        state: &mut State,
+        event: &Event<'_>,
+        buffer: &mut Vec<u8>,
+        found: &mut Vec<PredicateId>,
+    ) {
+        let mut is_null = true;
+        let mut take = |item: &Item<'_>| {
+            is_null &= item.is_null();
+            if self.has_text {
+                program.matcher(self.field).test(item, buffer, &mut |id| found.push(id));
+            }
+            for id in &self.single {
+                let is_possible = |necessary: PredicateId| found.contains(&necessary);
+                if program.necessary(*id).is_none_or(is_possible)
+                    && program.predicate(*id).check.holds_on(item)
+                {
+                    found.push(*id);
+                }
+            }
+            if !self.networks.is_empty()
+                && let Some(address) = item.address()
+            {
+                let within = self.networks.iter().filter(|(_, net)| net.contains(&address));
+                found.extend(within.map(|(id, _)| *id));
+            }
+        };
+        let is_present = each_value(program, self.field, state, event, &mut take);
+        for id in &self.whole {
+            let holds = match &program.predicate(*id).check {
+                Check::Null => is_null,
+                Check::Exists(wanted) => is_present == *wanted,
+                Check::Elements(..) if let Some(value) = self.array(program, event) => {
+                    program.holds_on_elements(*id, value.elements().map(Item::Json), state)
+                }
+                _ => program.test(*id, state, Subject::Audit(event)),
+            };
+            if holds {
+                found.push(*id);
+            }
+        }
+    }
+}
+
+/// Hands over the values of a field, as [`Values::find`] would keep them; whether it is there.
+///
+/// [`Values::find`]: crate::engine::values::Values::find
+fn each_value(
+    program: &Program,
+    field: FieldId,
+    state: &mut State,
+    event: &Event<'_>,
+    take: &mut dyn FnMut(&Item<'_>),
+) -> bool {
+    let fields = program.fields();
+    match fields.source(field) {
+        Source::Slot(slot) => {
+            let Some(value) = event.slot(slot) else { return false };
+            if value.kind() == Type::Array {
+                value.elements().for_each(|element| take(&Item::Json(element)));
+            } else {
+                take(&Item::Json(value));
+            }
+            true
+        }
+        Source::Element(slot, place) => {
+            let value = event.slot(slot).and_then(|value| element(value, place));
+            value.is_some_and(|value| {
+                take(&Item::Json(value));
+                true
+            })
+        }
+        Source::Derived(derived) => {
+            let text = derived.value(event, state.values.proxies());
+            text.as_ref().is_some_and(|text| {
+                take(&Item::Made(text));
+                true
+            })
+        }
+        _ => {
+            let subject = Subject::Audit(event);
+            state.values.find(fields, subject, field);
+            state.values.items(field, subject.raw()).for_each(|item| take(&item));
+            state.values.is_present(field)
+        }
+    }
+}
