@@ -63,7 +63,8 @@ admin: {{listen: '127.0.0.1:0'}}
                 "running" => is_running = true,
                 "receiving" => webhook = address(),
                 "serving /livez, /readyz and /metrics" => admin = address(),
-                _ => eprint!("{}", if said["level"] == "INFO" { "" } else { &line }),
+                _ if said["level"] == "INFO" => {}
+                _ => eprint!("{line}"),
             }
         }
         std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));

@@ -336,8 +336,7 @@ impl Family {
             };
             let path = segment.path.display().to_string();
             let unread = segment.unread_bytes();
-            let is_unread_live = segment.rank == Rank::Live && segment.read.offset == 0;
-            if (segment.is_replaced || is_unread_live) && self.is_elsewhere(disk, segment) {
+            if segment.is_replaced && self.has_copy(disk, segment) {
                 continue;
             }
             if segment.is_replaced {
@@ -369,17 +368,15 @@ impl Family {
         }
     }
 
-    /// Whether another file holds all of what is known of one that is gone, and is read for itself: a
-    /// copy of a truncated one, or what a file became of which nothing was read.
-    fn is_elsewhere(&self, disk: &dyn Disk, gone: &Segment) -> bool {
-        let others = self.segments.iter().filter(|other| {
-            let is_whole = other.is_packed() || other.stat.size >= gone.stat.size;
-            let is_later = gone.is_replaced || other.id > gone.id;
-            is_whole && is_later && other.is_named && other.rank != Rank::Live
+    /// Whether a file that is read as one of its own holds all of what a truncated one held.
+    fn has_copy(&self, disk: &dyn Disk, truncated: &Segment) -> bool {
+        let copies = self.segments.iter().filter(|other| {
+            let is_whole = other.is_packed() || other.stat.size >= truncated.stat.size;
+            is_whole && other.id != truncated.id && other.is_named && other.rank != Rank::Live
         });
-        others.rev().any(|other| {
-            let probe = Probe::open(disk, &other.path);
-            probe.and_then(|mut probe| probe.fits(gone, !gone.is_replaced)).unwrap_or(false)
+        copies.rev().any(|copy| {
+            let probe = Probe::open(disk, &copy.path);
+            probe.and_then(|mut probe| probe.fits(truncated, false)).unwrap_or(false)
         })
     }
 
