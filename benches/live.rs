@@ -132,14 +132,13 @@ fn webhook(bodies: &[Body]) {
 
 /// Posts at a steady rate, each on time whatever became of those before; syncs in between.
 fn paced(instance: &Instance, bodies: &[Body], dir: &Path) -> (Vec<Duration>, Vec<Duration>) {
-    let acks = Mutex::new(Vec::new());
+    let (acks, clients) = (Mutex::new(Vec::new()), Mutex::new(Vec::<Client>::new()));
     let mut syncs = Vec::new();
     let mut file = File::create(dir.join("floor")).expect("a file can be made");
     let bytes = vec![0x5a; bodies[0].len()];
     std::thread::scope(|scope| {
         let clock = Stopwatch::start();
         let mut counter = 0;
-        let clients: Mutex<Vec<Client>> = Mutex::default();
         let (clients, acks) = (&clients, &acks);
         for number in 0..POSTS {
             let mut body = bodies[number as usize % bodies.len()].clone();

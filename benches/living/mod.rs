@@ -27,7 +27,12 @@ impl Instance {
     pub fn start(dir: &Path, sinks: &str) -> Instance {
         let config = dir.join("config.yaml");
         let key = dir.join("redaction.key");
-        let made = std::fs::OpenOptions::new().create(true).write(true).mode(0o600).open(&key);
+        let made = std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&key);
         let mut made = made.expect("the directory can be written");
         made.write_all(&[7; 32]).expect("the disk has room");
         let dir = dir.display();
@@ -63,7 +68,8 @@ admin: {{listen: '127.0.0.1:0'}}
                 "running" => is_running = true,
                 "receiving" => webhook = address(),
                 "serving /livez, /readyz and /metrics" => admin = address(),
-                _ => eprint!("{}", if said["level"] == "INFO" { "" } else { &line }),
+                _ if said["level"] == "INFO" => {}
+                _ => eprint!("{line}"),
             }
         }
         std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));

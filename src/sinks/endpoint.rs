@@ -242,8 +242,8 @@ impl Client {
 fn credentials(headers: &HeaderMap) -> Vec<Vec<u8>> {
     let secret = headers.values().filter(|value| value.is_sensitive());
     let last = |value: &HeaderValue| {
-        let words = value.as_bytes().split(|byte| *byte == b' ');
-        words.last().unwrap_or_default().to_vec()
+        let mut words = value.as_bytes().split(|byte| *byte == b' ');
+        words.next_back().unwrap_or_default().to_vec()
     };
     secret.map(last).filter(|word| !word.is_empty()).collect()
 }

@@ -76,7 +76,8 @@ log: {format: json, filter: trace}
     let text = text.replace("SINKS", &sinks.concat()).replace("FAR", far);
     let write = |name: &str, text: &str| {
         let mut options = std::fs::File::options();
-        let mut file = options.create(true).write(true).mode(0o600).open(dir.join(name)).unwrap();
+        let mut file =
+            options.create_new(true).write(true).mode(0o600).open(dir.join(name)).unwrap();
         file.write_all(text.as_bytes()).unwrap();
     };
     write("config.yaml", &text.replace("DIR", dir.to_str().unwrap()));

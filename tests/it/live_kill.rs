@@ -260,7 +260,7 @@ async fn verify(dir: &Path, lines: &[u64], items: u64) {
                         serde_json::from_slice(record.payload).unwrap();
                     alerts.push(alert.id);
                 }
-                kind::NOTICE => panic!("{}", String::from_utf8_lossy(record.payload)),
+                kind::NOTICE => only_unsure(&String::from_utf8_lossy(record.payload)),
                 _ => {}
             }
         }
@@ -274,6 +274,14 @@ async fn verify(dir: &Path, lines: &[u64], items: u64) {
     assert!(alerts.len() > 20, "only {} alerts", alerts.len());
     assert_eq!(alerts, expected, "alerts are those of the stored events");
     assert_eq!(alerts.iter().collect::<BTreeSet<_>>().len(), alerts.len(), "each once");
+}
+
+/// Of a log that was seen and not opened yet, rotated, and compressed before the next start, nobody
+/// knows whether it is the compressed one, which is read from its start: that is told as a gap.
+/// Anything else that is told is wrong.
+fn only_unsure(notice: &str) {
+    let is_unsure = notice.contains("read up to byte 0, is gone");
+    assert!(is_unsure && notice.contains(r#""kind":"gap""#), "{notice}");
 }
 
 /// Every line of a log, once and in its order.

@@ -8,17 +8,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::ingest::batch::NoticeKind;
-use crate::ingest::log::anchor::ANCHOR_BYTES_MAX;
-use crate::ingest::log::content::Content;
 use crate::ingest::log::disk::{Disk, Stat};
 use crate::ingest::log::family::{Family, OPEN_FILES_MAX};
 use crate::ingest::log::findings::{Findings, spelled};
 use crate::ingest::log::name::{LogName, Rank, unpacked};
-use crate::ingest::log::segment::{Segment, fits_before, in_order, is_packed};
+use crate::ingest::log::probe::Probe;
+use crate::ingest::log::segment::{Segment, in_order};
 
 /// A file that so many scans in a row did not find is gone: a scan can miss one that is being
 /// renamed.
@@ -53,64 +52,6 @@ impl Index {
             }
         }
         Index { paths, open }
-    }
-}
-
-/// An entry's bytes, opened once when they are asked for.
-struct Probe {
-    content: Content,
-    head: Vec<u8>,
-    stat: Stat,
-}
-
-impl Probe {
-    fn open(disk: &dyn Disk, path: &Path) -> io::Result<Probe> {
-        let mut content = Content::of(disk.open(path)?, is_packed(path))?;
-        let mut head = vec![0; ANCHOR_BYTES_MAX];
-        let length = content.read_at(&mut head, 0)?;
-        head.truncate(length);
-        let stat = content.stat()?;
-        Ok(Probe { content, head, stat })
-    }
-
-    /// Whether this is the segment's file, or a copy of it, at least up to its position.
-    fn fits(&mut self, segment: &Segment, is_same_name: bool) -> io::Result<bool> {
-        if !segment.head.fits_head(&self.head) {
-            return Ok(false);
-        }
-        let head = &self.head[..segment.head.length as usize];
-        let has_line = head.len() == ANCHOR_BYTES_MAX || head.contains(&b'\n');
-        let is_weak = !has_line && (head.is_empty() || !segment.is_replaced);
-        if segment.read.offset == 0 && is_weak {
-            // The beginning of a line is the same in every log.
-            return Ok(is_same_name || self.stat.is_same_file(&segment.stat));
-        }
-        let is_whole = |length: Option<u32>| length == Some(segment.read.offset as u32);
-        if segment.is_finished && is_whole(self.content.claimed_length()?) {
-            return Ok(true);
-        }
-        fits_before(&mut self.content, segment.read.tail, segment.read.offset)
-    }
-
-    /// Whether this is a copy of the segment's open file, be it still in the making.
-    fn is_copy(&mut self, segment: &mut Segment) -> io::Result<bool> {
-        let Some(original) = &mut segment.content else { return Ok(false) };
-        let mut head = vec![0; self.head.len()];
-        let length = original.read_at(&mut head, 0)?;
-        if head.is_empty() || length < head.len() || head != self.head {
-            return Ok(false);
-        }
-        if !self.content.is_packed() {
-            // Both are compared where the shorter one ends: holes begin alike.
-            let end = self.stat.size.min(segment.stat.size);
-            let start = end.saturating_sub(ANCHOR_BYTES_MAX as u64);
-            let (mut ours, mut theirs) = (vec![0; (end - start) as usize], Vec::new());
-            theirs.resize(ours.len(), 0);
-            original.read_at(&mut ours, start)?;
-            self.content.read_at(&mut theirs, start)?;
-            return Ok(ours == theirs);
-        }
-        fits_before(&mut self.content, segment.read.tail, segment.read.offset)
     }
 }
 
@@ -396,8 +337,9 @@ impl Family {
             let path = segment.path.display().to_string();
             let unread = segment.unread_bytes();
             if segment.is_replaced && self.has_copy(disk, segment) {
-                tracing::debug!(path, unread, "truncated; its copy is read in its place");
-            } else if segment.is_replaced {
+                continue;
+            }
+            if segment.is_replaced {
                 let known = (unread > 0).then_some(unread);
                 let text = format!(
                     "{path} was truncated; {unread} bytes of it that had been seen were not read"
@@ -427,14 +369,14 @@ impl Family {
     }
 
     /// Whether a file that is read as one of its own holds all of what a truncated one held.
-    fn has_copy(&self, disk: &dyn Disk, segment: &Segment) -> bool {
+    fn has_copy(&self, disk: &dyn Disk, truncated: &Segment) -> bool {
         let copies = self.segments.iter().filter(|other| {
-            let is_whole = other.is_packed() || other.stat.size >= segment.stat.size;
-            other.id != segment.id && other.is_named && other.rank != Rank::Live && is_whole
+            let is_whole = other.is_packed() || other.stat.size >= truncated.stat.size;
+            is_whole && other.id != truncated.id && other.is_named && other.rank != Rank::Live
         });
         copies.rev().any(|copy| {
-            let fits = Probe::open(disk, &copy.path).and_then(|mut copy| copy.fits(segment, false));
-            fits.unwrap_or(false)
+            let probe = Probe::open(disk, &copy.path);
+            probe.and_then(|mut probe| probe.fits(truncated, false)).unwrap_or(false)
         })
     }
 

@@ -23,6 +23,7 @@ mod content;
 mod cut;
 mod findings;
 mod segment;
+mod probe;
 mod family;
 mod matching;
 mod gauge;

@@ -142,7 +142,7 @@ impl Writer {
                 }
             }
         }
-        if self.rotations > 0 && self.rotations % 2 == 0 {
+        if self.rotations > 0 && self.rotations.is_multiple_of(2) {
             let plain = path(2, "");
             let Compressing { rest, mut packed, .. } = Compressing::start(&plain);
             packed.write_all(&rest).unwrap();
