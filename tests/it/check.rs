@@ -113,8 +113,10 @@ fn check_says_exactly_what_is_wrong_with_a_sink() {
     runtime.spawn(self_signed(secure));
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("token"), "secret").unwrap();
-    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    std::fs::write(dir.path().join("ca.pem"), other.cert.pem()).unwrap();
+    let mut other = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    other.distinguished_name.push(rcgen::DnType::CommonName, "another authority");
+    let other = other.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(dir.path().join("ca.pem"), other.pem()).unwrap();
     let mut wrong = Vec::new();
     for (sink, args, expected) in cases() {
         let found = check(dir.path(), sink, &names, args);
