@@ -6,7 +6,6 @@
 mod cases;
 mod dead;
 mod http;
-mod kafka;
 mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -325,11 +324,6 @@ async fn http_shapes_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn splunk_and_elasticsearch_lose_nothing() {
     run_all(cases::search()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kafka_loses_nothing() {
-    run_all(cases::kafka()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
