@@ -1,8 +1,8 @@
 //! What each sink costs against a peer on this machine: events a second and CPU time an event; and
 //! Kafka beside a bare producer of librdkafka that sends the same bytes, in turns.
 //!
-//! `KUBEWITNESS_BENCH_KAFKA=127.0.0.1:29092` measures a real cluster (tests/servers/kafka.sh), topic
-//! `events`; without it librdkafka's mock cluster, whose own work counts on both sides.
+//! `KUBEWITNESS_BENCH_KAFKA=127.0.0.1:29092` measures a real cluster (tests/servers/kafka.sh) with
+//! its topic `events`; without it librdkafka's mock cluster, whose work counts on both sides.
 
 mod peer;
 

@@ -123,7 +123,8 @@ impl Record {
 fn event(token: &str, padding: &str) -> String {
     json!({
         "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Request", "auditID": token,
-        "stage": "ResponseComplete", "verb": "create", "userAgent": padding, "requestURI": "/api/v1/namespaces/a/pods",
+        "stage": "ResponseComplete", "verb": "create", "userAgent": padding,
+        "requestURI": "/api/v1/namespaces/a/pods",
         "user": {"username": "eve"}, "objectRef": {"resource": "pods", "namespace": "a"},
         "responseStatus": {"code": 201}, "requestObject": {"spec": {"a.b": 1}},
         "stageTimestamp": "2026-01-01T00:00:00.000000Z",
