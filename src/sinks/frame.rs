@@ -234,7 +234,11 @@ impl<S: Sink> Frame<S> {
             let busy = || SendError::retry(format!("{} items were not taken", again.len()));
             let why = delivered.why.unwrap_or_else(busy);
             load.parts.push_front(again);
-            return Err(self.hold(why));
+            return match why {
+                SendError::TooLarge { cause } => self.split(load, "too_large", cause),
+                SendError::Reject { reason, cause } => self.split(load, reason, cause),
+                why => Err(self.hold(why)),
+            };
         }
         if refused > 0 { self.refuse_all() } else { Ok(()) }
     }

@@ -154,7 +154,8 @@ impl Config {
             .set("message.max.bytes", self.message_bytes_max.0.to_string())
             .set("compression.type", compression)
             .set("linger.ms", self.linger.0.as_millis().to_string())
-            .set("batch.size", "1000000")
+            // A topic's limit is one of what travels together.
+            .set("batch.size", self.message_bytes_max.0.min(1_000_000).to_string())
             .set("partitioner", "murmur2_random")
             .set("queue.buffering.max.messages", "1000000")
             .set("queue.buffering.max.kbytes", "262144");
@@ -182,6 +183,8 @@ pub struct Kafka {
     is_busy: bool,
 }
 
+/// What is too large for its topic.
+const TOO_LARGE: Verdict = Verdict::Reject("too_large");
 /// Without any answer for so long, the caller is told; the messages go on waiting.
 const STALL_MAX: Duration = Duration::from_secs(10);
 /// A preflight waits so long for the cluster.
@@ -327,8 +330,16 @@ impl Kafka {
     fn judge(&mut self, failures: Vec<Failure>) -> Delivered {
         let mut delivered = Delivered::default();
         let mut is_broken = false;
-        for Failure { index, code } in failures {
+        let is_large = |failure: &&Failure| verdict(failure.code) == TOO_LARGE && !failure.is_alone;
+        let is_one = failures.iter().filter(is_large).count() == 1;
+        for Failure { index, code, is_alone } in failures {
             match verdict(code) {
+                TOO_LARGE if !is_alone && !is_one => {
+                    // Together they were too large; which of them is so by itself shows in parts.
+                    delivered.again.push(index);
+                    let cause = code.to_string();
+                    delivered.why.get_or_insert(SendError::TooLarge { cause });
+                }
                 Verdict::Reject(reason) => {
                     let cause = code.to_string();
                     delivered.rejected.push(Rejection { index, reason, cause });
@@ -336,7 +347,9 @@ impl Kafka {
                 Verdict::Retry { is_new_session } => {
                     is_broken |= is_new_session;
                     delivered.again.push(index);
-                    delivered.why.get_or_insert_with(|| SendError::retry(code.to_string()));
+                    if !matches!(delivered.why, Some(SendError::Block { .. })) {
+                        delivered.why = Some(SendError::retry(code.to_string()));
+                    }
                 }
                 Verdict::Block(remedy) => {
                     is_broken = true;

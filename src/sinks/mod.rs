@@ -179,7 +179,8 @@ pub struct Delivered {
     pub rejected: Vec<Rejection>,
     /// Indices, ascending, of items that the far side could not take just now.
     pub again: Vec<usize>,
-    /// Why, where it is known: [`SendError::Retry`] or [`SendError::Block`].
+    /// Why, where it is known. [`SendError::TooLarge`] and [`SendError::Reject`]: send what is in
+    /// `again` in halves.
     pub why: Option<SendError>,
     /// A signed checkpoint that the other sinks are to keep.
     pub anchor: Option<String>,
@@ -411,6 +412,7 @@ pub(crate) fn certificate_remedy(cause: &str) -> Option<&'static str> {
     let remedies = [
         ("UnknownIssuer", UNKNOWN),
         ("CaUsedAsEndEntity", UNKNOWN),
+        ("BadSignature", UNKNOWN),
         ("not valid for name", "the certificate is for another name: mend the sink's address"),
         ("certificate expired", "renew the far side's certificate"),
         ("invalid peer certificate", "mend the far side's certificate"),

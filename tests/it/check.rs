@@ -113,10 +113,12 @@ fn check_says_exactly_what_is_wrong_with_a_sink() {
     runtime.spawn(self_signed(secure));
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("token"), "secret").unwrap();
-    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    std::fs::write(dir.path().join("ca.pem"), other.cert.pem()).unwrap();
+    let mut other = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    other.distinguished_name.push(rcgen::DnType::CommonName, "another authority");
+    let other = other.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(dir.path().join("ca.pem"), other.pem()).unwrap();
     let mut wrong = Vec::new();
-    for (sink, args, expected) in cases() {
+    for (sink, args, expected) in CASES {
         let found = check(dir.path(), sink, &names, args);
         if found != *expected {
             wrong.push(format!("{sink}\n  expected {expected:#?}\n  found {found:#?}"));
@@ -130,110 +132,106 @@ type Case = (&'static str, &'static [&'static str], &'static [&'static str]);
 const BEST_EFFORT: &str = "note  sink s: best effort: without `acks` a collector confirms what is \
     in its memory only, and a crash there loses it unnoticed";
 
-fn cases() -> Vec<Case> {
-    vec![
-        (
-            "type: splunk, url: 'http://PLAIN/splunk', token: {file: DIR/token}, acks: true",
-            &[],
-            &["ok    sink s: splunk would accept"],
-        ),
-        (
-            "type: splunk, url: 'http://PLAIN/splunk', token: {file: DIR/token}",
-            &[],
-            &["ok    sink s: splunk would accept", BEST_EFFORT],
-        ),
-        (
-            "type: splunk, url: 'http://PLAIN/splunk-token', token: {file: DIR/token}, acks: true",
-            &[],
-            &[
-                r#"FAIL  sink s: answered 403: {"text":"Invalid token","code":4}; mend the token, or enable it"#,
-            ],
-        ),
-        (
-            "type: splunk, url: 'http://PLAIN/splunk-disabled', token: {file: DIR/token}, acks: true",
-            &[],
-            &[
-                r#"FAIL  sink s: answered 403: {"text":"Token disabled","code":1}; mend the token, or enable it"#,
-            ],
-        ),
-        (
-            "type: elasticsearch, url: 'http://PLAIN/elastic-ready'",
-            &[],
-            &["ok    sink s: elasticsearch would accept"],
-        ),
-        (
-            "type: elasticsearch, url: 'http://PLAIN/elastic-key'",
-            &[],
-            &[
-                r#"FAIL  sink s: answered 401: {"error":"unable to authenticate"}; mend the sink's secret or its rights"#,
-            ],
-        ),
-        (
-            "type: elasticsearch, url: 'http://PLAIN/elastic', records: [alerts]",
-            &[],
-            &["FAIL  sink s: there is no lifecycle policy \"kubewitness\", no index template \
+const CASES: &[Case] = &[
+    (
+        "type: splunk, url: 'http://PLAIN/splunk', token: {file: DIR/token}, acks: true",
+        &[],
+        &["ok    sink s: splunk would accept"],
+    ),
+    (
+        "type: splunk, url: 'http://PLAIN/splunk', token: {file: DIR/token}",
+        &[],
+        &["ok    sink s: splunk would accept", BEST_EFFORT],
+    ),
+    (
+        "type: splunk, url: 'http://PLAIN/splunk-token', token: {file: DIR/token}, acks: true",
+        &[],
+        &[
+            r#"FAIL  sink s: answered 403: {"text":"Invalid token","code":4}; mend the token, or enable it"#,
+        ],
+    ),
+    (
+        "type: splunk, url: 'http://PLAIN/splunk-disabled', token: {file: DIR/token}, acks: true",
+        &[],
+        &[
+            r#"FAIL  sink s: answered 403: {"text":"Token disabled","code":1}; mend the token, or enable it"#,
+        ],
+    ),
+    (
+        "type: elasticsearch, url: 'http://PLAIN/elastic-ready'",
+        &[],
+        &["ok    sink s: elasticsearch would accept"],
+    ),
+    (
+        "type: elasticsearch, url: 'http://PLAIN/elastic-key'",
+        &[],
+        &[
+            r#"FAIL  sink s: answered 401: {"error":"unable to authenticate"}; mend the sink's secret or its rights"#,
+        ],
+    ),
+    (
+        "type: elasticsearch, url: 'http://PLAIN/elastic', records: [alerts]",
+        &[],
+        &["FAIL  sink s: there is no lifecycle policy \"kubewitness\", no index template \
                 \"kubewitness\", no data stream \"logs-kubewitness.alerts-default\"; run \
                 `kubewitness check --install`, or put what is in deploy/siem/elasticsearch"],
-        ),
-        (
-            "type: elasticsearch, url: 'http://PLAIN/elastic-ready'",
-            &["--install"],
-            &[
-                "done  sink s: put _ilm/policy/kubewitness",
-                "done  sink s: put _index_template/kubewitness",
-                "ok    sink s: elasticsearch would accept",
-            ],
-        ),
-        (
-            "type: elasticsearch, url: 'http://PLAIN/forbidden'",
-            &["--install"],
-            &[
-                "FAIL  sink s: not installed: answered 403: no; mend the sink's secret or its rights",
-                "FAIL  sink s: answered 403: no; mend the sink's secret or its rights",
-            ],
-        ),
-        (
-            "type: http, url: 'https://SECURE/', http: {ca_file: DIR/ca.pem}",
-            &[],
-            &["FAIL  sink s: localhost: cannot reach it: client error (Connect): invalid peer \
+    ),
+    (
+        "type: elasticsearch, url: 'http://PLAIN/elastic-ready'",
+        &["--install"],
+        &[
+            "done  sink s: put _ilm/policy/kubewitness",
+            "done  sink s: put _index_template/kubewitness",
+            "ok    sink s: elasticsearch would accept",
+        ],
+    ),
+    (
+        "type: elasticsearch, url: 'http://PLAIN/forbidden'",
+        &["--install"],
+        &[
+            "FAIL  sink s: not installed: answered 403: no; mend the sink's secret or its rights",
+            "FAIL  sink s: answered 403: no; mend the sink's secret or its rights",
+        ],
+    ),
+    (
+        "type: http, url: 'https://SECURE/', http: {ca_file: DIR/ca.pem}",
+        &[],
+        &["FAIL  sink s: localhost: cannot reach it: client error (Connect): invalid peer \
                 certificate: UnknownIssuer; the certificate is self-signed, or of an authority \
                 unknown here: name it in `ca_file`"],
-        ),
-        (
-            "type: syslog, address: 'SECURE', tls: {ca_file: DIR/ca.pem}",
-            &[],
-            &[
-                "FAIL  sink s: SECURE: cannot encrypt: invalid peer certificate: UnknownIssuer; the \
-                certificate is self-signed, or of an authority unknown here: name it in `ca_file`",
-            ],
-        ),
-        (
-            "type: http, url: 'http://PLAIN/moved'",
-            &[],
-            &["FAIL  sink s: answered 307: ; a redirect is never followed: name the final `url`"],
-        ),
-        (
-            "type: http, url: 'http://PLAIN/broken'",
-            &[],
-            &["FAIL  sink s: answered 503: ; the sink would try again until it answers"],
-        ),
-        (
-            "type: kafka, brokers: 'KAFKA', records: [events], topics: {events: events}",
-            &[],
-            &["ok    sink s: kafka would accept"],
-        ),
-        (
-            "type: kafka, brokers: 'KAFKA', records: [events], topics: {events: evnts}",
-            &[],
-            &["FAIL  sink s: topic \"evnts\": UnknownTopicOrPartition (Broker: Unknown topic or \
+    ),
+    (
+        "type: syslog, address: 'SECURE', tls: {ca_file: DIR/ca.pem}",
+        &[],
+        &["FAIL  sink s: SECURE: cannot encrypt: invalid peer certificate: UnknownIssuer; the \
+                certificate is self-signed, or of an authority unknown here: name it in `ca_file`"],
+    ),
+    (
+        "type: http, url: 'http://PLAIN/moved'",
+        &[],
+        &["FAIL  sink s: answered 307: ; a redirect is never followed: name the final `url`"],
+    ),
+    (
+        "type: http, url: 'http://PLAIN/broken'",
+        &[],
+        &["FAIL  sink s: answered 503: ; the sink would try again until it answers"],
+    ),
+    (
+        "type: kafka, brokers: 'KAFKA', records: [events], topics: {events: events}",
+        &[],
+        &["ok    sink s: kafka would accept"],
+    ),
+    (
+        "type: kafka, brokers: 'KAFKA', records: [events], topics: {events: evnts}",
+        &[],
+        &["FAIL  sink s: topic \"evnts\": UnknownTopicOrPartition (Broker: Unknown topic or \
                 partition); create the topic, or mend its name"],
-        ),
-        (
-            "type: file, path: DIR/none/lines",
-            &[],
-            &[
-                "FAIL  sink s: cannot write DIR/none/lines: No such file or directory (os error 2); create its directory, writable",
-            ],
-        ),
-    ]
-}
+    ),
+    (
+        "type: file, path: DIR/none/lines",
+        &[],
+        &[
+            "FAIL  sink s: cannot write DIR/none/lines: No such file or directory (os error 2); create its directory, writable",
+        ],
+    ),
+];

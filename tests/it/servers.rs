@@ -172,8 +172,8 @@ async fn what_check_says(receiver: &Receiver, tls: &Value, ca: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn alerts_against_an_opentelemetry_collector() {
-    let Some(dir) = std::env::var_os("KUBEWITNESS_TEST_COLLECTOR").map(PathBuf::from) else {
+async fn alerts_against_a_receiver_of_otlp() {
+    let Some(dir) = std::env::var_os("KUBEWITNESS_TEST_OTLP").map(PathBuf::from) else {
         return;
     };
     let mut id = std::process::id() * 1_000;

@@ -25,6 +25,8 @@ pub(crate) struct Failure {
     pub(crate) index: usize,
     /// Why.
     pub(crate) code: RDKafkaErrorCode,
+    /// Whether it was refused by itself: brokers refuse all that travels together.
+    pub(crate) is_alone: bool,
 }
 
 /// What became of a batch.
@@ -106,7 +108,7 @@ impl ProducerContext for Context {
             Ok(_) => drop(self.notes.take_trouble()),
             Err((error, _)) => {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-                state.failures.push(Failure { index: opaque & 0xffff_ffff, code });
+                state.failures.push(Failure { index: opaque & 0xffff_ffff, code, is_alone: false });
             }
         }
         // Whoever waits wants to know of the last one, or that there is progress.
@@ -165,7 +167,7 @@ impl Session {
     pub(crate) fn refuse(&self, index: usize, code: RDKafkaErrorCode) {
         let mut state = self.context().state();
         state.waiting = state.waiting.saturating_sub(1);
-        state.failures.push(Failure { index, code });
+        state.failures.push(Failure { index, code, is_alone: true });
     }
 
     /// Waits for room in the producer's queue.

@@ -6,7 +6,6 @@
 mod cases;
 mod dead;
 mod http;
-mod kafka;
 mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,7 +123,8 @@ impl Record {
 fn event(token: &str, padding: &str) -> String {
     json!({
         "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Request", "auditID": token,
-        "stage": "ResponseComplete", "verb": "create", "userAgent": padding, "requestURI": "/api/v1/namespaces/a/pods",
+        "stage": "ResponseComplete", "verb": "create", "userAgent": padding,
+        "requestURI": "/api/v1/namespaces/a/pods",
         "user": {"username": "eve"}, "objectRef": {"resource": "pods", "namespace": "a"},
         "responseStatus": {"code": 201}, "requestObject": {"spec": {"a.b": 1}},
         "stageTimestamp": "2026-01-01T00:00:00.000000Z",
@@ -325,11 +325,6 @@ async fn http_shapes_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn splunk_and_elasticsearch_lose_nothing() {
     run_all(cases::search()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kafka_loses_nothing() {
-    run_all(cases::kafka()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
