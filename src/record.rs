@@ -11,8 +11,8 @@
 //! TIME        u8 version │ i64 time_us: nothing arrived, and time went on to here
 //! NOTICE      JSON object {kind, time, source, subject, text, lost_bytes}
 //! ANCHOR      the same form: `text` is a signed checkpoint of an archive, `subject` its origin
-//! QUARANTINE  the same form: `kind` says why input was refused, `subject` where it stood, `text` its
-//!             shape without values; `sealed` its bytes for whoever has the key (base64)
+//! QUARANTINE  the same form: `kind` says why input was refused, `subject` where it stood, `text`
+//!             its shape without values; `sealed` its bytes for whoever has the key (base64)
 //! ```
 //! Integers are little-endian. In a batch an event stands before the records that it caused.
 

@@ -1,5 +1,5 @@
-//! The records of a log, proven: out of bundles of 256 where these are full, for two reads each, out
-//! of single commits where they are not.
+//! The records of a log, proven: out of bundles of 256 where these are full, for two reads each,
+//! out of single commits where they are not.
 
 use std::ops::Range;
 

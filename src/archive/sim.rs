@@ -31,6 +31,11 @@ impl Fuse {
         }
     }
 
+    /// What is left of it.
+    pub(crate) fn left(&self) -> Option<u64> {
+        *self.0.lock().unwrap()
+    }
+
     pub(crate) fn is_burnt(&self) -> bool {
         *self.0.lock().unwrap() == Some(0)
     }

@@ -31,7 +31,9 @@ use crate::archive::seal::{Draft, Item, Seal, segments};
 use crate::archive::state::{Floor, Intent, Last, State};
 use crate::archive::store::{self, Put, Store};
 use crate::archive::tree::{Frontier, leaf_hash};
-use crate::archive::writer::head::{first_commit, new_spool_name, with_floor, without_floor};
+use crate::archive::writer::head::{
+    first_commit, new_floor, new_spool_name, with_floor, without_floor,
+};
 use crate::archive::{segment, state};
 
 mod head;
@@ -216,15 +218,7 @@ impl Writer {
         let frontier = head.as_ref().map_or(Some(Frontier::default()), |head| head.frontier());
         let frontier = frontier.ok_or(Error::Fork(commit_key(size)))?;
         let is_lost = known.is_none() && size > 0;
-        let floor = known.unwrap_or_else(|| Floor {
-            v: 1,
-            key: own.clone(),
-            size,
-            root: frontier.root(),
-            spool: new_spool_name(),
-            through: 0,
-            last: Last::default(),
-        });
+        let floor = known.unwrap_or_else(|| new_floor(&own, &frontier));
         if floor.root != frontier.root() {
             return Err(Error::Fork(commit_key(size.saturating_sub(1))));
         }

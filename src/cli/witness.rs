@@ -34,7 +34,8 @@ const REQUESTS_MAX: usize = 64;
     --log audit.example.com/prod-1+70cc14c8+Aek…
 
 It speaks c2sp.org/tlog-witness: POST /add-checkpoint; GET /<SHA-256 of origin>/checkpoint tells the
-last one. Everything is signed, so HTTP needs no TLS; put a proxy before it where others may reach it.")]
+last one. Everything is signed, so HTTP needs no TLS; where others may reach it, put a proxy before
+it.")]
 pub struct WitnessArgs {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7380")]

@@ -171,15 +171,8 @@ impl Pipeline {
         let (orders, received) = mpsc::unbounded_channel();
         let (stop_sources, stop_sinks) = (CancellationToken::new(), CancellationToken::new());
 
-        let keeps_rejects = sinks.iter().any(|frame| frame.takes(RecordKind::Quarantine));
-        let ways = Ways {
-            spool: &spool,
-            orders: &orders,
-            clock: &clock,
-            hurry: &stop_sources,
-            stop: &stop_sinks,
-        };
-        let right = ways.start(sinks, &failed).await?;
+        let ways = Ways::new(&spool, &orders, &clock, [&stop_sources, &stop_sinks]);
+        let (right, keeps_rejects) = ways.start(sinks, &failed).await?;
 
         let (intake, outlet) = intake(config.queue_bytes_max.as_usize());
         let (settlements, settling) = mpsc::unbounded_channel();
@@ -331,13 +324,24 @@ struct Ways<'w> {
     stop: &'w CancellationToken,
 }
 
-impl Ways<'_> {
-    /// Starts a task for each sink; a new one begins with the oldest record that is held.
+impl<'w> Ways<'w> {
+    fn new(
+        spool: &'w Spool,
+        orders: &'w mpsc::UnboundedSender<Order>,
+        clock: &'w Clock,
+        [hurry, stop]: [&'w CancellationToken; 2],
+    ) -> Ways<'w> {
+        Ways { spool, orders, clock, hurry, stop }
+    }
+
+    /// Starts a task for each sink; a new one begins with the oldest record that is held. Says
+    /// whether one of them gets what is no event.
     async fn start<S: Sink + 'static>(
         &self,
         sinks: Vec<Frame<S>>,
         failed: &Arc<watch::Sender<Option<String>>>,
-    ) -> Result<Vec<JoinHandle<()>>, Failure> {
+    ) -> Result<(Vec<JoinHandle<()>>, bool), Failure> {
+        let keeps_rejects = sinks.iter().any(|frame| frame.takes(RecordKind::Quarantine));
         let mut tasks = Vec::new();
         let damages = Arc::default();
         for frame in sinks {
@@ -364,7 +368,7 @@ impl Ways<'_> {
             };
             tasks.push(watched(deliver::run(delivery), failed));
         }
-        Ok(tasks)
+        Ok((tasks, keeps_rejects))
     }
 }
 

@@ -211,6 +211,8 @@ impl Sink for Archive {
             return Ok(None);
         }
         self.recheck().await?;
+        // Opened before the time is taken: what it did then lies behind.
+        self.writer().await?;
         let (committed_us, now_us) = (self.committed_us, clock::now_us());
         let alive_us = i64::from(self.config.alive_seconds) * 1_000_000;
         let mut is_marked = is_last;

@@ -28,8 +28,8 @@ pub struct Common {
     /// The sink's name: lower case letters, digits and hyphens. Its position in the spool, its
     /// metrics and its dead letters are kept under this name.
     pub name: String,
-    /// The kinds of records it gets: `events`, `alerts`, `notices`, `anchors` (signed checkpoints of
-    /// the archive), `quarantine` (input that is no event). Default: alerts and notices.
+    /// The kinds of records it gets: `events`, `alerts`, `notices`, `anchors` (signed checkpoints
+    /// of the archive), `quarantine` (input that is no event). Default: alerts and notices.
     #[serde(default = "alerts_and_notices")]
     pub records: Vec<RecordKind>,
     /// Which of them. Default: all.

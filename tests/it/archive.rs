@@ -1,5 +1,5 @@
-//! `kubewitness run` with an archive and a witness, as processes: what is archived, what other sinks
-//! and the witness know of it, and what a rolled-back copy is told by it.
+//! `kubewitness run` with an archive and a witness, as processes: what is archived, what other
+//! sinks and the witness know of it, and what a rolled-back copy is told by it.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

@@ -14,11 +14,11 @@ use crate::archive::tests::{append, open, raw, signer};
 
 const SIZE: u64 = 520;
 
-async fn grown() -> (Arc<Memory>, tempfile::TempDir) {
+async fn grown(size: u64) -> (Arc<Memory>, tempfile::TempDir) {
     let (store, dir) = (Arc::new(Memory::default()), tempfile::tempdir().unwrap());
     let mut writer = open(&store, dir.path()).await.unwrap();
     let mut seq = 0;
-    while writer.size() < SIZE {
+    while writer.size() < size {
         append(&mut writer, seq + 1..=seq + 3).await.unwrap();
         seq += 3;
     }
@@ -27,7 +27,7 @@ async fn grown() -> (Arc<Memory>, tempfile::TempDir) {
 
 #[tokio::test]
 async fn bundles_yield_what_commits_do() {
-    let (store, _dir) = grown().await;
+    let (store, _dir) = grown(SIZE).await;
     let key = signer().verifier();
     let mut single = Vec::new();
     for seq in 0..SIZE {
@@ -58,7 +58,7 @@ async fn bundles_yield_what_commits_do() {
 
 #[tokio::test]
 async fn a_line_is_read_without_its_whole_object() {
-    let (store, _dir) = grown().await;
+    let (store, _dir) = grown(SIZE).await;
     let key = signer().verifier();
     for ingest in [1, 2, 9, 400] {
         let (seq, event) = find_ingest(&*store, &key, ingest).await.unwrap().unwrap();
@@ -67,4 +67,22 @@ async fn a_line_is_read_without_its_whole_object() {
         assert_eq!(read_line(&*store, &segment, segment.count).await.unwrap(), None);
     }
     assert_eq!(find_ingest(&*store, &key, 1_000_000).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_start_asks_as_much_of_a_long_log_as_of_a_short_one() {
+    let mut operations = Vec::new();
+    for size in [20, 256 + 20, 3 * 256 + 20] {
+        let (store, dir) = grown(size).await;
+        let lost = tempfile::tempdir().unwrap();
+        for dir in [dir.path(), lost.path()] {
+            store.fuse.set(Some(1_000_000));
+            drop(open(&store, dir).await.unwrap());
+            // Each operation burns twice.
+            operations.push((1_000_000 - store.fuse.left().unwrap()) / 2);
+        }
+    }
+    let [short, short_lost, .., long, long_lost] = operations[..] else { unreachable!() };
+    // Two questions for every doubling, and a tile a level.
+    assert!(long <= short + 30 && long_lost <= short_lost + 60, "{operations:?}");
 }

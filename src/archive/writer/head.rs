@@ -3,8 +3,9 @@
 use crate::archive::layout::{COMMITS, commit_key, commit_seq};
 use crate::archive::note::{Verifier, text_of_bytes};
 use crate::archive::recover;
-use crate::archive::state::{Floor, Intent};
+use crate::archive::state::{Floor, Intent, Last};
 use crate::archive::store::Store;
+use crate::archive::tree::Frontier;
 use crate::archive::writer;
 
 /// The first record that an intent commits.
@@ -47,6 +48,19 @@ pub(crate) async fn without_floor(store: &dyn Store, key: &Verifier) -> Result<u
         return Err(writer::Error::Rollback { found: size, expected: size + 1 });
     }
     Ok(size)
+}
+
+/// The floor of a writer that has none: where the store is, with a spool of its own.
+pub(crate) fn new_floor(key: &str, frontier: &Frontier) -> Floor {
+    Floor {
+        v: 1,
+        key: key.to_owned(),
+        size: frontier.size(),
+        root: frontier.root(),
+        spool: new_spool_name(),
+        through: 0,
+        last: Last::default(),
+    }
 }
 
 /// A random name for the numbers of one spool.
