@@ -177,6 +177,7 @@ fn delivery(config: &Config, spool: &Spool, cursor: Cursor) -> Delivery<AnySink>
         notify: Box::new(drop),
         damages: Arc::default(),
         backoff: Backoff::between(Duration::from_millis(1), Duration::from_millis(20)),
+        hurry: CancellationToken::new(),
         clock: Clock::of(|| tests::NOW_US),
         stop: CancellationToken::new(),
     }
