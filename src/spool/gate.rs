@@ -1,5 +1,5 @@
-//! What the writer and its senders tell each other: how much is on its way, and whether it waits for
-//! room in the spool.
+//! What the writer and its senders tell each other: how much is on its way, and whether it waits
+//! for room in the spool.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
