@@ -238,6 +238,9 @@ impl Client {
     }
 }
 
+/// Shorter credentials stand in words and numbers of any answer; they prove nothing to anybody.
+const CREDENTIAL_BYTES_MIN: usize = 8;
+
 /// What a request proves itself by, without the scheme before it.
 fn credentials(headers: &HeaderMap) -> Vec<Vec<u8>> {
     let secret = headers.values().filter(|value| value.is_sensitive());
@@ -245,7 +248,7 @@ fn credentials(headers: &HeaderMap) -> Vec<Vec<u8>> {
         let mut words = value.as_bytes().split(|byte| *byte == b' ');
         words.next_back().unwrap_or_default().to_vec()
     };
-    secret.map(last).filter(|word| !word.is_empty()).collect()
+    secret.map(last).filter(|word| word.len() >= CREDENTIAL_BYTES_MIN).collect()
 }
 
 /// The bytes with every occurrence of a credential replaced.
