@@ -1,6 +1,6 @@
 //! librdkafka's mock cluster, which answers produce requests by a seeded list of errors.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -73,8 +73,7 @@ impl Far {
         (0..PARTITIONS).map(end).sum()
     }
 
-    /// All messages. Their order says nothing here: it is brokers that refuse a batch of an
-    /// idempotent producer which overtakes another, and the mock's do not look at sequence numbers.
+    /// All messages; in each partition what came first came in order.
     pub(crate) fn stored(&self) -> Vec<Stored> {
         self.heal.send(()).unwrap();
         let mut partitions = TopicPartitionList::new();
@@ -83,6 +82,7 @@ impl Far {
         }
         self.reader.assign(&partitions).unwrap();
         let (mut found, mut ends, mut looks) = (Vec::new(), BTreeSet::new(), 0);
+        let mut first: BTreeMap<i32, BTreeSet<usize>> = BTreeMap::new();
         while ends.len() < PARTITIONS as usize {
             looks += 1;
             assert!(looks < 10_000, "the partitions never end");
@@ -102,6 +102,10 @@ impl Far {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
             let payload = text(message.payload().unwrap());
             let stored = Stored::of(&format!("{} {payload}", text(header.value.unwrap())), "");
+            let before = first.entry(message.partition()).or_default();
+            let is_next = before.last().is_none_or(|last| *last < stored.tokens[0]);
+            assert!(is_next || before.contains(&stored.tokens[0]), "{before:?} {stored:?}");
+            before.extend(&stored.tokens);
             found.push(stored);
         }
         found
