@@ -62,6 +62,10 @@ pub struct Config {
     /// start, and of this sink only. Default: none, and the last batch may be repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transactional_id: Option<String>,
+    /// Requests under way to a broker, 1 to 5. Default: 5. One costs throughput; it keeps the order
+    /// on brokers that do not look at a producer's sequence numbers, which Apache Kafka's do.
+    #[serde(default = "requests_in_flight_max")]
+    pub requests_in_flight_max: u8,
     /// What the client calls itself in the brokers' logs and quotas. Default: kubewitness.
     #[serde(default = "client_id")]
     pub client_id: String,
@@ -109,6 +113,10 @@ fn linger() -> Span {
     Span::from_millis(5)
 }
 
+fn requests_in_flight_max() -> u8 {
+    5
+}
+
 fn client_id() -> String {
     "kubewitness".to_owned()
 }
@@ -148,6 +156,7 @@ impl Config {
         };
         config
             .set("enable.idempotence", "true")
+            .set("max.in.flight.requests.per.connection", self.requests_in_flight_max.to_string())
             .set("acks", "all")
             // An unknown topic may be one that was created just now.
             .set("topic.metadata.propagation.max.ms", "5000")
@@ -208,6 +217,9 @@ impl Kafka {
             }
         }
         config.sasl.as_ref().map_or(Ok(()), Sasl::check)?;
+        if !(1..=5).contains(&config.requests_in_flight_max) {
+            return Err("`requests_in_flight_max` must be 1 to 5".to_owned());
+        }
         if config.transactional_id.as_ref().is_some_and(String::is_empty) {
             return Err("`transactional_id` is empty; name it, or leave it out".to_owned());
         }

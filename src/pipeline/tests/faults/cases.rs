@@ -7,7 +7,7 @@ use tempfile::NamedTempFile;
 use tokio_rustls::TlsAcceptor;
 
 use crate::pipeline::tests::faults::http::{self, Service};
-use crate::pipeline::tests::faults::{Stored, stream};
+use crate::pipeline::tests::faults::{Stored, kafka, stream};
 use crate::sinks::config::Config;
 
 /// Which records a sink gets.
@@ -37,12 +37,14 @@ pub(crate) struct Case {
 enum Kind {
     Http(Service),
     Stream { is_tls: bool, is_counted: bool },
+    Kafka,
 }
 
 /// A running far side.
 pub(crate) enum Peer {
     Http(Arc<http::Far>),
     Stream(Arc<stream::Far>),
+    Kafka(kafka::Far),
 }
 
 impl Peer {
@@ -50,6 +52,7 @@ impl Peer {
         match self {
             Peer::Http(far) => far.requests(),
             Peer::Stream(far) => far.connections(),
+            Peer::Kafka(far) => far.messages(),
         }
     }
 
@@ -57,6 +60,7 @@ impl Peer {
         match self {
             Peer::Http(far) => far.stored(),
             Peer::Stream(far) => far.stored(),
+            Peer::Kafka(far) => far.stored(),
         }
     }
 }
@@ -92,6 +96,11 @@ impl Case {
                 all.insert("address".into(), json!(format!("localhost:{port}")));
                 all.insert("tls".into(), ca);
                 Peer::Stream(far)
+            }
+            Kind::Kafka => {
+                let (far, brokers) = kafka::Far::start(seed, faults);
+                all.insert("brokers".into(), json!(brokers));
+                Peer::Kafka(far)
             }
         };
         (peer, serde_json::from_value(config).unwrap())
@@ -184,6 +193,25 @@ pub(crate) fn search() -> Vec<Case> {
             peer: Kind::Http(Service::Elasticsearch),
         },
     ]
+}
+
+/// Kafka, where a record may be too large.
+pub(crate) fn kafka() -> Vec<Case> {
+    let topics = json!({"events": kafka::TOPIC, "alerts": kafka::TOPIC});
+    vec![Case {
+        name: "kafka",
+        kinds: Kinds::Both,
+        marks: POISON,
+        reason: "too_large",
+        has_ids: true,
+        // Each partition is, which is looked at where it is read.
+        is_ordered: false,
+        // The mock's brokers do not look at sequence numbers: a batch may overtake one that failed,
+        // which librdkafka then rightly takes for delivered.
+        settings: json!({"type": "kafka", "topics": topics, "message_bytes_max": "2000B",
+            "requests_in_flight_max": 1}),
+        peer: Kind::Kafka,
+    }]
 }
 
 /// Syslog, which refuses nothing.

@@ -6,6 +6,7 @@
 mod cases;
 mod dead;
 mod http;
+mod kafka;
 mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -326,6 +327,11 @@ async fn http_shapes_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn splunk_and_elasticsearch_lose_nothing() {
     run_all(cases::search()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kafka_loses_nothing() {
+    run_all(cases::kafka()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
