@@ -155,13 +155,10 @@ impl Graph {
         rules: impl Iterator<Item = RuleIndex>,
         known: &dyn Fn(FieldId) -> Known<'k>,
     ) -> Step {
-        let mut answers = std::mem::take(&mut self.answers);
-        answers.clear();
-        answers.extend((0..program.predicates()).map(|number| {
-            let predicate = program.predicate(PredicateId(number as u32));
+        let decide = |id: PredicateId| {
+            let predicate = program.predicate(id);
             decided(gate::decided(&predicate.check, known(predicate.field)))
-        }));
-        let decide = |id: PredicateId| answers[id.0 as usize];
+        };
         let mut open = Vec::new();
         let mut matched = Vec::new();
         for rule in rules {
@@ -173,8 +170,6 @@ impl Graph {
                 }
             }
         }
-        answers.fill(None);
-        self.answers = answers;
         let next = self.node(questions, program, open, Box::default());
         Step { next, matched: matched.into() }
     }
