@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use kubewitness::alert::RuleSource;
 use kubewitness::alert::raise::Raiser;
 use kubewitness::alert::sighting::{self, Sighting};
 use kubewitness::engine::Engine;
@@ -231,6 +232,7 @@ async fn verify(dir: &Path, lines: &[u64], items: u64) {
     let mut webhook = BTreeSet::new();
     let mut logs: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let (mut alerts, mut expected) = (Vec::new(), Vec::new());
+    let (mut notices, mut told) = (0, 0);
     let mut reader = spool.reader(1);
     let mut newest = i64::MIN;
     while let Some(records) = reader.try_read(&spool::Limits::default()).await.unwrap() {
@@ -258,9 +260,15 @@ async fn verify(dir: &Path, lines: &[u64], items: u64) {
                 kind::ALERT => {
                     let alert: kubewitness::alert::Alert =
                         serde_json::from_slice(record.payload).unwrap();
-                    alerts.push(alert.id);
+                    match alert.rule.source {
+                        RuleSource::Builtin => told += 1,
+                        _ => alerts.push(alert.id),
+                    }
                 }
-                kind::NOTICE => only_unsure(&String::from_utf8_lossy(record.payload)),
+                kind::NOTICE => {
+                    only_unsure(&String::from_utf8_lossy(record.payload));
+                    notices += 1;
+                }
                 _ => {}
             }
         }
@@ -272,6 +280,7 @@ async fn verify(dir: &Path, lines: &[u64], items: u64) {
     let posted: BTreeSet<String> = (0..items).map(|n| item("webhook", n)).collect();
     assert!(webhook == posted, "{} of {} items", webhook.len(), posted.len());
     assert!(alerts.len() > 20, "only {} alerts", alerts.len());
+    assert_eq!(told, notices, "each notice raises its alert");
     assert_eq!(alerts, expected, "alerts are those of the stored events");
     assert_eq!(alerts.iter().collect::<BTreeSet<_>>().len(), alerts.len(), "each once");
 }
