@@ -31,7 +31,7 @@ async fn send(frame: &mut Frame, alerts: &[String]) {
     let items = alerts.iter().zip(1..);
     let items = items.map(|(json, seq)| Item { seq, outgoing: Outgoing::Alert(json.as_bytes()) });
     let mut load = frame.load_items(items);
-    // A server that closes early has confirmed nothing; as in a running instance, it is tried again.
+    // Who closes early has confirmed nothing; as in a running instance, it is tried again.
     let mut attempts = 1;
     while let Err(unsent) = frame.send(&mut load).await {
         assert!(attempts < 5, "{unsent:?}");
