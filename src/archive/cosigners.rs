@@ -15,6 +15,7 @@ use crate::archive::store::{self, Store};
 use crate::archive::submission::Submission;
 use crate::archive::tree::{Hash, empty_root, is_consistent};
 use crate::archive::witness::origin_hash;
+use crate::telemetry::chain;
 
 /// Submissions to one witness about one head: it may know another tree than was thought.
 const ATTEMPTS: usize = 3;
@@ -85,11 +86,6 @@ impl Wire for Http {
         }
         .boxed()
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Why a witness did not cosign.

@@ -29,9 +29,9 @@ use crate::archive::writer::Writer;
 use crate::cli::verify::{block_on, key_of, open};
 use crate::cli::{Done, Error};
 use crate::clock;
-use crate::config::rules::chain;
 use crate::event::time::parse_us;
 use crate::report::escape::visible;
+use crate::telemetry::chain;
 
 /// Bytes of lines in one append.
 const BATCH_BYTES_MAX: usize = 8 << 20;

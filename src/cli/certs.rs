@@ -14,7 +14,7 @@ use crypto_box::aead::OsRng;
 use crate::certs::{self, Request};
 use crate::cli::{Done, Error};
 use crate::config::PublicKey;
-use crate::config::rules::chain;
+use crate::telemetry::chain;
 
 /// What to make.
 #[derive(Debug, Subcommand)]

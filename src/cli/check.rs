@@ -9,13 +9,13 @@ use ipnet::IpNet;
 
 use crate::cli::load::counted;
 use crate::cli::{Done, Error};
-use crate::config::rules::chain;
 use crate::config::{self, Config, Mode, Override, Source};
 use crate::ingest::{kafka, log, webhook};
 use crate::report::escape::visible;
 use crate::rule::Body;
 use crate::sinks::frame::Frame;
 use crate::spool;
+use crate::telemetry::chain;
 use crate::units::Size;
 
 /// How long a sink may take to answer.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::rules::read_input;
 use crate::cli::{Done, Error};
-use crate::config::rules::{chain, listed};
+use crate::config::rules::listed;
 use crate::engine::Engine;
 use crate::engine::correlate::{Correlator, Fired, Limits};
 use crate::engine::field::Shape;
@@ -15,6 +15,7 @@ use crate::event::time::parse_us;
 use crate::event::value::Value;
 use crate::rule::load::{Options, load_paths};
 use crate::rule::shipped;
+use crate::telemetry::chain;
 
 /// One line of output.
 #[derive(Serialize)]

@@ -13,10 +13,10 @@ use crate::cli::load::counted;
 use crate::cli::redrive::{self, RedriveArgs};
 use crate::cli::spool::{Format, checked, failed};
 use crate::cli::{Done, Error};
-use crate::config::rules::chain;
 use crate::event::time::format_us;
 use crate::report::escape::{Spelling, visible, write_json};
 use crate::spool::{self, DeadLetter, Options, Spool, StoredLetter};
+use crate::telemetry::chain;
 
 /// Letters read at a time.
 const PAGE: usize = 100;

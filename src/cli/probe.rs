@@ -9,10 +9,10 @@ use url::Url;
 
 use crate::cli::spool::{Format, checked};
 use crate::cli::{Done, Error};
-use crate::config::rules::chain;
 use crate::probe::trail::{Place, Trace, Trail};
 use crate::probe::{Answer, Outcome, Probe, Target, Verdict};
 use crate::report::escape::{Spelling, visible, write_json};
+use crate::telemetry::chain;
 use crate::units::Span;
 
 /// Arguments of `probe`.

@@ -14,7 +14,7 @@ use crate::archive::store::Store;
 use crate::cli::archive::{is_within, scan};
 use crate::cli::verify::{block_on, key_of, open};
 use crate::cli::{Done, Error};
-use crate::config::rules::chain;
+use crate::telemetry::chain;
 
 /// Arguments of `prove`.
 #[derive(Debug, Args)]

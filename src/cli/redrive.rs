@@ -8,12 +8,12 @@ use crate::cli::check::ConfigArgs;
 use crate::cli::load::counted;
 use crate::cli::spool::failed;
 use crate::cli::{Done, Error};
-use crate::config::rules::chain;
 use crate::record::StoredEvent;
 use crate::sinks::config::{Config, Kind};
 use crate::sinks::frame::Frame;
 use crate::sinks::{Item, Outgoing};
 use crate::spool::{self, DeadLetters, Options, Spool, StoredLetter};
+use crate::telemetry::chain;
 
 /// Letters sent at a time.
 const PAGE: usize = 500;

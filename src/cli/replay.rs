@@ -15,7 +15,6 @@ use crate::cli::archive::replay::{find as archived, is_archive};
 use crate::cli::load::RuleArgs;
 use crate::cli::{Done, Error};
 use crate::clock::Stopwatch;
-use crate::config::rules::chain;
 use crate::engine::Engine;
 use crate::ingest::InputFormat;
 use crate::ingest::discover::{Discovery, discover};
@@ -27,6 +26,7 @@ use crate::report::tally::Tally;
 use crate::report::terminal::Terminal;
 use crate::report::{Format, Reporter};
 use crate::rule::Level;
+use crate::telemetry::chain;
 
 /// Arguments of `replay`.
 #[derive(Debug, Args)]

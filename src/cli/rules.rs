@@ -9,7 +9,7 @@ use clap::Subcommand;
 use crate::cases;
 use crate::cli::load::{RuleArgs, counted};
 use crate::cli::{Done, Error, eval};
-use crate::config::rules::{chain, listed};
+use crate::config::rules::listed;
 use crate::coverage;
 use crate::engine::Engine;
 use crate::engine::values::Subject;
@@ -20,6 +20,7 @@ use crate::rule::lint::lint;
 use crate::rule::load::{Options, load_texts, read_path};
 use crate::rule::pack::Pack;
 use crate::rule::{convert, shipped};
+use crate::telemetry::chain;
 
 /// What to do with rules.
 #[derive(Debug, Subcommand)]

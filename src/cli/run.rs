@@ -15,7 +15,6 @@ use crate::admin::{AdminServer, Status, Views, observe_spool};
 use crate::cli::check::ConfigArgs;
 use crate::cli::reload::Reload;
 use crate::cli::{Done, Error};
-use crate::config::rules::chain;
 use crate::config::{Config, Source};
 use crate::event::redact::Redactor;
 use crate::ingest::kafka::Source as KafkaSource;
@@ -27,6 +26,7 @@ use crate::pipeline::health::Health;
 use crate::sinks::frame::Frame;
 use crate::spool::Spool;
 use crate::telemetry;
+use crate::telemetry::chain;
 
 /// How often gauges are set that nobody counts along the way.
 const OBSERVE: Duration = Duration::from_secs(2);

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use crate::cli::letters::{self, Letters};
 use crate::cli::load::counted;
 use crate::cli::{Done, Error};
-use crate::config::rules::chain;
 use crate::record::kind;
 use crate::report::escape::{Spelling, visible, write_json};
 use crate::spool::{self, CursorState, Damage, Inspection};
+use crate::telemetry::chain;
 use crate::units::Size;
 
 /// What to do with a spool.

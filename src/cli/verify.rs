@@ -21,9 +21,9 @@ use crate::archive::verify::{self, Class, Level, Options, Report, Step};
 use crate::archive::{layout, location};
 use crate::cli::{Done, Error};
 use crate::clock;
-use crate::config::rules::chain;
 use crate::event::time::format_us;
 use crate::report::escape::visible;
+use crate::telemetry::chain;
 
 /// So long a witness has for its answer.
 const WITNESS_TIMEOUT: Duration = Duration::from_secs(10);

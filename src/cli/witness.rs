@@ -21,7 +21,7 @@ use crate::archive::witness::{Answer, Book};
 use crate::cli::verify::{block_on, read_key};
 use crate::cli::{Done, Error};
 use crate::clock;
-use crate::config::rules::chain;
+use crate::telemetry::chain;
 
 /// Requests that are looked at at a time; the others wait.
 const REQUESTS_MAX: usize = 64;

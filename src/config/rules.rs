@@ -18,6 +18,7 @@ use crate::rule::placeholder::Placeholders;
 use crate::rule::problem::{Fault, Problem};
 use crate::rule::shipped;
 use crate::rule::{Body, RuleSet};
+use crate::telemetry::chain;
 
 /// Why rules cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -159,16 +160,4 @@ pub fn listed(problems: &[Problem]) -> String {
     let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
     let plural = if problems.len() == 1 { "" } else { "s" };
     format!("{} problem{plural} in the rules:\n{}", problems.len(), lines.join("\n"))
-}
-
-/// An error with its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

@@ -230,11 +230,7 @@ impl Builder {
             })
             .collect::<Result<_, _>>()?;
         let is_of_value = |Predicate { field, check }: &Predicate| {
-            let is_of_field = matches!(
-                check,
-                Check::Null | Check::Exists(_) | Check::FieldRef(..) | Check::Elements(..)
-            );
-            !is_of_field && &**self.fields.name(*field) == "."
+            !check.is_about_field() && &**self.fields.name(*field) == "."
         };
         let is_of_value = self.predicates.iter().all(is_of_value);
         Ok(Program {

@@ -26,7 +26,7 @@ pub fn price(
             read.push(reading);
             let is_in_body = cost::is_in_body(fields, predicate);
             let readers = users.get(&reading).copied().filter(|_| !is_in_body).unwrap_or(1.0);
-            price += cost::field_ns(fields, predicate) / readers;
+            price += cost::field_ns(fields, predicate.field) / readers;
         }
     }
     price
@@ -103,7 +103,7 @@ fn rough_price(program: &Program, clause: &[PredicateId]) -> f64 {
         let predicate = program.predicate(*id);
         let readers = if cost::is_in_body(fields, predicate) { 1.0 } else { READERS };
         cost::share(fields, predicate) * CANDIDATE_NS
-            + cost::field_ns(fields, predicate) / readers
+            + cost::field_ns(fields, predicate.field) / readers
             + cost::check_ns(&predicate.check)
     };
     clause.iter().map(price).sum()

@@ -30,13 +30,8 @@ pub fn weight(fields: &FieldTable, predicate: &Predicate) -> u32 {
     field + check
 }
 
-/// Nanoseconds to read the field of a predicate on every event and look its value up.
-pub fn field_ns(fields: &FieldTable, predicate: &Predicate) -> f64 {
-    read_ns(fields, predicate.field)
-}
-
 /// Nanoseconds to read a field on every event and look its value up.
-pub fn read_ns(fields: &FieldTable, field: FieldId) -> f64 {
+pub fn field_ns(fields: &FieldTable, field: FieldId) -> f64 {
     match fields.source(field) {
         Source::Slot(Slot::Resource | Slot::Verb | Slot::StatusCode) => 20.0,
         Source::Slot(Slot::StatusMessage) => 10.0,

@@ -97,7 +97,7 @@ impl Facets {
         /// A look-up by the value's bytes.
         const KNOWN_NS: f64 = 20.0;
         let Facet { slot, parts } = &self.list[facet.0 as usize];
-        let read_ns = parts.iter().map(|part| cost::read_ns(fields, part.field)).sum::<f64>();
+        let read_ns = parts.iter().map(|part| cost::field_ns(fields, part.field)).sum::<f64>();
         KNOWN_NS + if UNIQUE.contains(slot) { read_ns } else { 0.0 }
     }
 }
@@ -119,9 +119,7 @@ impl Facet {
         match &predicate.check {
             Check::Text { .. } => part.has_text = true,
             Check::Cidr(network) => part.networks.push((id, *network)),
-            Check::Null | Check::Exists(_) | Check::Elements(..) | Check::FieldRef(..) => {
-                part.whole.push(id);
-            }
+            check if check.is_about_field() => part.whole.push(id),
             _ => part.single.push(id),
         }
     }
@@ -274,9 +272,8 @@ impl Part {
             let holds = match &program.predicate(*id).check {
                 Check::Null => is_null,
                 Check::Exists(wanted) => is_present == *wanted,
-                Check::Elements(..) if let Some(value) = self.array(program, event) => {
-                    program.holds_on_elements(*id, value.elements().map(Item::Json), state)
-                }
+                Check::Elements(..) if let Some(value) = self.array(program, event) => program
+                    .holds_on_elements(*id, value.elements().map(Item::Json), &mut state.blocks),
                 _ => program.test(*id, state, Subject::Audit(event)),
             };
             if holds {

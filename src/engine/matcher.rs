@@ -81,32 +81,25 @@ impl FieldMatcher {
         predicates: impl Iterator<Item = (PredicateId, &'c Check)>,
     ) -> Result<FieldMatcher, aho_corasick::BuildError> {
         let mut matcher = FieldMatcher::default();
-        let mut insides: [Literals; 2] = Default::default();
-        let mut ends: [[Literals; 2]; 2] = Default::default();
+        // By place, in folded and in cased texts.
+        let mut literals: [[Literals; 3]; 2] = Default::default();
         for (id, check) in predicates {
             let Check::Text { text, place, cased } = check else { continue };
             let side = if *cased { &mut matcher.cased } else { &mut matcher.folded };
+            let [prefixes, suffixes, insides] = &mut literals[usize::from(*cased)];
+            let add = |to: &mut Literals| to.entry(text.clone()).or_default().push(id);
             side.is_used = true;
             match place {
                 Place::Whole => side.whole.entry(text.as_bytes().into()).or_default().push(id),
                 _ if text.is_empty() => side.always.push(id),
-                place => {
-                    let literals = match place {
-                        Place::Prefix => &mut ends[usize::from(*cased)][0],
-                        Place::Suffix => &mut ends[usize::from(*cased)][1],
-                        _ => &mut insides[usize::from(*cased)],
-                    };
-                    literals.entry(text.clone()).or_default().push(id);
-                }
+                Place::Prefix => add(prefixes),
+                Place::Suffix => add(suffixes),
+                Place::Inside => add(insides),
             }
         }
-        let [folded, cased] = insides;
-        matcher.folded.insides = Parts::new(folded)?;
-        matcher.cased.insides = Parts::new(cased)?;
-        let [folded, cased] = ends;
-        for (side, [prefixes, suffixes]) in
-            [(&mut matcher.folded, folded), (&mut matcher.cased, cased)]
-        {
+        let sides = [&mut matcher.folded, &mut matcher.cased];
+        for (side, [prefixes, suffixes, insides]) in sides.into_iter().zip(literals) {
+            side.insides = Parts::new(insides)?;
             side.prefixes = Ends::new(prefixes, |text| text.into());
             side.suffixes = Ends::new(suffixes, |text| text.iter().rev().copied().collect());
         }
@@ -132,14 +125,7 @@ impl FieldMatcher {
             let window = &raw[start..raw.len().min(start + WINDOW_BYTES + overlap)];
             self.cased.insides.test_long(window, hit);
             if self.folded.insides.automaton.is_some() {
-                buffer.clear();
-                if window.is_ascii() {
-                    buffer.extend_from_slice(window);
-                    buffer.make_ascii_lowercase();
-                } else {
-                    let text = String::from_utf8_lossy(window);
-                    buffer.extend_from_slice(lowercase(&text).as_bytes());
-                }
+                fold(window, buffer);
                 self.folded.insides.test_long(buffer, hit);
             }
             start += WINDOW_BYTES;
@@ -164,15 +150,20 @@ impl FieldMatcher {
             self.cased.test(text, hit);
         }
         if self.folded.is_used {
-            buffer.clear();
-            if text.is_ascii() {
-                buffer.extend_from_slice(text);
-                buffer.make_ascii_lowercase();
-            } else {
-                buffer.extend_from_slice(lowercase(&String::from_utf8_lossy(text)).as_bytes());
-            }
+            fold(text, buffer);
             self.folded.test(buffer, hit);
         }
+    }
+}
+
+/// Puts the text as a comparison without case sees it into the buffer.
+fn fold(text: &[u8], buffer: &mut Vec<u8>) {
+    buffer.clear();
+    if text.is_ascii() {
+        buffer.extend_from_slice(text);
+        buffer.make_ascii_lowercase();
+    } else {
+        buffer.extend_from_slice(lowercase(&String::from_utf8_lossy(text)).as_bytes());
     }
 }
 

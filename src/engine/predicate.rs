@@ -100,6 +100,11 @@ pub fn lowercase(text: &str) -> String {
 }
 
 impl Check {
+    /// Whether it asks about the field as a whole, and not what one of its values is.
+    pub fn is_about_field(&self) -> bool {
+        matches!(self, Check::Null | Check::Exists(_) | Check::FieldRef(..) | Check::Elements(..))
+    }
+
     /// Compiles a text pattern.
     pub fn of_pattern(pattern: &Pattern, cased: bool) -> Check {
         let fold = |text: &str| if cased { text.to_owned() } else { lowercase(text) };

@@ -53,6 +53,9 @@ enum Truth {
     Fails,
 }
 
+/// The states of blocks on elements.
+pub type Blocks = FxHashMap<PredicateId, Box<State>>;
+
 /// The state of evaluating one event; reused for the next.
 #[derive(Debug)]
 pub struct State {
@@ -68,7 +71,7 @@ pub struct State {
     /// Per predicate that is decided by itself, whether it holds for a value.
     checked: FxHashMap<PredicateId, Memo<bool>>,
     /// The states of the blocks that were evaluated, kept for the next event.
-    blocks: FxHashMap<PredicateId, Box<State>>,
+    pub blocks: Blocks,
 }
 
 impl State {
@@ -218,11 +221,9 @@ impl Program {
             state.values.find(&self.fields, subject, *other);
         }
         let holds = match check {
-            Check::Elements(quantifier, block) => {
+            Check::Elements(..) => {
                 let State { values, blocks, .. } = state;
-                let items = values.items(*field, subject.raw());
-                let inner = blocks.entry(id).or_insert_with(|| Box::new(block.state(&[])));
-                quantifier.holds(items, &mut |item| block.holds_on_element(&item, inner))
+                self.holds_on_elements(id, values.items(*field, subject.raw()), blocks)
             }
             Check::Regex(_) | Check::Wildcard { .. } => {
                 let memo = state.checked.entry(id).or_default();
@@ -239,10 +240,10 @@ impl Program {
         &self,
         id: PredicateId,
         items: impl Iterator<Item = Item<'v>>,
-        state: &mut State,
+        blocks: &mut Blocks,
     ) -> bool {
         let Check::Elements(quantifier, block) = &self.predicate(id).check else { return false };
-        let inner = state.blocks.entry(id).or_insert_with(|| Box::new(block.state(&[])));
+        let inner = blocks.entry(id).or_insert_with(|| Box::new(block.state(&[])));
         quantifier.holds(items, &mut |item| block.holds_on_element(&item, inner))
     }
 

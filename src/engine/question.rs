@@ -52,9 +52,9 @@ impl Questions {
                 }
                 None if is_text => (
                     *first_of.entry(predicate.field).or_insert(id),
-                    cost::field_ns(fields, predicate),
+                    cost::field_ns(fields, predicate.field),
                 ),
-                None => (id, cost::field_ns(fields, predicate) + check_ns),
+                None => (id, cost::field_ns(fields, predicate.field) + check_ns),
             };
             let root = match fields.source(predicate.field) {
                 Source::Rewrite(base, _) => base,

@@ -31,6 +31,7 @@ use crate::pipeline::{Clock, Failure, Order, TICK};
 use crate::sinks::frame::Frame;
 use crate::sinks::{RecordKind, Sink};
 use crate::spool::{Options, Recovery, Spool, Start};
+use crate::telemetry::chain;
 use crate::units::{Size, Span};
 
 /// How the pipeline works; every limit has a metric that says when it is reached.
@@ -424,12 +425,7 @@ fn watched(
     let failed = Arc::clone(failed);
     tokio::spawn(async move {
         if let Err(failure) = task.await {
-            let mut text = failure.to_string();
-            let mut cause = std::error::Error::source(&failure);
-            while let Some(inner) = cause {
-                text.push_str(&format!(": {inner}"));
-                cause = inner.source();
-            }
+            let text = chain(&failure);
             tracing::error!(failure = %text, "the pipeline failed");
             failed.send_if_modified(|known| {
                 let is_first = known.is_none();

@@ -8,16 +8,10 @@ use std::time::Duration;
 
 use kubewitness::clock::Stopwatch;
 
+use crate::run::RULE;
+
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-const RULE: &str = "
-title: Anything
-id: 00000000-0000-0000-0000-000000000001
-logsource: {product: kubernetes, service: audit}
-level: high
-detection: {s: {verb: '*'}, condition: s}
-";
 
 const CONFIG: &str = "
 cluster: test-1

@@ -14,7 +14,7 @@ use kubewitness::telemetry::metrics::METRICS;
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const RULE: &str = "
+pub(crate) const RULE: &str = "
 title: Anything
 id: 00000000-0000-0000-0000-000000000001
 logsource: {product: kubernetes, service: audit}

@@ -11,7 +11,7 @@ use crate::archive::note::{Signer, Verifier};
 use crate::cli::archive::{WriterArgs, failed};
 use crate::cli::{Done, Error};
 use crate::clock;
-use crate::config::rules::chain;
+use crate::telemetry::chain;
 
 /// Arguments of `archive keygen`.
 #[derive(Debug, Args)]
