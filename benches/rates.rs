@@ -167,10 +167,6 @@ fn ratios(rounds: &[Round]) {
     ratio("2 threads / 1 thread, by the wall", "at least 1.7 on two idle cores", |r| {
         quotient(r.one.wall, r.two.wall)
     });
-    ratio("2 threads / 1 thread, by CPU time", "at least 1.7", |r| {
-        let shared = r.two.cpu.saturating_sub(r.two.alone);
-        quotient(r.one.cpu, r.two.alone + shared / 2)
-    });
 }
 
 /// How the rate of what took `right` compares with the rate of what took `left`.

@@ -1,7 +1,6 @@
 //! What an alert says of an event: who did it, what was asked, where it stands. Redacted.
 
 use crate::alert::id::{RequestKey, RequestParts};
-use crate::alert::sighting::Sighting;
 use crate::alert::{Actor, Request};
 use crate::event::actor::ActorKind;
 use crate::event::derived::{Derived, source_ip};
@@ -22,10 +21,10 @@ pub struct Context {
 }
 
 impl Context {
-    /// Spells out a sighting. `proxies` are the networks whose X-Forwarded-For entries are
-    /// believed.
-    pub fn new(sighting: &Sighting, proxies: &[IpNet]) -> Context {
-        let Some(event) = Event::salvage(&sighting.event) else { return Context::default() };
+    /// Reads it in the bytes of an event. `proxies` are the networks whose X-Forwarded-For entries
+    /// are believed.
+    pub fn new(event: &[u8], proxies: &[IpNet]) -> Context {
+        let Some(event) = Event::salvage(event) else { return Context::default() };
         Context {
             actor: actor(&event, proxies),
             request: request(&event),

@@ -1,6 +1,4 @@
-//! The events that an alert rests on, in bounded number.
-
-use std::collections::VecDeque;
+//! The events that an alert names, in bounded number.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,78 +23,31 @@ pub struct Evidence {
     pub position: String,
 }
 
-/// Collects evidence in the order of events and keeps [`EVENTS_MAX`] of it: all, or else the first
-/// and the last half of that number. Memory is bounded whatever is pushed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EvidenceList {
-    first: Vec<Evidence>,
-    last: VecDeque<Evidence>,
-    count: u64,
-}
-
-impl EvidenceList {
-    /// Holds nothing.
-    pub fn new() -> EvidenceList {
-        EvidenceList::default()
-    }
-
-    /// Adds the next event.
-    pub fn push(&mut self, evidence: Evidence) {
-        self.count += 1;
-        if self.first.len() < EDGE {
-            self.first.push(evidence);
-            return;
-        }
-        if self.last.len() == EDGE {
-            self.last.pop_front();
-        }
-        self.last.push_back(evidence);
-    }
-
-    /// How many were pushed.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// What was kept, in the order pushed, and how many were pushed: `Alert::events` and
-    /// `Alert::count`.
-    pub fn into_parts(self) -> (Vec<Evidence>, u64) {
-        let mut events = self.first;
-        events.extend(self.last);
-        (events, self.count)
-    }
-}
-
-impl Extend<Evidence> for EvidenceList {
-    fn extend<I: IntoIterator<Item = Evidence>>(&mut self, evidence: I) {
-        evidence.into_iter().for_each(|one| self.push(one));
-    }
+/// Of all events that an alert rests on, in their order, those that it names: all of them, or else
+/// the first and the last half of [`EVENTS_MAX`].
+pub fn edges<T>(all: &[T]) -> impl Iterator<Item = &T> {
+    let (first, last) = match all.len() {
+        0..=EVENTS_MAX => (all, &[][..]),
+        count => (&all[..EDGE], &all[count - EDGE..]),
+    };
+    first.iter().chain(last)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn kept(pushed: u64) -> (Vec<u64>, u64) {
-        let mut list = EvidenceList::new();
-        list.extend((0..pushed).map(|n| Evidence {
-            audit_id: n.to_string(),
-            stage: String::new(),
-            time: EventTime(0),
-            position: String::new(),
-        }));
-        let (events, count) = list.into_parts();
-        (events.iter().map(|event| event.audit_id.parse().unwrap()).collect(), count)
-    }
-
     #[test]
-    fn keeps_all_up_to_the_limit_and_both_ends_beyond() {
-        for pushed in [0, 1, 49, 50, 51, 99, 100] {
-            assert_eq!(kept(pushed), ((0..pushed).collect(), pushed));
+    fn names_all_up_to_the_limit_and_both_ends_beyond() {
+        let named = |count| {
+            let all: Vec<usize> = (0..count).collect();
+            edges(&all).copied().collect::<Vec<_>>()
+        };
+        for count in [0, 1, 49, 50, 51, 99, 100] {
+            assert_eq!(named(count), (0..count).collect::<Vec<_>>());
         }
-        for pushed in [101, 102, 150, 100_000] {
-            let ends = (0..50).chain(pushed - 50..pushed).collect();
-            assert_eq!(kept(pushed), (ends, pushed));
+        for count in [101, 102, 150, 100_000] {
+            assert_eq!(named(count), (0..50).chain(count - 50..count).collect::<Vec<_>>());
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod evidence;
 pub mod id;
 pub mod sighting;
 pub mod context;
+pub mod trace;
 pub mod raise;
 pub mod summary;
 pub mod throttle;
@@ -51,7 +52,7 @@ pub struct Alert {
     pub reason: Vec<Reason>,
     /// One sentence for a person; see [`summary::summarise`].
     pub summary: String,
-    /// The evidence, oldest first; all of it up to a limit, see [`evidence::EvidenceList`].
+    /// The evidence, oldest first; all of it up to a limit, see [`evidence::edges`].
     #[serde(default)]
     pub events: Vec<Evidence>,
     /// How many events are evidence, also those that `events` leaves out.

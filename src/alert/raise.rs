@@ -12,11 +12,12 @@ use rustc_hash::FxHashSet;
 
 use crate::alert::attack;
 use crate::alert::context::Context;
-use crate::alert::evidence::{Evidence, EvidenceList};
-use crate::alert::id::{RequestKey, alert_id};
-use crate::alert::sighting::{Match, Sighting, Stage};
+use crate::alert::evidence::edges;
+use crate::alert::id::alert_id;
+use crate::alert::sighting::{Head, Match, Sighting};
 use crate::alert::summary::{Facts, Window, summarise};
 use crate::alert::time::EventTime;
+use crate::alert::trace::{self, AtHand, Heads, Labels, Told, Trace};
 use crate::alert::{Alert, AlertKind, AlertRule, Reason, RuleSource};
 use crate::engine::correlate::{Correlator, Feed, Fired, Limits};
 use crate::engine::values::Subject;
@@ -28,12 +29,12 @@ use crate::rule::{Body, Rule};
 /// that were opened, refused authentications. The oldest give way.
 pub const OPEN_REQUESTS_MAX: usize = 1 << 18;
 
-/// Raises alerts.
+/// Raises alerts. `K` is what correlations keep of an event to find its head again.
 #[derive(Debug)]
-pub struct Raiser {
+pub struct Raiser<K = Arc<Told>> {
     engine: Arc<Engine>,
     scratch: Scratch,
-    correlator: Correlator<Arc<Trace>>,
+    correlator: Correlator<Trace<K>>,
     open: FxHashSet<([u8; 16], u32)>,
     order: VecDeque<([u8; 16], u32)>,
     forgotten: u64,
@@ -41,43 +42,29 @@ pub struct Raiser {
     matches: Vec<u64>,
 }
 
-/// What a correlation keeps of an event until it fires.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub struct Trace {
-    request_key: RequestKey,
-    time_us: i64,
-    stage: Stage,
-    audit_id: Box<str>,
-    position: Box<str>,
-    /// The whole sighting, where the correlation may fire when another one is at hand.
-    sighting: Option<Box<Sighting>>,
-}
-
-impl Trace {
-    fn new(sighting: &Sighting, is_kept_whole: bool) -> Trace {
-        Trace {
-            request_key: sighting.request_key,
-            time_us: sighting.time_us,
-            stage: sighting.stage,
-            audit_id: sighting.audit_id.as_str().into(),
-            position: sighting.position.as_str().into(),
-            sighting: is_kept_whole.then(|| Box::new(sighting.clone())),
-        }
-    }
-
-    fn evidence(&self) -> Evidence {
-        Evidence {
-            audit_id: self.audit_id.to_string(),
-            stage: self.stage.as_str().to_owned(),
-            time: EventTime(self.time_us),
-            position: self.position.to_string(),
-        }
-    }
-}
-
 impl Raiser {
+    /// Takes the next sighting, with its head; calls `raise` for each alert, those of single events
+    /// first.
+    pub fn observe(&mut self, sighting: &Sighting, raise: &mut dyn FnMut(Alert)) {
+        self.observe_with(sighting, &mut AtHand, raise);
+    }
+
+    /// Lets time pass without an event.
+    pub fn advance(&mut self, time_us: i64, raise: &mut dyn FnMut(Alert)) {
+        let mut fired = Vec::new();
+        self.correlator.advance(time_us, &mut |one| fired.push(one));
+        fired.into_iter().for_each(|one| self.raise_fired(one, None, &mut AtHand, raise));
+    }
+
+    /// As [`Raiser::finish_with`], for heads at hand.
+    pub fn finish(&mut self, raise: &mut dyn FnMut(Alert)) {
+        self.finish_with(&mut AtHand, raise);
+    }
+}
+
+impl<K: Clone> Raiser<K> {
     /// Nothing seen yet.
-    pub fn new(engine: Arc<Engine>, limits: Limits) -> Raiser {
+    pub fn new(engine: Arc<Engine>, limits: Limits) -> Raiser<K> {
         Raiser {
             correlator: Correlator::new(engine.correlations(), limits),
             scratch: engine.scratch(),
@@ -90,10 +77,15 @@ impl Raiser {
     }
 
     /// Takes the next sighting; calls `raise` for each alert, those of single events first.
-    pub fn observe(&mut self, sighting: &Sighting, raise: &mut dyn FnMut(Alert)) {
+    pub fn observe_with(
+        &mut self,
+        sighting: &Sighting,
+        heads: &mut dyn Heads<Kept = K>,
+        raise: &mut dyn FnMut(Alert),
+    ) {
         let mut context = None;
         let mut fired = Vec::new();
-        let mut trace = None;
+        let mut kept = None;
         for found in &sighting.matches {
             if !self.is_first(sighting, found.detection) {
                 continue;
@@ -101,38 +93,33 @@ impl Raiser {
             self.matches[found.detection as usize] += 1;
             let rule = self.engine.detection(found.detection);
             if rule.alerts {
+                let head = heads.head(sighting);
                 let proxies = self.engine.proxies();
-                let context = context.get_or_insert_with(|| Context::new(sighting, proxies));
-                raise(match_alert(rule, sighting, context, found));
+                let context = context.get_or_insert_with(|| Context::new(&head.event, proxies));
+                raise(match_alert(rule, sighting, head, context, found));
             }
-            let is_kept_whole = self.engine.waits(found.detection);
             for feed in &found.feeds {
-                let trace =
-                    trace.get_or_insert_with(|| Arc::new(Trace::new(sighting, is_kept_whole)));
-                if is_kept_whole && trace.sighting.is_none() {
-                    *trace = Arc::new(Trace::new(sighting, true));
-                }
+                let engine = &self.engine;
+                let mut trace = || {
+                    let is_whole = || sighting.matches.iter().any(|m| engine.waits(m.detection));
+                    let kept = kept.get_or_insert_with(|| heads.keep(sighting, is_whole()));
+                    let waits = engine.waits(found.detection);
+                    Trace::new(sighting, found.detection, feed, waits, kept.clone())
+                };
                 let fire = &mut |one| fired.push(one);
-                self.correlator.observe(feed, sighting.time_us, trace, fire);
+                self.correlator.observe(feed, sighting.time_us, &mut trace, fire);
             }
         }
         for one in fired {
-            self.raise_fired(one, Some(sighting), raise);
+            self.raise_fired(one, Some(sighting), heads, raise);
         }
     }
 
-    /// Lets time pass without an event.
-    pub fn advance(&mut self, time_us: i64, raise: &mut dyn FnMut(Alert)) {
-        let mut fired = Vec::new();
-        self.correlator.advance(time_us, &mut |one| fired.push(one));
-        fired.into_iter().for_each(|one| self.raise_fired(one, None, raise));
-    }
-
     /// The end of all input: correlations that waited for something not to happen are decided.
-    pub fn finish(&mut self, raise: &mut dyn FnMut(Alert)) {
+    pub fn finish_with(&mut self, heads: &mut dyn Heads<Kept = K>, raise: &mut dyn FnMut(Alert)) {
         let mut fired = Vec::new();
         self.correlator.finish(&mut |one| fired.push(one));
-        fired.into_iter().for_each(|one| self.raise_fired(one, None, raise));
+        fired.into_iter().for_each(|one| self.raise_fired(one, None, heads, raise));
     }
 
     /// Matches by the id of their rule, stages of one request counted once; rules without any are
@@ -148,7 +135,7 @@ impl Raiser {
     }
 
     /// The state of the correlations.
-    pub fn correlator(&mut self) -> &mut Correlator<Arc<Trace>> {
+    pub fn correlator(&mut self) -> &mut Correlator<Trace<K>> {
         &mut self.correlator
     }
 
@@ -176,23 +163,34 @@ impl Raiser {
     /// waited, the last of its evidence.
     fn raise_fired(
         &mut self,
-        fired: Fired<Arc<Trace>>,
+        fired: Fired<Trace<K>>,
         now: Option<&Sighting>,
+        heads: &mut dyn Heads<Kept = K>,
         raise: &mut dyn FnMut(Alert),
     ) {
         let engine = Arc::clone(&self.engine);
         let rule = engine.correlation(fired.correlation);
-        let Some(last) = fired.evidence.last() else { return };
-        let whole = last.sighting.as_deref();
-        let sighting = if fired.has_waited { whole } else { now };
-        let (true, Some(sighting)) = (rule.alerts, sighting) else { return };
-        let context = Context::new(sighting, engine.proxies());
-        let group = self.group(&fired, sighting);
-        raise(correlation_alert(rule, sighting, &context, &fired, &group));
+        let Some(last) = fired.evidence.last().filter(|_| rule.alerts) else { return };
+        let (time_us, head) = match (fired.has_waited, now) {
+            (true, _) => match heads.whole(&last.kept) {
+                Some(head) => (last.time_us, head),
+                None => return,
+            },
+            (false, Some(now)) => (now.time_us, heads.head(now).clone()),
+            (false, None) => return,
+        };
+        let known = last.labels.iter().find(|(correlation, _)| *correlation == fired.correlation);
+        let group = match (known, now) {
+            (Some((_, labels)), _) if fired.has_waited => labels.clone(),
+            (_, Some(now)) if !fired.has_waited => self.group(&fired, now, &head),
+            _ => self.labels(last.detection, fired.correlation, &head),
+        };
+        let context = Context::new(&head.event, engine.proxies());
+        raise(correlation_alert(rule, (time_us, &head), &context, &fired, &group, heads));
     }
 
     /// The group-by values of what fired.
-    fn group(&mut self, fired: &Fired<Arc<Trace>>, sighting: &Sighting) -> Vec<(String, String)> {
+    fn group(&mut self, fired: &Fired<Trace<K>>, sighting: &Sighting, head: &Head) -> Labels {
         for found in &sighting.matches {
             let mut feeds: Vec<&Feed> = found.feeds.iter().collect();
             while let Some(feed) = feeds.pop() {
@@ -203,17 +201,26 @@ impl Raiser {
                 if !feed.labels.is_empty() {
                     return feed.labels.clone();
                 }
-                let Some(event) = Event::salvage(&sighting.event) else { return Vec::new() };
-                let subject = Subject::Audit(&event);
-                let scratch = &mut self.scratch;
-                return self.engine.labels(found.detection, feed.correlation, subject, scratch);
+                return self.labels(found.detection, feed.correlation, head);
             }
         }
         Vec::new()
     }
+
+    fn labels(&mut self, detection: u32, correlation: u32, head: &Head) -> Labels {
+        let Some(event) = Event::salvage(&head.event) else { return Vec::new() };
+        let subject = Subject::Audit(&event);
+        self.engine.labels(detection, correlation, subject, &mut self.scratch)
+    }
 }
 
-fn match_alert(rule: &Rule, sighting: &Sighting, context: &Context, found: &Match) -> Alert {
+fn match_alert(
+    rule: &Rule,
+    sighting: &Sighting,
+    head: &Head,
+    context: &Context,
+    found: &Match,
+) -> Alert {
     let summary = summarise(Facts {
         actor: &context.actor,
         request: &context.request,
@@ -221,44 +228,36 @@ fn match_alert(rule: &Rule, sighting: &Sighting, context: &Context, found: &Matc
         rule_title: &rule.title,
         window: None,
     });
+    let Sighting { time_us, stage, .. } = *sighting;
     Alert {
-        id: alert_id(&rule.id, &[sighting.request_key], &sighting.cluster),
+        id: alert_id(&rule.id, &[sighting.request_key], &head.cluster),
         kind: AlertKind::Match,
         reason: found.reasons.clone(),
         summary,
-        events: vec![Trace::new(sighting, false).evidence()],
+        events: vec![trace::evidence(time_us, stage, &head.audit_id, &head.position)],
         count: 1,
-        ..alert(rule, sighting, context)
+        ..alert(rule, (time_us, head), context)
     }
 }
 
-fn correlation_alert(
+fn correlation_alert<K: Clone>(
     rule: &Rule,
-    sighting: &Sighting,
+    (time_us, head): (i64, &Head),
     context: &Context,
-    fired: &Fired<Arc<Trace>>,
+    fired: &Fired<Trace<K>>,
     group: &[(String, String)],
+    heads: &mut dyn Heads<Kept = K>,
 ) -> Alert {
     let timespan_us = match &rule.body {
         Body::Correlation(correlation) => correlation.timespan_us,
         Body::Detection(_) => 0,
     };
+    let mut traces: Vec<&Trace<K>> = fired.evidence.iter().collect();
     // One event can match several rules of a correlation; as evidence it counts once.
-    let mut requests = Vec::new();
-    let mut list = EvidenceList::new();
-    let mut before: Option<&Trace> = None;
-    let is_same = |a: &Trace, b: &Trace| {
-        a.request_key == b.request_key && a.time_us == b.time_us && a.stage == b.stage
-    };
-    for trace in &fired.evidence {
-        if before.is_some_and(|before| is_same(before, trace)) {
-            continue;
-        }
-        before = Some(trace);
-        requests.push(trace.request_key);
-        list.push(trace.evidence());
-    }
-    let (events, count) = list.into_parts();
+    traces.dedup_by(|trace, before| trace.is_of_event(before));
+    let requests: Vec<_> = traces.iter().map(|trace| trace.request_key).collect();
+    let events = edges(&traces).map(|trace| heads.evidence(trace)).collect();
+    let count = traces.len() as u64;
     let summary = summarise(Facts {
         actor: &context.actor,
         request: &context.request,
@@ -275,24 +274,24 @@ fn correlation_alert(
         })
         .collect();
     Alert {
-        id: alert_id(&rule.id, &requests, &sighting.cluster),
+        id: alert_id(&rule.id, &requests, &head.cluster),
         kind: AlertKind::Correlation,
         reason,
         summary,
         events,
         count,
-        ..alert(rule, sighting, context)
+        ..alert(rule, (time_us, head), context)
     }
 }
 
 /// What every alert of a rule on an event has.
-fn alert(rule: &Rule, sighting: &Sighting, context: &Context) -> Alert {
+fn alert(rule: &Rule, (time_us, head): (i64, &Head), context: &Context) -> Alert {
     let runbook = rule.custom.get("runbook").and_then(|text| text.as_str());
     Alert {
         id: String::new(),
-        time: EventTime(sighting.time_us),
+        time: EventTime(time_us),
         kind: AlertKind::Match,
-        cluster: sighting.cluster.clone(),
+        cluster: head.cluster.clone(),
         rule: AlertRule {
             id: rule.id.to_string(),
             title: rule.title.to_string(),

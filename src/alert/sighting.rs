@@ -1,15 +1,15 @@
 //! One event that some rule matched, packed: everything that an alert or a correlation needs of it.
 //!
 //! Most matched events only feed correlations and never become an alert, so nothing is spelled out
-//! before it is asked for: a sighting carries the event's bytes without its bodies, and the
-//! context of an alert is made from them when there is one to raise.
+//! before it is asked for. A sighting is packed in two parts: what every matched event is asked
+//! for, and its **head**, what only an alert tells of it: the event's bytes without its bodies.
 //!
 //! ```text
-//! u8 stage │ [u8;16] request key │ str audit id │ str cluster │ str position │ bytes event
-//! u16 matches { u32 detection │ u8 reasons { str field │ str value │ str matched }
-//!               u8 feeds { feed } }
+//! u8 stage │ [u8;16] request key │ u16 matches { u32 detection
+//!            │ u8 reasons { str field │ str value │ str matched } │ u8 feeds { feed } }
 //! feed: u32 correlation │ u32 member │ u64 key │ u64 value │ u8 flags │ f64 number
 //!       u8 labels { str field │ str value } │ u8 parents { feed }
+//! head: str audit id │ str cluster │ str position │ bytes event
 //! ```
 //! Integers are little-endian, `str` and `bytes` are a u32 length and the bytes. Detections and
 //! correlations are positions in the rule set that made it: whoever keeps a sighting longer than
@@ -35,6 +35,15 @@ pub struct Sighting {
     pub stage: Stage,
     /// The request that the event is a stage of.
     pub request_key: RequestKey,
+    /// The detections that matched, ascending.
+    pub matches: Vec<Match>,
+    /// What an alert tells of it; empty where it is kept elsewhere.
+    pub head: Head,
+}
+
+/// What alerts tell of an event.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Head {
     /// `auditID`, cut to [`AUDIT_ID_CHARS_MAX`] characters: clients choose it, at any length.
     pub audit_id: String,
     /// The cluster's name.
@@ -43,8 +52,6 @@ pub struct Sighting {
     pub position: String,
     /// The event without its bodies.
     pub event: Vec<u8>,
-    /// The detections that matched, ascending.
-    pub matches: Vec<Match>,
 }
 
 /// One detection that matched.
@@ -106,8 +113,9 @@ pub const AUDIT_ID_CHARS_MAX: usize = 4_096;
 /// So much of an event without its bodies is packed; kube-apiserver's own are a few thousand bytes.
 pub const EVENT_BYTES_MAX: usize = 256 << 10;
 
-/// Packs an event with the detections that `Engine::evaluate` just found with this scratch, behind
-/// what `bytes` holds. `shown` is what alerts are made of: the event itself, or a redacted copy.
+/// Packs an event with the detections that `Engine::evaluate` just found with this scratch, and its
+/// head, behind what `bytes` holds. `shown` is what alerts are made of: the event itself, or a
+/// redacted copy.
 pub fn pack(
     engine: &Engine,
     (event, shown): (&Event<'_>, &Event<'_>),
@@ -116,32 +124,57 @@ pub fn pack(
     scratch: &mut Scratch,
     bytes: &mut Vec<u8>,
 ) {
+    pack_matches(engine, event, matched, cluster, scratch, bytes);
+    pack_head(shown, cluster, &mut |bytes| bytes.extend_from_slice(position.as_bytes()), bytes);
+}
+
+/// Packs an event without its head.
+pub fn pack_matches(
+    engine: &Engine,
+    event: &Event<'_>,
+    matched: &[u32],
+    cluster: &str,
+    scratch: &mut Scratch,
+    bytes: &mut Vec<u8>,
+) {
     bytes.push(Stage::of(event) as u8);
     bytes.extend_from_slice(&request_key(event, cluster).0);
-    let audit_id = shown.text(Slot::AuditId).unwrap_or_default();
-    let cut = audit_id.char_indices().nth(AUDIT_ID_CHARS_MAX).map_or(audit_id.len(), |(at, _)| at);
-    put(bytes, &audit_id.as_bytes()[..cut]);
-    put(bytes, cluster.as_bytes());
-    put(bytes, position.as_bytes());
-    put_event(bytes, shown);
     bytes.extend_from_slice(&(matched.len() as u16).to_le_bytes());
     let subject = Subject::Audit(event);
     for &detection in matched.iter().take(usize::from(u16::MAX)) {
         bytes.extend_from_slice(&detection.to_le_bytes());
-        let reasons = if engine.detection(detection).alerts {
-            engine.reasons(detection, subject, scratch)
+        if engine.detection(detection).alerts {
+            let reasons = engine.reasons(detection, subject, scratch);
+            let resource = event.text(Slot::Resource).unwrap_or_default();
+            bytes.push(reasons.len() as u8);
+            for reason in reasons {
+                put(bytes, reason.field.as_bytes());
+                put(bytes, scratch.redact(&reason.field, &resource, &reason.value).as_bytes());
+                put(bytes, reason.matched.as_bytes());
+            }
         } else {
-            Vec::new()
-        };
-        bytes.push(reasons.len() as u8);
-        let resource = event.text(Slot::Resource).unwrap_or_default();
-        for reason in reasons {
-            put(bytes, reason.field.as_bytes());
-            put(bytes, scratch.redact(&reason.field, &resource, &reason.value).as_bytes());
-            put(bytes, reason.matched.as_bytes());
+            bytes.push(0);
         }
         put_feeds(bytes, &engine.feeds(detection, subject, cluster, scratch));
     }
+}
+
+/// Packs the head of an event; `put_position` adds where it was read.
+pub fn pack_head(
+    shown: &Event<'_>,
+    cluster: &str,
+    put_position: &mut dyn FnMut(&mut Vec<u8>),
+    bytes: &mut Vec<u8>,
+) {
+    let audit_id = shown.text(Slot::AuditId).unwrap_or_default();
+    let cut = match audit_id.len() {
+        0..=AUDIT_ID_CHARS_MAX => audit_id.len(),
+        long => audit_id.char_indices().nth(AUDIT_ID_CHARS_MAX).map_or(long, |(at, _)| at),
+    };
+    put(bytes, &audit_id.as_bytes()[..cut]);
+    put(bytes, cluster.as_bytes());
+    put_with(bytes, put_position);
+    put_with(bytes, &mut |bytes| put_event(bytes, shown));
 }
 
 fn put(bytes: &mut Vec<u8>, part: &[u8]) {
@@ -149,11 +182,19 @@ fn put(bytes: &mut Vec<u8>, part: &[u8]) {
     bytes.extend_from_slice(part);
 }
 
+/// Puts what `add` adds, behind its length.
+fn put_with(bytes: &mut Vec<u8>, add: &mut dyn FnMut(&mut Vec<u8>)) {
+    let length_at = bytes.len();
+    bytes.extend_from_slice(&[0; 4]);
+    add(bytes);
+    let length = (bytes.len() - length_at - 4) as u32;
+    bytes[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+}
+
 /// The event's bytes with `null` in place of the bodies.
 fn put_event(bytes: &mut Vec<u8>, event: &Event<'_>) {
     let raw = event.raw();
-    let length_at = bytes.len();
-    bytes.extend_from_slice(&[0; 4]);
+    let event_at = bytes.len();
     let mut at = 0;
     for (start, end) in event.bodies() {
         bytes.extend_from_slice(&raw[at..start]);
@@ -162,9 +203,7 @@ fn put_event(bytes: &mut Vec<u8>, event: &Event<'_>) {
     }
     bytes.extend_from_slice(&raw[at..]);
     // An event whose metadata alone is that long is cut: what an alert says of it stands before.
-    bytes.truncate(length_at + 4 + EVENT_BYTES_MAX.min(bytes.len() - length_at - 4));
-    let length = (bytes.len() - length_at - 4) as u32;
-    bytes[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+    bytes.truncate(event_at + EVENT_BYTES_MAX.min(bytes.len() - event_at));
 }
 
 fn put_feeds(bytes: &mut Vec<u8>, feeds: &[Feed]) {
@@ -189,20 +228,35 @@ impl Sighting {
     /// Unpacks what [`pack`] wrote, into the buffers of an earlier sighting; `None` when the bytes
     /// are none.
     pub fn unpack(&mut self, bytes: &[u8], time_us: i64) -> Option<()> {
+        let head = self.unpack_matches(bytes, time_us)?;
+        self.head.unpack(head)
+    }
+
+    /// Unpacks what [`pack_matches`] wrote; returns the bytes behind it. The head stays as it is.
+    pub fn unpack_matches<'b>(&mut self, bytes: &'b [u8], time_us: i64) -> Option<&'b [u8]> {
         let mut reader = Reader { bytes };
         self.time_us = time_us;
         self.stage = STAGES.get(usize::from(reader.byte()?))?.0;
         self.request_key = RequestKey(reader.array()?);
-        reader.text_into(&mut self.audit_id)?;
-        reader.text_into(&mut self.cluster)?;
-        reader.text_into(&mut self.position)?;
-        self.event.clear();
-        self.event.extend_from_slice(reader.part()?);
         let matches = usize::from(u16::from_le_bytes(reader.array()?));
         self.matches.clear();
         for _ in 0..matches {
             self.matches.push(reader.found()?);
         }
+        Some(reader.bytes)
+    }
+}
+
+impl Head {
+    /// Unpacks what [`pack_head`] wrote, into the buffers of an earlier head; `None` when the bytes
+    /// are none.
+    pub fn unpack(&mut self, bytes: &[u8]) -> Option<()> {
+        let mut reader = Reader { bytes };
+        reader.text_into(&mut self.audit_id)?;
+        reader.text_into(&mut self.cluster)?;
+        reader.text_into(&mut self.position)?;
+        self.event.clear();
+        self.event.extend_from_slice(reader.part()?);
         Some(())
     }
 }

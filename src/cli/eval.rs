@@ -91,7 +91,7 @@ impl<W: std::io::Write> Evaluation<'_, W> {
                 print(&mut self.out, &Line { rule_id: &rule.id, lines: vec![line] })?;
             }
             for feed in self.engine.feeds(position, subject, "", &mut self.scratch) {
-                self.correlator.observe(&feed, time_us, &line, &mut |one| fired.push(one));
+                self.correlator.observe(&feed, time_us, &mut || line, &mut |one| fired.push(one));
             }
         }
         self.print_fired(fired)

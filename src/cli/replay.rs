@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::ingest::InputFormat;
 use crate::ingest::discover::{Discovery, discover};
 use crate::ingest::webhook::config::is_cluster;
+use crate::replay::heads::HeadPlace;
 use crate::replay::{self, Bound, Options, learn};
 use crate::report::progress::Progress;
 use crate::report::summary::{self, Summary};
@@ -251,7 +252,11 @@ fn check_writable(learn: Option<&Path>, stats: Option<&Path>) -> Result<(), Erro
     Ok(())
 }
 
-fn load_baselines(path: &Path, engine: &Engine, raiser: &mut Raiser) -> Result<(), Error> {
+fn load_baselines(
+    path: &Path,
+    engine: &Engine,
+    raiser: &mut Raiser<HeadPlace>,
+) -> Result<(), Error> {
     let changed = learn::load(path, engine, raiser)
         .map_err(|error| Error::Input(format!("{}: no baselines: {error}", path.display())))?;
     if changed > 0 {

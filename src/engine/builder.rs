@@ -176,7 +176,8 @@ impl Builder {
     fn literal_of(&mut self, field: FieldId, check: &Check) -> Option<PredicateId> {
         /// Shorter literals are in too many texts to be worth it.
         const LITERAL_MIN: usize = 3;
-        let Check::Wildcard { literal, cased, .. } = check else { return None };
+        let Check::Wildcard { pattern, cased } = check else { return None };
+        let literal = pattern.literal();
         if literal.len() < LITERAL_MIN {
             return None;
         }
@@ -186,7 +187,7 @@ impl Builder {
         if let Some(&id) = self.known.get(&key) {
             return Some(id);
         }
-        let check = Check::Text { text: literal.clone(), place: Place::Inside, cased: *cased };
+        let check = Check::Text { text: literal.into(), place: Place::Inside, cased: *cased };
         let id = self.push(Predicate { field, check }, label, None);
         self.known.insert(key, id);
         Some(id)

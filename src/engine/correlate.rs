@@ -120,11 +120,12 @@ impl<E: Clone> Correlator<E> {
     }
 
     /// Takes a match; calls `fire` for every correlation that it completes, inner ones first.
+    /// `evidence` is asked for only when something keeps it.
     pub fn observe(
         &mut self,
         feed: &Feed,
         time_us: i64,
-        evidence: &E,
+        evidence: &mut dyn FnMut() -> E,
         fire: &mut dyn FnMut(Fired<E>),
     ) {
         self.advance(time_us, fire);
@@ -133,12 +134,12 @@ impl<E: Clone> Correlator<E> {
             _ => self.observe_window(feed, time_us, evidence),
         };
         let Some(fired) = fired else { return };
-        let evidence = fired.evidence.clone();
+        let evidence = if feed.parents.is_empty() { Vec::new() } else { fired.evidence.clone() };
         fire(fired);
         for parent in &feed.parents {
             // The chained correlation counts this firing as one match; its evidence is the last.
             let Some(last) = evidence.last() else { return };
-            self.observe(parent, time_us, last, fire);
+            self.observe(parent, time_us, &mut || last.clone(), fire);
         }
     }
 
@@ -172,7 +173,12 @@ impl<E: Clone> Correlator<E> {
         }
     }
 
-    fn observe_term(&mut self, feed: &Feed, time_us: i64, evidence: &E) -> Option<Fired<E>> {
+    fn observe_term(
+        &mut self,
+        feed: &Feed,
+        time_us: i64,
+        evidence: &mut dyn FnMut() -> E,
+    ) -> Option<Fired<E>> {
         let index = feed.correlation as usize;
         let CorrelationKind::NewTerms(rule) = &self.rules[index].kind else { return None };
         if feed.is_valueless {
@@ -186,11 +192,16 @@ impl<E: Clone> Correlator<E> {
             correlation: feed.correlation,
             has_waited: false,
             time_us,
-            evidence: vec![evidence.clone()],
+            evidence: vec![evidence()],
         })
     }
 
-    fn observe_window(&mut self, feed: &Feed, time_us: i64, evidence: &E) -> Option<Fired<E>> {
+    fn observe_window(
+        &mut self,
+        feed: &Feed,
+        time_us: i64,
+        evidence: &mut dyn FnMut() -> E,
+    ) -> Option<Fired<E>> {
         let rule = &self.rules[feed.correlation as usize];
         let is_distinct = matches!(rule.kind, CorrelationKind::ValueCount { .. });
         let is_aggregate = matches!(rule.kind, CorrelationKind::Aggregate { .. });
@@ -207,13 +218,14 @@ impl<E: Clone> Correlator<E> {
             member: feed.member,
             value: feed.value,
             number: feed.number.unwrap_or_default(),
-            evidence: evidence.clone(),
+            evidence: evidence(),
         };
         // What must not have happened is looked for on both sides of what did.
         let reach = if waits { span.saturating_mul(2) } else { span };
         let keep = reach.saturating_add(self.limits.lateness_us);
         self.evictions += window.add(mark, keep, is_distinct, marks_max);
-        let is_possible = !verdict::needs_all(rule) || window.has_all(rule.rules.len());
+        let is_possible = window.len() >= verdict::marks_min(rule)
+            && (!verdict::needs_all(rule) || window.has_all(rule.rules.len()));
         let ends = if is_possible { window.ends(time_us, span) } else { Vec::new() };
         self.evictions += evict_oldest(windows, self.limits.keys_max, Window::newest_us);
         if waits {

@@ -133,7 +133,7 @@ pub fn check_ns(check: &Check) -> f64 {
 pub fn share(fields: &FieldTable, predicate: &Predicate) -> f64 {
     let (text, place) = match &predicate.check {
         Check::Text { text, place, .. } => (&**text, *place),
-        Check::Wildcard { literal, .. } => (&**literal, Place::Inside),
+        Check::Wildcard { pattern, .. } => (pattern.literal(), Place::Inside),
         Check::Any | Check::Exists(true) => {
             // Of a field that is found by a walk, hardly any event has a value.
             let is_walked = matches!(fields.source(predicate.field), Source::Walk(_));

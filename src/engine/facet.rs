@@ -5,6 +5,8 @@
 //! hold, is its **class**: a number. Clusters have thousands of users and a few dozen classes of
 //! them. Values repeat, so most classes are found by the bytes of the slot, without reading them.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
@@ -21,6 +23,13 @@ use crate::event::{Event, Slot};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FacetId(u32);
 
+impl FacetId {
+    /// Its number.
+    pub fn number(self) -> u64 {
+        u64::from(self.0)
+    }
+}
+
 /// A slot and what depends on it.
 #[derive(Debug)]
 struct Facet {
@@ -32,6 +41,8 @@ struct Facet {
 #[derive(Debug)]
 struct Part {
     field: FieldId,
+    /// Of a field that has but a few words as values, the predicates that hold for each.
+    words: Vec<(&'static str, Box<[PredicateId]>)>,
     /// Text predicates, which the field's matcher decides together.
     has_text: bool,
     /// Networks, so that an address is read once.
@@ -84,6 +95,9 @@ impl Facets {
             facets.of[number] = Some(FacetId(place as u32));
             facets.list[place].add(id, program.predicate(id));
         }
+        for part in facets.list.iter_mut().flat_map(|facet| &mut facet.parts) {
+            part.words = part.words(program);
+        }
         facets
     }
 
@@ -108,6 +122,7 @@ impl Facet {
         let place = known.unwrap_or_else(|| {
             self.parts.push(Part {
                 field: predicate.field,
+                words: Vec::new(),
                 has_text: false,
                 networks: Vec::new(),
                 single: Vec::new(),
@@ -146,6 +161,27 @@ pub struct Readings {
     classes: usize,
     found: Vec<PredicateId>,
     buffer: Vec<u8>,
+    address: Address,
+}
+
+/// The address read last: several fields hold the same.
+#[derive(Debug, Default)]
+struct Address {
+    text: Vec<u8>,
+    address: Option<IpAddr>,
+}
+
+impl Address {
+    /// The address that an item spells.
+    fn of(&mut self, item: &Item<'_>) -> Option<IpAddr> {
+        let Some(text) = item.plain() else { return item.address() };
+        if self.text != text || self.text.is_empty() {
+            self.text.clear();
+            self.text.extend_from_slice(text);
+            self.address = item.address();
+        }
+        self.address
+    }
 }
 
 /// The classes of one facet.
@@ -211,10 +247,10 @@ impl Readings {
         state: &mut State,
         event: &Event<'_>,
     ) -> u32 {
-        let Readings { met, classes, found, buffer } = self;
+        let Readings { met, classes, found, buffer, address } = self;
         found.clear();
         for part in &facets.list[id.0 as usize].parts {
-            part.decide(program, state, event, buffer, found);
+            part.decide(program, state, event, address, buffer, found);
         }
         found.sort_unstable();
         found.dedup();
@@ -231,10 +267,58 @@ impl Readings {
 }
 
 impl Part {
+    /// What holds for each word, where there are no other values.
+    fn words(&self, program: &Program) -> Vec<(&'static str, Box<[PredicateId]>)> {
+        let Source::Derived(derived) = program.fields().source(self.field) else {
+            return Vec::new();
+        };
+        let words = derived.words().filter(|_| self.whole.is_empty() && self.networks.is_empty());
+        let holding = |word: &&'static str| {
+            let mut found = Vec::new();
+            self.take(
+                program,
+                &Item::Made(word),
+                &mut Address::default(),
+                &mut Vec::new(),
+                &mut found,
+            );
+            (*word, found.into())
+        };
+        words.into_iter().flatten().map(holding).collect()
+    }
+
     /// The array that the field's slot holds.
     fn array<'a>(&self, program: &Program, event: &Event<'a>) -> Option<Value<'a>> {
         let Source::Slot(slot) = program.fields().source(self.field) else { return None };
         event.slot(slot).filter(|value| value.kind() == Type::Array)
+    }
+
+    /// Adds the predicates that hold for one value.
+    fn take(
+        &self,
+        program: &Program,
+        item: &Item<'_>,
+        address: &mut Address,
+        buffer: &mut Vec<u8>,
+        found: &mut Vec<PredicateId>,
+    ) {
+        if self.has_text {
+            program.matcher(self.field).test(item, buffer, &mut |id| found.push(id));
+        }
+        for id in &self.single {
+            let is_possible = |necessary: PredicateId| found.contains(&necessary);
+            if program.necessary(*id).is_none_or(is_possible)
+                && program.predicate(*id).check.holds_on(item)
+            {
+                found.push(*id);
+            }
+        }
+        if !self.networks.is_empty()
+            && let Some(address) = address.of(item)
+        {
+            let within = self.networks.iter().filter(|(_, net)| net.contains(&address));
+            found.extend(within.map(|(id, _)| *id));
+        }
     }
 
     /// Adds the predicates that hold.
@@ -243,29 +327,21 @@ impl Part {
         program: &Program,
         state: &mut State,
         event: &Event<'_>,
+        address: &mut Address,
         buffer: &mut Vec<u8>,
         found: &mut Vec<PredicateId>,
     ) {
+        if !self.words.is_empty()
+            && let Source::Derived(derived) = program.fields().source(self.field)
+        {
+            let word = derived.value(event, state.values.proxies());
+            let known = self.words.iter().find(|(known, _)| word.as_deref() == Some(known));
+            return found.extend(known.into_iter().flat_map(|(_, holding)| holding));
+        }
         let mut is_null = true;
         let mut take = |item: &Item<'_>| {
             is_null &= item.is_null();
-            if self.has_text {
-                program.matcher(self.field).test(item, buffer, &mut |id| found.push(id));
-            }
-            for id in &self.single {
-                let is_possible = |necessary: PredicateId| found.contains(&necessary);
-                if program.necessary(*id).is_none_or(is_possible)
-                    && program.predicate(*id).check.holds_on(item)
-                {
-                    found.push(*id);
-                }
-            }
-            if !self.networks.is_empty()
-                && let Some(address) = item.address()
-            {
-                let within = self.networks.iter().filter(|(_, net)| net.contains(&address));
-                found.extend(within.map(|(id, _)| *id));
-            }
+            self.take(program, item, address, buffer, found);
         };
         let is_present = each_value(program, self.field, state, event, &mut take);
         for id in &self.whole {

@@ -12,6 +12,7 @@
 //! step is known, and an event costs as many look-ups as questions that matter for it, whatever
 //! the number of rules. Where steps do not repeat the graph says so ([`Graph::is_on`]) and rests.
 
+use std::cell::Cell;
 use std::hash::Hasher as _;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::engine::facet::{FacetId, Readings};
 use crate::engine::field::FieldId;
 use crate::engine::gate::{self, Known, Possible};
 use crate::engine::index::RuleIndex;
-use crate::engine::left::{Left, Partial, partial};
+use crate::engine::left::{Left, Outcome, Rests, partial};
 use crate::engine::matcher::FieldMatcher;
 use crate::engine::predicate::PredicateId;
 use crate::engine::program::{Program, State};
@@ -63,6 +64,18 @@ enum Ask {
     Present(Box<[FieldId]>),
 }
 
+impl Ask {
+    /// A number for an answer that says the same of a rest in every node which asks this.
+    fn number(&self, bits: u64) -> Option<u64> {
+        match self {
+            // Of its facet a node asks for everything that is open.
+            Ask::Facet(facet, _) => Some(facet.number() << 33 | bits),
+            Ask::One(id) => Some(1 << 63 | u64::from(id.0) << 1 | bits),
+            Ask::Nothing | Ask::Text(..) | Ask::Present(_) => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Node {
     ask: Ask,
@@ -90,6 +103,7 @@ pub struct Graph {
     /// in others only share a step.
     by_hits: FxHashMap<(u32, Box<[PredicateId]>), Step>,
     readings: Readings,
+    rests: Rests,
     known: FxHashMap<u64, Vec<u32>>,
     open: usize,
     events: u64,
@@ -115,6 +129,7 @@ impl Graph {
             steps: FxHashMap::default(),
             by_hits: FxHashMap::default(),
             readings: Readings::default(),
+            rests: Rests::default(),
             known: FxHashMap::default(),
             open: 0,
             events: 0,
@@ -155,19 +170,26 @@ impl Graph {
         rules: impl Iterator<Item = RuleIndex>,
         known: &dyn Fn(FieldId) -> Known<'k>,
     ) -> Step {
+        // Hundreds of rules ask the same.
+        let mut answers = vec![None; program.predicates()];
+        let answers = Cell::from_mut(answers.as_mut_slice()).as_slice_of_cells();
         let decide = |id: PredicateId| {
-            let predicate = program.predicate(id);
-            decided(gate::decided(&predicate.check, known(predicate.field)))
+            let answer = &answers[id.0 as usize];
+            answer.get().unwrap_or_else(|| {
+                let predicate = program.predicate(id);
+                let decided = decided(gate::decided(&predicate.check, known(predicate.field)));
+                answer.set(Some(decided));
+                decided
+            })
         };
         let mut open = Vec::new();
         let mut matched = Vec::new();
         for rule in rules {
-            match partial(&program.expressions()[rule as usize], &decide) {
-                Partial::Holds => matched.push(rule),
-                Partial::Fails => {}
-                Partial::Open(left) => {
-                    open.push(Open { rule, left: Arc::new(Left::new(questions, left)) });
-                }
+            let known = partial(&program.expressions()[rule as usize], &decide);
+            match self.rests.outcome(questions, known) {
+                Outcome::Holds => matched.push(rule),
+                Outcome::Fails => {}
+                Outcome::Open(left) => open.push(Open { rule, left }),
             }
         }
         let next = self.node(questions, program, open, Box::default());
@@ -255,6 +277,7 @@ impl Graph {
             }
             ask => answer(questions, program, ask, bits, open, &mut answers),
         };
+        let number = ask.number(bits);
         let mut left = Vec::with_capacity(open.len());
         let mut matched = Vec::new();
         let decide = |id: PredicateId| answers[id.0 as usize];
@@ -263,13 +286,10 @@ impl Graph {
                 left.push(one.clone());
                 continue;
             }
-            match partial(&one.left.expression, &decide) {
-                Partial::Holds => matched.push(one.rule),
-                Partial::Fails => {}
-                Partial::Open(rest) => {
-                    let rest = Arc::new(Left::new(questions, rest));
-                    left.push(Open { rule: one.rule, left: rest });
-                }
+            match self.rests.after(questions, &one.left, number, &decide) {
+                Outcome::Holds => matched.push(one.rule),
+                Outcome::Fails => {}
+                Outcome::Open(rest) => left.push(Open { rule: one.rule, left: rest }),
             }
         }
         let present = found_present(ask, bits, present);
@@ -303,8 +323,7 @@ impl Graph {
             node.present == present
                 && node.open.len() == open.len()
                 && node.open.iter().zip(&open).all(|(one, other)| {
-                    one.rule == other.rule
-                        && (Arc::ptr_eq(&one.left, &other.left) || one.left.is_equal(&other.left))
+                    one.rule == other.rule && Arc::ptr_eq(&one.left, &other.left)
                 })
         };
         let known = self.known.entry(hash).or_default();

@@ -3,7 +3,7 @@
 use std::hash::Hasher as _;
 use std::sync::Arc;
 
-use rustc_hash::FxHasher;
+use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::engine::predicate::PredicateId;
 use crate::engine::program::Expression;
@@ -32,23 +32,71 @@ pub enum Partial {
     Open(Expression),
 }
 
-impl Left {
-    /// Describes a rest.
-    pub fn new(questions: &Questions, expression: Expression) -> Left {
+/// What an answer makes of a condition.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// It holds.
+    Holds,
+    /// It fails.
+    Fails,
+    /// This is left of it.
+    Open(Arc<Left>),
+}
+
+/// The rests that a thread has met, equal ones once, and what answers made of them: a rule with one
+/// rest is open in many nodes of a graph.
+#[derive(Debug, Default)]
+pub struct Rests {
+    known: FxHashMap<u64, Vec<Arc<Left>>>,
+    /// By the address of a known rest, and the answer.
+    after: FxHashMap<(usize, u64), Outcome>,
+}
+
+impl Rests {
+    /// What is known of an expression, as an outcome.
+    pub fn outcome(&mut self, questions: &Questions, partial: Partial) -> Outcome {
+        match partial {
+            Partial::Holds => Outcome::Holds,
+            Partial::Fails => Outcome::Fails,
+            Partial::Open(expression) => Outcome::Open(self.rest(questions, expression)),
+        }
+    }
+
+    /// What an answer makes of a rest that came from here; `answer` is a number for all that
+    /// `decide` says of its predicates, where there is one.
+    pub fn after(
+        &mut self,
+        questions: &Questions,
+        left: &Arc<Left>,
+        answer: Option<u64>,
+        decide: &dyn Fn(PredicateId) -> Option<bool>,
+    ) -> Outcome {
+        let key = answer.map(|answer| (Arc::as_ptr(left).addr(), answer));
+        if let Some(known) = key.and_then(|key| self.after.get(&key)) {
+            return known.clone();
+        }
+        let outcome = self.outcome(questions, partial(&left.expression, decide));
+        if let Some(key) = key {
+            self.after.insert(key, outcome.clone());
+        }
+        outcome
+    }
+
+    fn rest(&mut self, questions: &Questions, expression: Expression) -> Arc<Left> {
         let mut asks = Vec::new();
         let mut hasher = FxHasher::default();
         describe(&expression, &mut asks, &mut hasher);
+        let hash = hasher.finish();
+        let known = self.known.entry(hash).or_default();
+        if let Some(left) = known.iter().find(|left| is_same(&left.expression, &expression)) {
+            return Arc::clone(left);
+        }
         asks.sort();
         asks.dedup();
         let topics = questions.weigh(&expression, &asks);
-        Left { expression, asks: asks.into(), topics, hash: hasher.finish() }
-    }
-
-    /// Whether two rests are the same condition.
-    pub fn is_equal(&self, other: &Left) -> bool {
-        self.hash == other.hash
-            && self.asks == other.asks
-            && is_same(&self.expression, &other.expression)
+        let left = Arc::new(Left { expression, asks: asks.into(), topics, hash });
+        known.push(Arc::clone(&left));
+        left
     }
 }
 

@@ -9,6 +9,7 @@
 
 pub mod field;
 pub mod values;
+pub mod wildcard;
 pub mod predicate;
 pub mod matcher;
 pub mod cost;
@@ -98,6 +99,17 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// What [`Engine::evaluate`] found last, to be held while the scratch is used on;
+    /// [`Scratch::give_back`] spares the next event an allocation.
+    pub fn take_matched(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.matched)
+    }
+
+    /// Takes back what [`Scratch::take_matched`] gave.
+    pub fn give_back(&mut self, matched: Vec<u32>) {
+        self.matched = matched;
+    }
+
     /// The value of a field as it may be shown.
     pub fn redact<'v>(&mut self, field: &str, resource: &str, value: &'v str) -> Cow<'v, str> {
         self.redactor.redact(field, resource, value)
@@ -289,7 +301,8 @@ impl Engine {
         subject: Subject<'_>,
         scratch: &mut Scratch,
     ) -> Vec<(String, String)> {
-        let mut plans: Vec<&FeedPlan> = self.plans[position as usize].iter().collect();
+        let own = self.plans.get(position as usize);
+        let mut plans: Vec<&FeedPlan> = own.into_iter().flatten().collect();
         while let Some(plan) = plans.pop() {
             if plan.correlation() == correlation {
                 scratch.state.clear();

@@ -11,7 +11,7 @@ use crate::engine::matcher::FieldMatcher;
 use crate::engine::memo::Memo;
 use crate::engine::predicate::{Check, Predicate, PredicateId};
 use crate::engine::values::{Item, Subject, Values};
-use crate::event::value::Value;
+use crate::event::value::{Type, Value};
 
 /// Scratch space beyond this is given back after the event that needed it.
 pub const BUFFER_KEPT_BYTES: usize = 1 << 20;
@@ -367,6 +367,13 @@ impl Program {
         subject: Subject<'_>,
         take: &mut dyn FnMut(Option<&[u8]>),
     ) {
+        if let (Source::Slot(slot), Subject::Audit(event)) = (self.fields.source(field), subject) {
+            let Some(value) = event.slot(slot) else { return take(None) };
+            let plain = value.plain().filter(|_| value.kind() == Type::String);
+            if let Some(plain) = plain.filter(|plain| plain.is_ascii()) {
+                return take(Some(plain));
+            }
+        }
         state.values.find(&self.fields, subject, field);
         let mut items = state.values.items(field, subject.raw());
         if let (Some(first), None) = (items.next(), items.next())

@@ -2,7 +2,8 @@
 
 use crate::engine::window::Mark;
 use crate::rule::{
-    Aggregate, Correlation, CorrelationKind, RuleExpression, TemporalCondition, Threshold,
+    Aggregate, Comparison, Correlation, CorrelationKind, RuleExpression, TemporalCondition,
+    Threshold,
 };
 
 /// Whether the answer is known only when the window is over: something must not have happened.
@@ -44,6 +45,21 @@ pub fn marks_needed(rule: &Correlation) -> usize {
     let largest = thresholds.iter().map(|threshold| threshold.than).fold(0.0, f64::max);
     // A cast saturates; a threshold that large is refused by nobody and reached by nobody.
     (largest.ceil() as usize).saturating_add(1)
+}
+
+/// With fewer matches than this, of whatever time, the condition holds for no window.
+pub fn marks_min(rule: &Correlation) -> usize {
+    let thresholds = match &rule.kind {
+        CorrelationKind::EventCount(thresholds)
+        | CorrelationKind::ValueCount { thresholds, .. } => thresholds.as_slice(),
+        _ => &[],
+    };
+    let least = |threshold: &Threshold| match threshold.op {
+        Comparison::Gt | Comparison::Gte | Comparison::Eq => threshold.than,
+        Comparison::Lt | Comparison::Lte | Comparison::Neq => 0.0,
+    };
+    // A match is there, or nobody would ask. A cast saturates.
+    thresholds.iter().map(least).fold(1.0, f64::max).ceil() as usize
 }
 
 /// The evidence (indexes into `marks`, which are in order of time) when the condition holds.

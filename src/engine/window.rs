@@ -41,7 +41,8 @@ impl<E> Window<E> {
     /// dropped because there were more than `marks_max`.
     pub fn add(&mut self, mark: Mark<E>, keep_us: i64, is_distinct: bool, marks_max: usize) -> u64 {
         if is_distinct {
-            match self.marks.iter().position(|known| known.value == mark.value) {
+            // What repeats has mostly been here lately.
+            match self.marks.iter().rposition(|known| known.value == mark.value) {
                 Some(known) if self.marks[known].time_us <= mark.time_us => {
                     self.remove(known);
                 }
@@ -85,6 +86,16 @@ impl<E> Window<E> {
         if let Some(mark) = self.marks.remove(index) {
             self.members[mark.member as usize] -= 1;
         }
+    }
+
+    /// How many matches there are.
+    pub fn len(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.marks.is_empty()
     }
 
     /// Time of the newest match; the beginning of time when there is none.

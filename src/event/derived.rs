@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::ops::Range;
 
 use ipnet::IpNet;
 
@@ -88,7 +87,9 @@ impl Derived {
             Derived::Outcome => Some(Cow::Borrowed(Outcome::of(event.code()).as_str())),
             Derived::ProxyPath => proxy_path(event),
             Derived::PathIsClean => {
-                let uri = event.text(Slot::RequestUri)?;
+                let uri = event.slot(Slot::RequestUri)?;
+                let text = || uri.text().map(|text| Cow::Owned(text.into_owned().into_bytes()));
+                let uri = uri.plain().map(Cow::Borrowed).or_else(text)?;
                 Some(word(is_clean(&uri[..path_end(&uri)])))
             }
             Derived::AuditIdKind => {
@@ -108,6 +109,19 @@ impl Derived {
     }
 }
 
+impl Derived {
+    /// The values that it can have, where these are a few words.
+    pub fn words(self) -> Option<&'static [&'static str]> {
+        match self {
+            Derived::SourcePublic | Derived::PathIsClean | Derived::IsForwarded => {
+                Some(&["true", "false"])
+            }
+            Derived::AuditIdKind => Some(&["random", "uuid", "other"]),
+            _ => None,
+        }
+    }
+}
+
 /// The `user.extra` key under which Kubernetes 1.32 and later name the credential of a request.
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
@@ -118,10 +132,13 @@ fn word(holds: bool) -> Cow<'static, str> {
 /// Whether it is a UUID, of any version and the RFC's variant.
 fn is_uuid(id: &[u8]) -> bool {
     let Some(id) = id.as_array::<36>() else { return false };
-    let hyphens = [8, 13, 18, 23];
-    let is_hex = |range: Range<usize>| id[range].iter().all(u8::is_ascii_hexdigit);
-    hyphens.iter().all(|place| id[*place] == b'-')
-        && [0..8, 9..13, 14..18, 19..23, 24..36].into_iter().all(is_hex)
+    // Every byte is looked at, so that several are at once.
+    let places = id.iter().enumerate();
+    let is_spelled = places.fold(true, |is_spelled, (place, byte)| {
+        let is_hyphen = matches!(place, 8 | 13 | 18 | 23);
+        is_spelled & if is_hyphen { *byte == b'-' } else { byte.is_ascii_hexdigit() }
+    });
+    is_spelled
         && matches!(id[14], b'1'..=b'8')
         && matches!(id[19], b'8' | b'9' | b'a' | b'b' | b'A' | b'B')
 }
@@ -132,15 +149,15 @@ fn is_random_uuid(id: &[u8]) -> bool {
 }
 
 /// Where the path of a URI ends.
-fn path_end(uri: &str) -> usize {
-    memchr::memchr2(b'?', b'#', uri.as_bytes()).unwrap_or(uri.len())
+fn path_end(uri: &[u8]) -> usize {
+    memchr::memchr2(b'?', b'#', uri).unwrap_or(uri.len())
 }
 
 /// Whether a path has nothing to decode or resolve.
-fn is_clean(path: &str) -> bool {
-    let bytes = path.as_bytes();
-    memchr::memchr2_iter(b'%', b'/', bytes)
-        .all(|place| bytes[place] == b'/' && !matches!(bytes.get(place + 1), Some(b'/' | b'.')))
+fn is_clean(path: &[u8]) -> bool {
+    // Every pair is looked at, so that several are at once.
+    let is_resolved = |pair: &[u8]| pair[0] == b'/' && matches!(pair[1], b'/' | b'.');
+    !path.contains(&b'%') && !path.windows(2).fold(false, |any, pair| any | is_resolved(pair))
 }
 
 /// How a request ended, by its HTTP status code.
@@ -244,8 +261,8 @@ fn user_agent_family<'a>(event: &Event<'a>) -> Option<Cow<'a, str>> {
 /// resolved, so that `//api/./v1/%73ecrets` cannot hide from a rule.
 fn path<'a>(event: &Event<'a>) -> Option<Cow<'a, str>> {
     let uri = event.text(Slot::RequestUri)?;
-    let end = path_end(&uri);
-    let is_clean = is_clean(&uri[..end]);
+    let end = path_end(uri.as_bytes());
+    let is_clean = is_clean(&uri.as_bytes()[..end]);
     match uri {
         Cow::Borrowed(uri) if is_clean => Some(Cow::Borrowed(&uri[..end])),
         uri if is_clean => Some(Cow::Owned(uri[..end].to_owned())),

@@ -13,7 +13,6 @@ use siphasher::sip::SipHasher13;
 use crate::alert::context::Context;
 use crate::alert::evidence::Evidence;
 use crate::alert::id::{RequestKey, RequestParts, alert_id};
-use crate::alert::sighting::Sighting;
 use crate::alert::time::EventTime;
 use crate::alert::{Alert, AlertKind, AlertRule, Reason, RuleSource, attack};
 use crate::engine::Engine;
@@ -69,8 +68,7 @@ pub fn alert(stored: &StoredEvent<'_>, engine: &Engine) -> Option<Alert> {
     let event = Event::salvage(stored.raw)?;
     let audit_id = redact_text(&event.text(Slot::AuditId)?).into_owned();
     let cluster = stored.cluster;
-    let sighting = Sighting { event: stored.raw.to_vec(), ..Sighting::default() };
-    let Context { actor, request, .. } = Context::new(&sighting, engine.proxies());
+    let Context { actor, request, .. } = Context::new(stored.raw, engine.proxies());
     let key = RequestKey::new(RequestParts {
         cluster,
         audit_id: &audit_id,

@@ -25,6 +25,8 @@ pub struct Collector {
 struct State {
     next: u64,
     waiting: BTreeMap<u64, Outcome>,
+    /// Outcomes whose buffers can be used again.
+    spare: Vec<Outcome>,
     sorter: Sorter,
     /// The newest time seen in each file, for events that lost theirs.
     last_time_us: Vec<i64>,
@@ -33,6 +35,10 @@ struct State {
     salvaged: u64,
     failure: Option<std::io::Error>,
 }
+
+/// Outcomes that are kept for their buffers, and how large these may be.
+const SPARE_MAX: usize = 8;
+const SPARE_BYTES_MAX: usize = 4 << 20;
 
 /// Positions of rejects kept for each reason; the summary shows the first few.
 const POSITIONS_MAX: u64 = 8;
@@ -44,6 +50,7 @@ impl Collector {
             state: Mutex::new(State {
                 next: 0,
                 waiting: BTreeMap::new(),
+                spare: Vec::new(),
                 sorter: Sorter::default(),
                 last_time_us: vec![NO_TIME; files],
                 rejects: Vec::new(),
@@ -70,6 +77,11 @@ impl Collector {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An outcome whose buffers can be used again.
+    pub fn spare(&self) -> Outcome {
+        self.lock().spare.pop().unwrap_or_default()
     }
 
     /// Takes an outcome; blocks while its worker is too far ahead of the others.
@@ -116,6 +128,16 @@ impl Collector {
 
 impl State {
     fn add(&mut self, mut outcome: Outcome) -> std::io::Result<()> {
+        self.count(&mut outcome);
+        self.sorter.add(&outcome)?;
+        if self.spare.len() < SPARE_MAX && outcome.bytes() <= SPARE_BYTES_MAX {
+            self.spare.push(outcome);
+        }
+        Ok(())
+    }
+
+    /// Counts what could not be used, fills in missing times.
+    fn count(&mut self, outcome: &mut Outcome) {
         self.salvaged += outcome.salvaged;
         for (reason, position) in outcome.rejects.drain(..) {
             let known = self.rejects.iter().filter(|(kept, _)| *kept == reason).count() as u64;
@@ -142,6 +164,5 @@ impl State {
             }
             *last = entry.time_us;
         }
-        self.sorter.add(&outcome)
     }
 }

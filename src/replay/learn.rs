@@ -1,6 +1,6 @@
 //! Baselines on disk: what `new_terms` correlations learnt from old logs, for the next run.
 //!
-//! One JSON document: `{"version": 1, "baselines": {"<rule id>": {"definition": "<hash>",
+//! One JSON document: `{"version": 2, "baselines": {"<rule id>": {"definition": "<hash>",
 //! "baseline": …}}}`. A rule whose definition changed starts afresh. Terms are kept as
 //! hashes, never as text.
 
@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::alert::raise::Raiser;
 use crate::engine::Engine;
 use crate::engine::terms::Baseline;
+use crate::replay::heads::HeadPlace;
 use crate::rule::{Body, Rule};
 
 #[derive(Serialize, Deserialize)]
@@ -29,14 +30,18 @@ struct Entry {
     baseline: Baseline,
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Takes over what an earlier run learnt; nothing when the file does not exist yet. Returns how
 /// many rules start afresh although the file knows them.
 ///
 /// # Errors
 /// The file cannot be read, or is no such file.
-pub fn load(path: &Path, engine: &Engine, raiser: &mut Raiser) -> std::io::Result<usize> {
+pub fn load(
+    path: &Path,
+    engine: &Engine,
+    raiser: &mut Raiser<HeadPlace>,
+) -> std::io::Result<usize> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
@@ -65,7 +70,7 @@ pub fn load(path: &Path, engine: &Engine, raiser: &mut Raiser) -> std::io::Resul
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn save(path: &Path, engine: &Engine, raiser: &mut Raiser) -> std::io::Result<()> {
+pub fn save(path: &Path, engine: &Engine, raiser: &mut Raiser<HeadPlace>) -> std::io::Result<()> {
     let mut baselines = BTreeMap::new();
     let learnt = raiser.correlator().baselines();
     for (index, baseline) in learnt.iter().enumerate() {

@@ -4,32 +4,31 @@
 //! files → chunks of whole records → workers: decode, match, describe   (parallel, any order)
 //!       → collector: order of input, missing times filled in           (one at a time)
 //!       → sorter: order of event time, on disk beyond its budget
-//!       → duplicates dropped → stages folded, correlations fed → alerts
+//!       → duplicates dropped → stages folded, correlations fed → alerts   (three stages)
 //! ```
 //!
 //! Nothing after the workers depends on their number, so neither do the alerts. Memory is bounded
 //! by the chunks that are out and the sorter's budget, whatever the size of the input.
 
-pub mod sorter;
 pub mod worker;
+pub mod heads;
+pub mod sorter;
 pub mod collect;
+pub mod analyse;
 pub mod learn;
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashSet;
-
 use crate::alert::Alert;
 use crate::alert::raise::Raiser;
-use crate::alert::sighting::Sighting;
-use crate::alert::time::EventTime;
 use crate::engine::Engine;
 use crate::engine::correlate::Limits;
 use crate::ingest::chunk::Chunk;
 use crate::ingest::discover::LogFile;
 use crate::ingest::replay::{ChunkReader, SharedReader};
+use crate::replay::analyse::analyse;
 use crate::replay::collect::Collector;
-use crate::replay::sorter::Sorted;
+use crate::replay::heads::HeadPlace;
 use crate::replay::worker::Worker;
 use crate::report::progress::Progress;
 use crate::report::summary::Summary;
@@ -80,7 +79,7 @@ pub fn run(
     engine: &Arc<Engine>,
     files: Vec<LogFile>,
     options: &Options,
-    raiser: &mut Raiser,
+    raiser: &mut Raiser<HeadPlace>,
     progress: &Progress,
     raise: &mut dyn FnMut(Alert) -> std::io::Result<()>,
 ) -> Result<Summary, Error> {
@@ -122,7 +121,7 @@ fn read(
         let mut worker = Worker::new(engine, names, options.cluster.as_deref(), options.seed);
         let mut chunk = Chunk::new();
         while !collector.has_failed() && reader.next_chunk(&mut chunk) {
-            let outcome = worker.take(&chunk);
+            let outcome = worker.take(&chunk, collector.spare());
             chunk.release();
             collector.take(outcome);
             progress.show(reader.bytes_read(), collector.events());
@@ -134,53 +133,4 @@ fn read(
         }
         work();
     });
-}
-
-/// Drops duplicates and raises alerts.
-fn analyse(
-    mut sorted: Sorted,
-    options: &Options,
-    raiser: &mut Raiser,
-    summary: &mut Summary,
-    raise: &mut dyn FnMut(Alert) -> std::io::Result<()>,
-) -> Result<(), Error> {
-    let newest = sorted.newest_us();
-    let at = |bound: Option<Bound>| match bound? {
-        Bound::At(time) => Some(time),
-        Bound::BeforeNewest(span) => Some(newest.saturating_sub(span)),
-    };
-    let (since, until) = (at(options.since), at(options.until));
-    let mut failure = None;
-    let mut forward = |alert: Alert| {
-        if failure.is_none() {
-            failure = raise(alert).err();
-        }
-    };
-    let mut same_time: FxHashSet<u64> = FxHashSet::default();
-    let mut time = None;
-    let mut sighting = Sighting::default();
-    while let Some(entry) = sorted.next().map_err(Error::Spill)? {
-        if time != Some(entry.time_us) {
-            same_time.clear();
-            time = Some(entry.time_us);
-        }
-        if !same_time.insert(entry.fingerprint) {
-            summary.events_duplicate += 1;
-            continue;
-        }
-        summary.events += 1;
-        summary.first_event_at.get_or_insert(EventTime(entry.time_us));
-        summary.last_event_at = Some(EventTime(entry.time_us));
-        let is_wanted = since.is_none_or(|since| entry.time_us >= since)
-            && until.is_none_or(|until| entry.time_us < until);
-        if !is_wanted || entry.payload.is_empty() {
-            continue;
-        }
-        sighting
-            .unpack(entry.payload, entry.time_us)
-            .ok_or_else(|| Error::Spill(std::io::Error::other("a temporary file was altered")))?;
-        raiser.observe(&sighting, &mut forward);
-    }
-    raiser.finish(&mut forward);
-    failure.map_or(Ok(()), |error| Err(Error::Write(error)))
 }

@@ -1,7 +1,7 @@
 //! Events in order of time, with bounded memory: sorted runs in temporary files, merged at the end.
 //!
-//! A run on disk is a sequence of records: time (i64), fingerprint (u64), order (u64), payload
-//! length (u32), all little-endian, then the payload. The files are anonymous: they vanish with the
+//! A run on disk is a sequence of records: time (i64), fingerprint (u64), order (u64), place of the
+//! head (u64), payload length (u32), all little-endian, then the payload. The files are anonymous: they vanish with the
 //! process.
 
 use std::cmp::Reverse;
@@ -9,10 +9,11 @@ use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 
+use crate::replay::heads::{HeadPlace, HeadStore};
 use crate::replay::worker::Outcome;
 
 /// Bytes of events and observations that are held in memory before a run is written.
-pub const RUN_BYTES_MAX: usize = 48 << 20;
+pub const RUN_BYTES_MAX: usize = 24 << 20;
 
 /// Bytes of each run's read buffer while merging.
 const BUFFER_BYTES: usize = 128 << 10;
@@ -22,6 +23,7 @@ const BUFFER_BYTES: usize = 128 << 10;
 pub struct Sorter {
     run: Run,
     written: Vec<File>,
+    heads: HeadStore,
     newest_us: Option<i64>,
 }
 
@@ -38,6 +40,7 @@ struct Key {
     /// Place in the input: number of the chunk, number in the chunk.
     order: u64,
     fingerprint: u64,
+    head: HeadPlace,
     payload_start: u32,
     payload_end: u32,
 }
@@ -49,6 +52,8 @@ pub struct SortedEntry<'s> {
     pub time_us: i64,
     /// Equal for copies of one event.
     pub fingerprint: u64,
+    /// Where its head stands, if something matched.
+    pub head: HeadPlace,
     /// Its serialised observation; empty when nothing matched.
     pub payload: &'s [u8],
 }
@@ -59,6 +64,7 @@ impl Sorter {
     /// # Errors
     /// A run could not be written to the temporary directory.
     pub fn add(&mut self, outcome: &Outcome) -> io::Result<()> {
+        let heads = self.heads.add(&outcome.heads)?;
         let base = self.run.payload.len() as u32;
         self.run.payload.extend_from_slice(&outcome.payload);
         for (number, entry) in outcome.entries.iter().enumerate() {
@@ -67,6 +73,7 @@ impl Sorter {
                 time_us: entry.time_us,
                 order: (outcome.sequence << 32) | number as u64,
                 fingerprint: entry.fingerprint,
+                head: heads + u64::from(entry.head_start),
                 payload_start: base + entry.payload_start,
                 payload_end: base + entry.payload_end,
             });
@@ -88,8 +95,10 @@ impl Sorter {
         let mut sorted = Sorted {
             run: self.run,
             next: 0,
+            heads: self.heads,
             readers: Vec::new(),
             heap: BinaryHeap::new(),
+            at: At::Memory(0),
             payload: Vec::new(),
             newest_us: self.newest_us.unwrap_or(0),
         };
@@ -111,6 +120,7 @@ impl Run {
             out.write_all(&key.time_us.to_le_bytes())?;
             out.write_all(&key.fingerprint.to_le_bytes())?;
             out.write_all(&key.order.to_le_bytes())?;
+            out.write_all(&key.head.to_le_bytes())?;
             out.write_all(&(payload.len() as u32).to_le_bytes())?;
             out.write_all(payload)?;
         }
@@ -121,11 +131,20 @@ impl Run {
 /// The events in order of time; ties in the order of the input.
 pub struct Sorted {
     run: Run,
+    heads: HeadStore,
     next: usize,
     readers: Vec<BufReader<File>>,
     heap: BinaryHeap<Reverse<(Head, usize)>>,
+    at: At,
     payload: Vec<u8>,
     newest_us: i64,
+}
+
+/// Where the event at hand stands.
+#[derive(Clone, Copy, Debug)]
+enum At {
+    Memory(usize),
+    Disk(Head),
 }
 
 /// The next event of a run on disk; its payload is still to be read.
@@ -134,51 +153,69 @@ struct Head {
     time_us: i64,
     order: u64,
     fingerprint: u64,
+    head: HeadPlace,
     payload_bytes: u32,
 }
 
 impl Sorted {
+    /// Takes the heads of the events.
+    pub fn take_heads(&mut self) -> HeadStore {
+        std::mem::take(&mut self.heads)
+    }
+
     /// Time of the newest event; 0 when there is none.
     pub fn newest_us(&self) -> i64 {
         self.newest_us
     }
 
-    /// The next event.
+    /// Goes to the next event; false when there is none.
     ///
     /// # Errors
     /// A run on disk cannot be read.
-    #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend its buffer")]
-    pub fn next(&mut self) -> io::Result<Option<SortedEntry<'_>>> {
+    pub fn advance(&mut self) -> io::Result<bool> {
         let in_memory = self.run.entries.get(self.next).map(|key| (key.time_us, key.order));
         let on_disk = self.heap.peek().map(|Reverse((head, _))| (head.time_us, head.order));
-        match (in_memory, on_disk) {
-            (None, None) => Ok(None),
+        self.at = match (in_memory, on_disk) {
+            (None, None) => return Ok(false),
             (Some(memory), disk) if disk.is_none_or(|disk| memory < disk) => {
-                let key = self.run.entries[self.next];
                 self.next += 1;
-                let range = key.payload_start as usize..key.payload_end as usize;
-                Ok(Some(SortedEntry {
-                    time_us: key.time_us,
-                    fingerprint: key.fingerprint,
-                    payload: &self.run.payload[range],
-                }))
+                At::Memory(self.next - 1)
             }
             _ => {
-                let Some(Reverse((head, reader))) = self.heap.pop() else { return Ok(None) };
+                let Some(Reverse((head, reader))) = self.heap.pop() else { return Ok(false) };
                 self.payload.resize(head.payload_bytes as usize, 0);
                 self.readers[reader].read_exact(&mut self.payload)?;
                 self.refill(reader)?;
-                Ok(Some(SortedEntry {
-                    time_us: head.time_us,
-                    fingerprint: head.fingerprint,
-                    payload: &self.payload,
-                }))
+                At::Disk(head)
             }
+        };
+        Ok(true)
+    }
+
+    /// The event that [`Sorted::advance`] went to.
+    pub fn entry(&self) -> SortedEntry<'_> {
+        match self.at {
+            At::Memory(place) => {
+                let key = &self.run.entries[place];
+                let range = key.payload_start as usize..key.payload_end as usize;
+                SortedEntry {
+                    time_us: key.time_us,
+                    fingerprint: key.fingerprint,
+                    head: key.head,
+                    payload: &self.run.payload[range],
+                }
+            }
+            At::Disk(head) => SortedEntry {
+                time_us: head.time_us,
+                fingerprint: head.fingerprint,
+                head: head.head,
+                payload: &self.payload,
+            },
         }
     }
 
     fn refill(&mut self, reader: usize) -> io::Result<()> {
-        let mut bytes = [0u8; 28];
+        let mut bytes = [0u8; 36];
         let source = &mut self.readers[reader];
         if io::BufRead::fill_buf(source)?.is_empty() {
             return Ok(());
@@ -190,11 +227,12 @@ impl Sorted {
             u64::from_le_bytes(word)
         };
         let mut length = [0u8; 4];
-        length.copy_from_slice(&bytes[24..]);
+        length.copy_from_slice(&bytes[32..]);
         let head = Head {
             time_us: word(0) as i64,
             fingerprint: word(8),
             order: word(16),
+            head: word(24),
             payload_bytes: u32::from_le_bytes(length),
         };
         self.heap.push(Reverse((head, reader)));

@@ -1,5 +1,6 @@
 //! One worker of a replay: a chunk of records to what the rules make of its events.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use crate::alert::sighting;
@@ -20,8 +21,10 @@ pub struct Outcome {
     pub file: usize,
     /// Its events in order.
     pub entries: Vec<Entry>,
-    /// The packed sightings, one behind the other.
+    /// What matched, packed, one sighting behind the other.
     pub payload: Vec<u8>,
+    /// The heads of the sightings, each behind its length (u32, little-endian).
+    pub heads: Vec<u8>,
     /// What could not be used, with its position; the first few of each reason.
     pub rejects: Vec<(RejectReason, String)>,
     /// Rejects beyond those.
@@ -44,6 +47,8 @@ pub struct Entry {
     pub payload_start: u32,
     /// Where it ends.
     pub payload_end: u32,
+    /// Where its head begins in the heads.
+    pub head_start: u32,
 }
 
 /// The time of an event that lost its time.
@@ -71,11 +76,10 @@ impl<'w> Worker<'w> {
         Worker { engine, names, cluster, seed, scratch, decoder: decode::Scratch::default() }
     }
 
-    /// Decodes and matches a chunk.
-    pub fn take(&mut self, chunk: &Chunk) -> Outcome {
-        let mut outcome =
-            Outcome { sequence: chunk.sequence, file: chunk.file, ..Outcome::default() };
-        outcome.entries.reserve(chunk.len() / 1_500);
+    /// Decodes and matches a chunk; `spare` gives its buffers.
+    pub fn take(&mut self, chunk: &Chunk, spare: Outcome) -> Outcome {
+        let mut outcome = Outcome { sequence: chunk.sequence, file: chunk.file, ..spare };
+        outcome.clear();
         let name = &self.names[chunk.file];
         for reject in &chunk.rejects {
             outcome.reject(&reject.reject, || format!("{name}:{}", reject.line));
@@ -128,20 +132,27 @@ impl Matching<'_> {
         let time_us = event.time_us().or(context.time_us).unwrap_or(NO_TIME);
         self.outcome.salvaged += u64::from(context.partial.is_some() || event.is_partial());
         let payload_start = self.outcome.payload.len() as u32;
-        let matched = self.engine.evaluate(Subject::Audit(event), self.scratch);
+        let head_start = self.outcome.heads.len() as u32;
+        self.engine.evaluate(Subject::Audit(event), self.scratch);
+        let matched = self.scratch.take_matched();
         if !matched.is_empty() {
-            let matched = matched.to_vec();
-            let position = position(self.name, record, ordinal);
             let cluster = self.cluster.or(context.cluster).unwrap_or_default();
-            let place = (cluster, position.as_str());
-            let payload = &mut self.outcome.payload;
-            sighting::pack(self.engine, (event, event), &matched, place, self.scratch, payload);
+            let Outcome { payload, heads, .. } = &mut *self.outcome;
+            sighting::pack_matches(self.engine, event, &matched, cluster, self.scratch, payload);
+            heads.extend_from_slice(&[0; 4]);
+            let place = &mut |bytes: &mut Vec<u8>| put_position(self.name, record, ordinal, bytes);
+            sighting::pack_head(event, cluster, place, heads);
+            let start = head_start as usize;
+            let length = (heads.len() - start - 4) as u32;
+            heads[start..start + 4].copy_from_slice(&length.to_le_bytes());
         }
+        self.scratch.give_back(matched);
         self.outcome.entries.push(Entry {
             time_us,
             fingerprint: fingerprint(event.raw(), self.seed),
             payload_start,
             payload_end: self.outcome.payload.len() as u32,
+            head_start,
         });
     }
 }
@@ -169,15 +180,39 @@ pub fn decode_chunk(
 
 /// `file:line`, with the item where a line or document holds several events.
 pub fn position(name: &str, record: &Record<'_>, ordinal: u32) -> String {
-    match (record.item, ordinal) {
-        (Some(item), 0) => format!("{name}:{}#{item}", record.line),
-        (Some(item), ordinal) => format!("{name}:{}#{item}.{ordinal}", record.line),
-        (None, 0) => format!("{name}:{}", record.line),
-        (None, ordinal) => format!("{name}:{}#{ordinal}", record.line),
-    }
+    let mut bytes = Vec::with_capacity(name.len() + 12);
+    put_position(name, record, ordinal, &mut bytes);
+    String::from_utf8(bytes).expect("a name and digits are text")
+}
+
+fn put_position(name: &str, record: &Record<'_>, ordinal: u32, bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(name.as_bytes());
+    // Writing to memory cannot fail.
+    let _ = match (record.item, ordinal) {
+        (Some(item), 0) => write!(bytes, ":{}#{item}", record.line),
+        (Some(item), ordinal) => write!(bytes, ":{}#{item}.{ordinal}", record.line),
+        (None, 0) => write!(bytes, ":{}", record.line),
+        (None, ordinal) => write!(bytes, ":{}#{ordinal}", record.line),
+    };
 }
 
 impl Outcome {
+    /// What its buffers take.
+    pub fn bytes(&self) -> usize {
+        let entries = self.entries.capacity() * size_of::<Entry>();
+        entries + self.payload.capacity() + self.heads.capacity()
+    }
+
+    /// Empties it; the buffers stay.
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.payload.clear();
+        self.heads.clear();
+        self.rejects.clear();
+        self.more_rejects.clear();
+        self.salvaged = 0;
+    }
+
     fn reject(&mut self, reject: &Reject, position: impl FnOnce() -> String) {
         if self.rejects.len() < REJECTS_MAX {
             self.rejects.push((reject.reason, position()));

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::alert::raise::{Raiser, Trace};
+use crate::alert::raise::Raiser;
 use crate::alert::sighting::Sighting;
+use crate::alert::trace::{Told, Trace};
 use crate::engine::correlate::Feed;
 use crate::engine::correlate::state::CorrelatorState;
 use crate::engine::table::Mapping;
@@ -15,10 +16,10 @@ use crate::engine::table::Mapping;
 /// The memory of a [`Raiser`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RaiserState {
-    /// Evidence, once each however many windows hold it.
-    traces: Vec<Trace>,
-    /// Windows with indexes of `traces`.
-    correlations: CorrelatorState<u32>,
+    /// What is told of events, once each however many windows hold it.
+    told: Vec<Told>,
+    /// Windows with indexes of `told`.
+    correlations: CorrelatorState<Trace<u32>>,
     /// Requests of which another stage may follow, oldest first, with the detection.
     open: Vec<([u8; 16], u32)>,
 }
@@ -26,31 +27,29 @@ pub struct RaiserState {
 impl Raiser {
     /// What it remembers.
     pub fn state(&self) -> RaiserState {
-        let mut traces = Vec::new();
-        let mut known: FxHashMap<*const Trace, u32> = FxHashMap::default();
-        let mut store = |trace: &Arc<Trace>| {
-            *known.entry(Arc::as_ptr(trace)).or_insert_with(|| {
-                traces.push(Trace::clone(trace));
-                traces.len() as u32 - 1
-            })
+        let mut all = Vec::new();
+        let mut known: FxHashMap<*const Told, u32> = FxHashMap::default();
+        let mut store = |trace: &Trace<Arc<Told>>| {
+            let index = *known.entry(Arc::as_ptr(&trace.kept)).or_insert_with(|| {
+                all.push(Told::clone(&trace.kept));
+                all.len() as u32 - 1
+            });
+            trace.with(index)
         };
         let correlations = self.correlator.state(&mut store);
-        RaiserState { traces, correlations, open: self.order.iter().copied().collect() }
+        RaiserState { told: all, correlations, open: self.order.iter().copied().collect() }
     }
 
     /// Takes up what an earlier one remembered; `mapping` says where its rules stand now. What
     /// belongs to rules without a place is forgotten.
     pub fn take_up(&mut self, state: RaiserState, mapping: &Mapping) {
-        let mut traces = Vec::with_capacity(state.traces.len());
-        for mut trace in state.traces {
-            if let Some(sighting) = &mut trace.sighting {
-                relocate(sighting, mapping);
-            }
-            traces.push(Arc::new(trace));
-        }
-        let mut fetch = |index: &u32| match traces.get(*index as usize) {
-            Some(trace) => Arc::clone(trace),
-            None => Arc::new(Trace::new(&Sighting::default(), false)),
+        let told: Vec<_> = state.told.into_iter().map(Arc::new).collect();
+        let nothing = Arc::default();
+        let mut fetch = |trace: &Trace<u32>| {
+            let mut trace =
+                trace.with(Arc::clone(told.get(trace.kept as usize).unwrap_or(&nothing)));
+            trace.relocate(mapping);
+            trace
         };
         self.correlator.take_up(state.correlations, mapping, &mut fetch);
         for (request, detection) in state.open {
