@@ -1,8 +1,8 @@
 //! Events in order of time, with bounded memory: sorted runs in temporary files, merged at the end.
 //!
 //! A run on disk is a sequence of records: time (i64), fingerprint (u64), order (u64), place of the
-//! head (u64), payload length (u32), all little-endian, then the payload. The files are anonymous: they vanish with the
-//! process.
+//! head (u64), payload length (u32), all little-endian, then the payload. The files are anonymous:
+//! they vanish with the process.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
