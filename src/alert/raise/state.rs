@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
+use crate::alert::raise::open::OpenRequests;
 use crate::alert::raise::{Raiser, Trace};
 use crate::alert::sighting::Sighting;
 use crate::engine::correlate::Feed;
@@ -19,8 +20,7 @@ pub struct RaiserState {
     traces: Vec<Trace>,
     /// Windows with indexes of `traces`.
     correlations: CorrelatorState<u32>,
-    /// Requests of which another stage may follow, oldest first, with the detection.
-    open: Vec<([u8; 16], u32)>,
+    open: OpenRequests,
 }
 
 impl Raiser {
@@ -35,7 +35,7 @@ impl Raiser {
             })
         };
         let correlations = self.correlator.state(&mut store);
-        RaiserState { traces, correlations, open: self.order.iter().copied().collect() }
+        RaiserState { traces, correlations, open: self.open.clone() }
     }
 
     /// Takes up what an earlier one remembered; `mapping` says where its rules stand now. What
@@ -53,14 +53,7 @@ impl Raiser {
             None => Arc::new(Trace::new(&Sighting::default(), false)),
         };
         self.correlator.take_up(state.correlations, mapping, &mut fetch);
-        for (request, detection) in state.open {
-            let place = mapping.detections.get(detection as usize).copied().flatten();
-            if let Some(place) = place
-                && self.open.insert((request, place))
-            {
-                self.order.push_back((request, place));
-            }
-        }
+        self.open = state.open;
     }
 }
 

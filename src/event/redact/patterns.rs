@@ -177,12 +177,17 @@ pub(crate) fn find(text: &[u8], class: Class, spans: &mut Vec<(usize, usize)>) {
         return;
     }
     let from = spans.len();
-    for found in STRONG_PATTERN.captures_iter(text) {
-        if !found.name("bootstrap").is_some_and(|name| is_core_event_name(name.as_bytes())) {
-            spans.extend(found.get(0).map(|whole| (whole.start(), whole.end())));
+    // Nearly all that is suspicious has a word such as `secret` in it and nothing else.
+    if is_suspicious(text, Class::Strong) {
+        for found in STRONG_PATTERN.captures_iter(text) {
+            if !found.name("bootstrap").is_some_and(|name| is_core_event_name(name.as_bytes())) {
+                spans.extend(found.get(0).map(|whole| (whole.start(), whole.end())));
+            }
         }
     }
-    if class == Class::Full {
+    // Every weak pattern has one of these between a name and its value.
+    let is_sign = |byte: &u8| matches!(byte, b'=' | b':' | b' ' | b'\t'..=b'\r');
+    if class == Class::Full && text.iter().any(is_sign) {
         let weak = WEAK_PATTERN.captures_iter(text).filter_map(|found| weak_value(&found));
         spans.extend(weak.filter(|(start, end)| !touches_mark(text, *start, *end)));
     }

@@ -21,7 +21,8 @@ impl Walker<'_> {
         site: Site,
     ) {
         let inner = &self.text[at + 1..end - 1];
-        if inner.is_empty() || is_mark(inner) || site.rule == Rule::Keep {
+        let Some(first) = inner.first() else { return };
+        if *first == b'[' && is_mark(inner) || site.rule == Rule::Keep {
             return;
         }
         let is_named = site.class == Class::Full && key.is_some_and(is_secretive_member);

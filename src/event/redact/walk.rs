@@ -90,8 +90,8 @@ impl<'w> Walker<'w> {
             depth: 0,
             edits: Vec::new(),
             unreadable: 0,
-            actives: Vec::new(),
-            frames: Vec::new(),
+            actives: Vec::with_capacity(32),
+            frames: Vec::with_capacity(16),
             spans: Spans::new(),
         }
     }
