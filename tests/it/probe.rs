@@ -74,7 +74,12 @@ fn answer(mut stream: TcpStream, say: Say, events: &Path, silent: &[&str]) {
     let _ = stream.read(&mut [0; 16]);
 }
 
-fn probe(address: SocketAddr, args: &[&str]) -> Output {
+/// A hardened server that audits everything to a file.
+pub(crate) fn serve_hardened(events: PathBuf) -> SocketAddr {
+    serve(hardened, events, &[])
+}
+
+pub(crate) fn probe(address: SocketAddr, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_kubewitness"))
         .args(["probe", &format!("http://{address}")])
         .args(args)
