@@ -23,7 +23,7 @@ pub(crate) enum Class {
 const LENGTH_MIN: usize = 7;
 
 /// Of every strong pattern, a part that each of its matches holds, in lower case.
-const STRONG: [&str; 22] = [
+pub(crate) const STRONG: [&str; 22] = [
     "eyj",
     "zxlkagdjaul",
     "private key",
@@ -49,7 +49,7 @@ const STRONG: [&str; 22] = [
 ];
 
 /// Of every weak pattern, likewise.
-const WEAK: [&str; 19] = [
+pub(crate) const WEAK: [&str; 19] = [
     "bearer",
     "basic",
     "://",
@@ -158,6 +158,11 @@ pub(crate) fn is_suspicious(text: &[u8], class: Class) -> bool {
     }
     let hint = if class == Class::Full { &FULL_HINT } else { &STRONG_HINT };
     hint.is_match(text) || has_bootstrap_token(text)
+}
+
+/// The same for a string of a text that was looked through for hints as a whole.
+pub(crate) fn is_suspicious_by(has_hint: bool, text: &[u8]) -> bool {
+    text.len() >= LENGTH_MIN && (has_hint || has_bootstrap_token(text))
 }
 
 /// Whether a dot has six letters or digits before it and sixteen behind.
