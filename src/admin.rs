@@ -1,16 +1,17 @@
 //! Operator HTTP: `/livez` (the loop turns), `/readyz` (a line for everything that must be up),
-//! `/metrics` (Prometheus text). Reads only, on a listener of its own, and never waits for sources
-//! or sinks.
+//! `/metrics` (Prometheus text), `/probe` (what was stored of a probe's requests). Reads only, on a
+//! listener of its own, and never waits for sources or sinks.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use axum::routing::get;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::config::Admin;
+use crate::probe::seen::{is_mark, seen};
 use crate::report::escape::visible;
 use crate::spool::Spool;
 
@@ -65,6 +67,8 @@ pub struct Views {
     pub live: View,
     /// `/readyz`: nothing is sent here while one of these is not well.
     pub ready: View,
+    /// `/probe` looks for marks in it, as long as it is open.
+    pub spool: Weak<Spool>,
 }
 
 /// The listener cannot be had.
@@ -177,7 +181,29 @@ fn router(shared: Arc<Shared>) -> Router {
                 )
             }),
         )
+        .route("/probe", get(probe))
         .with_state(shared)
+}
+
+/// What was stored with a probe's mark.
+async fn probe(State(shared): State<Arc<Shared>>, uri: Uri) -> Response<Body> {
+    let kind = "text/plain; charset=utf-8";
+    let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let pairs: BTreeMap<_, _> = pairs.collect();
+    let after = pairs.get("after").map(|after| after.parse::<u64>()).transpose();
+    let (Some(mark), Ok(after)) = (pairs.get("mark").filter(|mark| is_mark(mark)), after) else {
+        return answer(StatusCode::BAD_REQUEST, kind, "no mark of a probe\n".to_owned());
+    };
+    let Some(spool) = shared.views.spool.upgrade() else {
+        return answer(StatusCode::SERVICE_UNAVAILABLE, kind, "draining\n".to_owned());
+    };
+    match seen(&spool, mark, after).await {
+        Ok(seen) => {
+            let json = serde_json::to_string(&seen).unwrap_or_default();
+            answer(StatusCode::OK, "application/json", json)
+        }
+        Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, kind, format!("{error}\n")),
+    }
 }
 
 /// A line for each, as Kubernetes' own endpoints write it.
@@ -271,6 +297,7 @@ mod tests {
             ready: Box::new(|| {
                 vec![Status::ok("rules", "540"), Status::failed("spool", "is full\u{1b}[2J")]
             }),
+            spool: Weak::new(),
         }
     }
 

@@ -20,7 +20,7 @@ pub mod report;
 pub mod replay;
 pub mod pipeline;
 pub mod config;
-pub mod admin;
 pub mod probe;
+pub mod admin;
 pub mod certs;
 pub mod cli;

@@ -3,17 +3,16 @@
 //! Pure, and the same live and in replay: what is raised depends on the observations and their
 //! order.
 
+pub mod open;
 pub mod state;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-
-use rustc_hash::FxHashSet;
 
 use crate::alert::attack;
 use crate::alert::context::Context;
 use crate::alert::evidence::edges;
 use crate::alert::id::alert_id;
+use crate::alert::raise::open::OpenRequests;
 use crate::alert::sighting::{Head, Match, Sighting};
 use crate::alert::summary::{Facts, Window, summarise};
 use crate::alert::time::EventTime;
@@ -25,19 +24,15 @@ use crate::engine::{Engine, Scratch};
 use crate::event::Event;
 use crate::rule::{Body, Rule};
 
-/// Requests that are remembered because a later stage of them may still come: sessions and watches
-/// that were opened, refused authentications. The oldest give way.
-pub const OPEN_REQUESTS_MAX: usize = 1 << 18;
-
 /// Raises alerts. `K` is what correlations keep of an event to find its head again.
 #[derive(Debug)]
 pub struct Raiser<K = Arc<Told>> {
     engine: Arc<Engine>,
     scratch: Scratch,
     correlator: Correlator<Trace<K>>,
-    open: FxHashSet<([u8; 16], u32)>,
-    order: VecDeque<([u8; 16], u32)>,
-    forgotten: u64,
+    open: OpenRequests,
+    /// What stands for each detection in `open`.
+    rules: Vec<u128>,
     /// Matches of each detection, stages of one request counted once.
     matches: Vec<u64>,
 }
@@ -69,10 +64,9 @@ impl<K: Clone> Raiser<K> {
             correlator: Correlator::new(engine.correlations(), limits),
             scratch: engine.scratch(),
             matches: vec![0; engine.detections()],
+            rules: open::rules(&engine),
             engine,
-            open: FxHashSet::default(),
-            order: VecDeque::new(),
-            forgotten: 0,
+            open: OpenRequests::default(),
         }
     }
 
@@ -131,7 +125,7 @@ impl<K: Clone> Raiser<K> {
 
     /// How much state had to be forgotten to stay within the limits: of correlations, of requests.
     pub fn evictions(&self) -> (u64, u64) {
-        (self.correlator.evictions(), self.forgotten)
+        (self.correlator.evictions(), self.open.forgotten())
     }
 
     /// The state of the correlations.
@@ -142,19 +136,12 @@ impl<K: Clone> Raiser<K> {
     /// Whether this detection has not matched an earlier stage of the same request. Only stages
     /// that another can follow are remembered.
     fn is_first(&mut self, sighting: &Sighting, detection: u32) -> bool {
-        let key = (sighting.request_key.0, detection);
-        if !self.open.is_empty() && self.open.contains(&key) {
+        let (request, rule) = (sighting.request_key, self.rules[detection as usize]);
+        if self.open.contains(request, rule) {
             return false;
         }
         if sighting.stage.is_open() {
-            self.open.insert(key);
-            self.order.push_back(key);
-            if self.order.len() > OPEN_REQUESTS_MAX
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.open.remove(&oldest);
-                self.forgotten += 1;
-            }
+            self.open.insert(request, rule);
         }
         true
     }

@@ -20,6 +20,7 @@ use crate::units::Span;
 #[command(after_help = "Examples:
   kubewitness probe https://10.0.0.10:6443 --ca-file /etc/kubernetes/pki/ca.crt
   kubewitness probe https://10.0.0.10:6443 --ca-file ca.crt --spool /var/lib/kubewitness
+  kubewitness probe https://10.0.0.10:6443 --ca-file ca.crt --admin http://127.0.0.1:9090
 
 Only against API servers that you answer for: the requests are those of an attacker's first
 minute, they are logged as such, and they raise alerts. Exit code 1: something is open to
@@ -39,6 +40,9 @@ pub struct ProbeArgs {
     /// A node's name, to ask for its kubelet through the API server
     #[arg(long, default_value = "kubewitness-probe")]
     node: String,
+    /// A running instance's operator HTTP (`admin.listen`): ask it for each audit event
+    #[arg(long, value_name = "URL", conflicts_with_all = ["spool", "events"])]
+    admin: Option<Url>,
     /// The spool of a running instance: wait for the audit event of each request in it
     #[arg(long, value_name = "DIR", conflicts_with = "events")]
     spool: Option<PathBuf>,
@@ -66,15 +70,16 @@ pub fn run(args: &ProbeArgs) -> Result<Done, Error> {
         node: args.node.clone(),
     };
     let probe = Probe::new(target).map_err(|error| Error::Input(chain(&error)))?;
-    let place = match (&args.spool, &args.events) {
-        (Some(dir), _) => Some(Place::Spool(checked(dir)?.to_owned())),
-        (None, Some(path)) => Some(Place::Events(path.clone())),
-        (None, None) => None,
+    let place = match (&args.admin, &args.spool, &args.events) {
+        (Some(url), ..) => Some(Place::Admin(url.clone())),
+        (_, Some(dir), _) => Some(Place::Spool(checked(dir)?.to_owned())),
+        (.., Some(path)) => Some(Place::Events(path.clone())),
+        _ => None,
     };
     let wrong = |error| Error::Input(chain(&error));
-    let mut trail =
-        place.map(|place| Trail::open(place, probe.mark()).map_err(wrong)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let open = |place| runtime.block_on(Trail::open(place, probe.mark())).map_err(wrong);
+    let mut trail = place.map(open).transpose()?;
     let mut out = std::io::stdout();
     if args.format == Format::Text {
         writeln!(out, "user agent {}", probe.mark())?;
@@ -104,7 +109,10 @@ fn report(
     answers: &[Answer],
     trail: Option<&Trail>,
 ) -> Result<Done, Error> {
-    let trace = |answer: &Answer| trail.and_then(|trail| trail.traces().get(&answer.user_agent));
+    let trace = |answer: &Answer| {
+        let trace = trail.and_then(|trail| trail.traces().get(&answer.user_agent));
+        trace.filter(|trace| trace.events > 0)
+    };
     for answer in answers {
         match args.format {
             Format::Text if trail.is_some() => {

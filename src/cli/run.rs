@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use clap::Args;
@@ -72,7 +72,8 @@ async fn serve(config: Config) -> Result<(), Error> {
     let mut sources = start_sources(&config, &pipeline, &sources_stop).await?;
     let admin = AdminServer::bind(config.admin.clone()).await;
     let admin = admin.map_err(|error| Error::Failed(error.to_string()))?;
-    let views = views(pipeline.health(), rules, sources.len(), sources_stop.clone());
+    let spool = Arc::downgrade(pipeline.spool());
+    let views = views(pipeline.health(), spool, rules, sources.len(), sources_stop.clone());
     let admin = tokio::spawn(admin.run(views, metrics, admin_stop.clone()));
     tracing::info!(cluster = config.cluster, rules, sources = sources.len(), "running");
 
@@ -217,7 +218,13 @@ async fn drain(
     Ok(())
 }
 
-fn views(health: Health, rules: usize, sources: usize, stop: CancellationToken) -> Views {
+fn views(
+    health: Health,
+    spool: Weak<Spool>,
+    rules: usize,
+    sources: usize,
+    stop: CancellationToken,
+) -> Views {
     let status = |name: &str, ok: &str, result: Result<(), String>| match result {
         Ok(()) => Status::ok(name, ok),
         Err(cause) => Status::failed(name, cause),
@@ -233,6 +240,7 @@ fn views(health: Health, rules: usize, sources: usize, stop: CancellationToken) 
             let rules = Status::ok("rules", format!("{rules} at the start"));
             vec![rules, status("spool", "takes batches", health.ready()), sources]
         }),
+        spool,
     }
 }
 

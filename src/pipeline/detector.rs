@@ -25,7 +25,7 @@ use crate::pipeline::duplicates::{Bounds, Duplicates};
 use crate::pipeline::reuse::AuditIds;
 
 /// The version of snapshots that this release writes.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Bounds of what is remembered.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +54,8 @@ pub struct Detector {
     evicted: (u64, u64),
 }
 
-/// What a key of 128 bits takes in a snapshot.
-const KEY_BYTES_MAX: usize = 19;
+/// What the key of an event takes in a snapshot.
+const KEY_BYTES: usize = 10;
 
 /// A state as a snapshot holds it; with borrowed tables when it is written.
 #[derive(Serialize, Deserialize)]
@@ -73,7 +73,7 @@ struct Stored<D, A> {
 /// A snapshot that cannot be taken up.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
-    /// It was written by a later release.
+    /// It was written by another release.
     #[error("snapshot has version {found}, this release reads {VERSION}")]
     Version {
         /// Its version.
@@ -118,7 +118,7 @@ impl Detector {
             received_us: self.received_us,
         };
         // Nearly all of it is keys of duplicates; growing by doubling would take twice as much.
-        let mut bytes = Vec::with_capacity(self.duplicates.len() * KEY_BYTES_MAX + (64 << 10));
+        let mut bytes = Vec::with_capacity(self.duplicates.len() * KEY_BYTES + (64 << 10));
         bytes.push(VERSION);
         postcard::to_extend(&stored, bytes).expect("numbers and texts can be written")
     }

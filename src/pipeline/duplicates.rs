@@ -5,6 +5,8 @@
 //! What it does depends on the stored events and their order alone, so that reading them again
 //! gives the same window.
 
+use std::hash::{Hash, Hasher};
+
 use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
@@ -17,11 +19,31 @@ pub struct Bounds {
     pub duplicates_window_us: i64,
 }
 
+/// The part of a key that is remembered: 80 bits of a keyed hash that nobody outside can compute.
+/// That two of a million events agree in it by chance happens once in ten million years of 4,000
+/// events a second, and it takes five eighths of the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Key([u8; 10]);
+
+impl Key {
+    fn of(key: &[u8; 16]) -> Key {
+        let (part, _) = key.split_first_chunk().expect("sixteen bytes have ten");
+        Key(*part)
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (head, _) = self.0.split_first_chunk().expect("ten bytes have eight");
+        state.write_u64(u64::from_le_bytes(*head));
+    }
+}
+
 /// Keys of the events that were stored lately.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Duplicates {
-    young: FxHashSet<u128>,
-    old: FxHashSet<u128>,
+    young: FxHashSet<Key>,
+    old: FxHashSet<Key>,
     /// When the younger generation began.
     began_us: i64,
     /// Keys that were forgotten because there were too many.
@@ -32,7 +54,7 @@ pub struct Duplicates {
 impl Duplicates {
     /// Whether an event of this key was stored in the window.
     pub fn contains(&self, key: &[u8; 16]) -> bool {
-        let key = u128::from_le_bytes(*key);
+        let key = Key::of(key);
         self.young.contains(&key) || self.old.contains(&key)
     }
 
@@ -47,7 +69,7 @@ impl Duplicates {
             self.old = std::mem::take(&mut self.young);
             self.began_us = received_us;
         }
-        self.young.insert(u128::from_le_bytes(*key));
+        self.young.insert(Key::of(key));
     }
 
     /// How many keys are remembered.

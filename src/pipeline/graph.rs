@@ -242,7 +242,7 @@ impl Pipeline {
     }
 
     /// The spool, for inspection and metrics.
-    pub fn spool(&self) -> &Spool {
+    pub fn spool(&self) -> &Arc<Spool> {
         &self.spool
     }
 

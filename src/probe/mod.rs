@@ -6,6 +6,7 @@
 //! no more than [`BODY_BYTES_MAX`] of an answer are read, and nothing of it is shown but the
 //! version that the server gives away. Meant for API servers that the user answers for.
 
+pub mod seen;
 pub mod trail;
 
 use std::path::PathBuf;
@@ -328,5 +329,5 @@ fn cause(error: &dyn std::error::Error) -> String {
 fn mark() -> String {
     use std::hash::{BuildHasher as _, RandomState};
     let random = RandomState::new().hash_one(clock::now_us());
-    format!("kubewitness-probe/{} {random:016x}", env!("CARGO_PKG_VERSION"))
+    format!("{}{} {random:016x}", seen::MARK, env!("CARGO_PKG_VERSION"))
 }

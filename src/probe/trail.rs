@@ -1,4 +1,5 @@
-//! Looks for the probe's marks in what a running instance stored: its spool, or a file of events.
+//! Looks for the probe's marks in what a running instance stored: it is asked, or its spool is
+//! read, or a file of events.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,8 +7,12 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use url::Url;
+
 use crate::clock;
 use crate::event::value::Value;
+use crate::probe::seen::Seen;
 use crate::record::{StoredEvent, kind};
 use crate::spool;
 
@@ -15,12 +20,16 @@ use crate::spool;
 const LINE_BYTES_MAX: usize = 64 << 20;
 /// What is read of a file at a time.
 const PIECE_BYTES: usize = 1 << 20;
+/// Time for a question to a running instance and its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Where the audit trail ends up.
 #[derive(Clone, Debug)]
 pub enum Place {
+    /// A running instance, by the address of its operator HTTP.
+    Admin(Url),
     /// The spool of a running instance.
     Spool(PathBuf),
     /// A file of events, one a line: a file sink's, or the log backend's own.
@@ -28,9 +37,10 @@ pub enum Place {
 }
 
 /// An audit event that a request left.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
-    /// When it was first met, microseconds since the epoch.
+    /// When it was first met, microseconds since the epoch; not said by one to another.
+    #[serde(skip)]
     pub seen_us: i64,
     /// Who the API server took the caller for.
     pub username: String,
@@ -38,13 +48,21 @@ pub struct Trace {
     pub stage: String,
     /// How many events of the request were met.
     pub events: u64,
-    /// Titles of rules that raised an alert for it; known from spools only.
+    /// Titles of rules that raised an alert for it; files of events do not tell.
     pub alerts: Vec<String>,
 }
 
 /// The trail cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The instance does not answer, or not as it should.
+    #[error("{url}: {problem}; give the address of `admin.listen`: http://HOST:PORT")]
+    Admin {
+        /// What was asked.
+        url: Url,
+        /// What happened.
+        problem: String,
+    },
     /// The spool cannot be read.
     #[error("cannot read the spool")]
     Spool(#[source] spool::Error),
@@ -67,17 +85,29 @@ pub struct Trail {
 }
 
 enum Position {
+    Admin { client: reqwest::Client, url: Url, seq: Option<u64> },
     Spool { dir: PathBuf, seq: u64 },
     Events { path: PathBuf, offset: u64, rest: Vec<u8> },
 }
 
 impl Trail {
-    /// Stands at the end of what is there. Blocks.
+    /// Stands at the end of what is there. Blocks for files.
     ///
     /// # Errors
     /// [`Error`]; a file of events that is not there yet is none.
-    pub fn open(place: Place, mark: &str) -> Result<Trail, Error> {
+    pub async fn open(place: Place, mark: &str) -> Result<Trail, Error> {
         let position = match place {
+            Place::Admin(mut url) => {
+                url.set_path("/probe");
+                let failed = |error: reqwest::Error| Error::Admin {
+                    url: url.clone(),
+                    problem: error.to_string(),
+                };
+                let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_TIMEOUT);
+                let client = client.build().map_err(failed)?;
+                let seq = Some(ask(&client, &url, mark, None).await?.seq);
+                Position::Admin { client, url, seq }
+            }
             Place::Spool(dir) => {
                 let seq = spool::scan(&dir, 0, &mut |_| {}).map_err(Error::Spool)?;
                 Position::Spool { dir, seq }
@@ -106,8 +136,9 @@ impl Trail {
     pub async fn follow(&mut self, user_agents: &[String], wait: Duration) -> Result<(), Error> {
         let watch = clock::Stopwatch::start();
         loop {
-            self.look()?;
-            let is_complete = user_agents.iter().all(|agent| self.traces.contains_key(agent));
+            self.look().await?;
+            let is_met = |agent| self.traces.get(agent).is_some_and(|trace| trace.events > 0);
+            let is_complete = user_agents.iter().all(is_met);
             if is_complete || watch.elapsed() >= wait {
                 return Ok(());
             }
@@ -115,13 +146,21 @@ impl Trail {
         }
     }
 
-    /// Looks once, at what came since the last time. Blocks.
+    /// Looks once, at what came since the last time. Blocks for files.
     ///
     /// # Errors
     /// [`Error`].
-    pub fn look(&mut self) -> Result<(), Error> {
+    pub async fn look(&mut self) -> Result<(), Error> {
         let Trail { position, mark, traces } = self;
         match position {
+            Position::Admin { client, url, seq } => {
+                let seen = ask(client, url, mark, *seq).await?;
+                *seq = Some(seen.seq);
+                for (agent, trace) in seen.traces {
+                    take(traces.entry(agent).or_default(), trace);
+                }
+                Ok(())
+            }
             Position::Spool { dir, seq } => {
                 let mut each = |record: spool::Record<'_>| match record.kind {
                     kind::EVENT => {
@@ -141,6 +180,43 @@ impl Trail {
             }
         }
     }
+}
+
+/// Asks a running instance what it stored with a mark.
+async fn ask(
+    client: &reqwest::Client,
+    url: &Url,
+    mark: &str,
+    after: Option<u64>,
+) -> Result<Seen, Error> {
+    let mut full = url.clone();
+    full.query_pairs_mut().clear().append_pair("mark", mark);
+    if let Some(after) = after {
+        full.query_pairs_mut().append_pair("after", &after.to_string());
+    }
+    let failed = |problem: String| Error::Admin { url: url.clone(), problem };
+    let unreachable = |error: reqwest::Error| failed(error.without_url().to_string());
+    let response = client.get(full).send().await.map_err(unreachable)?;
+    let status = response.status();
+    if !status.is_success() {
+        return Err(failed(format!("answers {status}")));
+    }
+    let body = response.bytes().await.map_err(unreachable)?;
+    serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))
+}
+
+/// Adds what a later answer says of the same request.
+fn take(known: &mut Trace, more: Trace) {
+    if known.events == 0 && more.events > 0 {
+        known.seen_us = clock::now_us();
+    }
+    if more.events > 0 {
+        (known.username, known.stage) = (more.username, more.stage);
+    }
+    known.events += more.events;
+    let is_new = |title: &String| !known.alerts.contains(title);
+    let titles: Vec<String> = more.alerts.into_iter().filter(is_new).collect();
+    known.alerts.extend(titles);
 }
 
 /// Hands over whole lines behind the offset. A file that became shorter is read from its start.
@@ -176,7 +252,8 @@ fn read_lines(
     }
 }
 
-fn note_event(mark: &str, raw: &[u8], traces: &mut BTreeMap<String, Trace>) {
+/// Notes an event with this mark.
+pub(crate) fn note_event(mark: &str, raw: &[u8], traces: &mut BTreeMap<String, Trace>) {
     if memchr::memmem::find(raw, mark.as_bytes()).is_none() {
         return;
     }
@@ -197,7 +274,8 @@ fn note_event(mark: &str, raw: &[u8], traces: &mut BTreeMap<String, Trace>) {
     trace.username = text(event.member("user").and_then(|user| user.member("username")));
 }
 
-fn note_alert(mark: &str, json: &[u8], traces: &mut BTreeMap<String, Trace>) {
+/// Notes an alert about a request with this mark.
+pub(crate) fn note_alert(mark: &str, json: &[u8], traces: &mut BTreeMap<String, Trace>) {
     if memchr::memmem::find(json, mark.as_bytes()).is_none() {
         return;
     }
@@ -206,9 +284,11 @@ fn note_alert(mark: &str, json: &[u8], traces: &mut BTreeMap<String, Trace>) {
     let (Some(agent), Some(title)) = (text("/actor/user_agent"), text("/rule/title")) else {
         return;
     };
-    if let Some(trace) = traces.get_mut(agent)
-        && !trace.alerts.iter().any(|known| known == title)
-    {
+    if !agent.starts_with(mark) {
+        return;
+    }
+    let trace = traces.entry(agent.to_owned()).or_default();
+    if !trace.alerts.iter().any(|known| known == title) {
         trace.alerts.push(title.to_owned());
     }
 }

@@ -332,6 +332,14 @@ fn cookies(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 impl Answer {
+    /// Takes a secret out of the body that was sent otherwise than in a header: what a far side
+    /// says is logged, and told to other sinks.
+    pub(crate) fn hide(&mut self, secret: &str) {
+        if secret.len() >= CREDENTIAL_BYTES_MIN {
+            self.body = without(&self.body, secret.as_bytes());
+        }
+    }
+
     /// The body's beginning as one line for a message.
     pub(crate) fn shown(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);

@@ -123,6 +123,9 @@ pub struct Http {
     client: Option<Client>,
 }
 
+/// A shorter part of a URL is a word, not a secret.
+const URL_PART_MIN: usize = 12;
+
 impl Http {
     /// A sink of this configuration for these kinds of records; connects to nothing.
     ///
@@ -221,6 +224,27 @@ impl Http {
         key.read("key").map_err(|cause| SendError::block(cause, "mend the sink's secret"))
     }
 
+    /// Takes out of an answer what proves us by standing in the URL or the body.
+    fn hide_secrets(&self, answer: &mut Answer) {
+        if answer.body.is_empty() {
+            return;
+        }
+        if self.config.shape == Shape::Pagerduty
+            && let Ok(key) = self.key()
+        {
+            answer.hide(&key);
+        }
+        let url = self.config.url_secret.as_ref().and_then(|url| url.read("url_secret").ok());
+        if let Some(url) = url {
+            let (_, rest) = url.split_once("://").unwrap_or(("", &url));
+            let (_, path) = rest.split_once('/').unwrap_or(("", rest));
+            answer.hide(path);
+            // A part of it is as good: the token of a chat's webhook is the last one.
+            let parts = path.split(['/', '?', '&', '=', '#']);
+            parts.filter(|part| part.len() >= URL_PART_MIN).for_each(|part| answer.hide(part));
+        }
+    }
+
     fn headers(&self, items: &[Item<'_>], body: &[u8]) -> Result<HeaderMap, SendError> {
         let mut headers = self.headers.clone();
         let is_lines = self.config.shape == Shape::Lines;
@@ -260,7 +284,8 @@ impl Http {
         let body = self.body(items)?;
         let headers = self.headers(items, &body)?;
         let path = self.config.shape.path();
-        let answer = self.client()?.post(path, headers, body).await?;
+        let mut answer = self.client()?.post(path, headers, body).await?;
+        self.hide_secrets(&mut answer);
         answer.judge()?;
         if self.config.shape == Shape::Otlp { partial_success(&answer) } else { Ok(()) }
     }
@@ -297,7 +322,8 @@ impl Sink for Http {
             Shape::Alertmanager => "api/v2/status",
             _ => "",
         };
-        let answer = self.client()?.request(Method::HEAD, path, headers, None).await?;
+        let mut answer = self.client()?.request(Method::HEAD, path, headers, None).await?;
+        self.hide_secrets(&mut answer);
         match answer.status {
             // A service that takes only POST may say so.
             400 | 404 | 405 | 501 if self.config.shape != Shape::Alertmanager => Ok(()),

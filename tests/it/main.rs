@@ -40,6 +40,10 @@ mod spool_kill;
 mod live_kill;
 /// The engine against the reference, on generated rules and events.
 mod equivalence;
+/// What is known to go wrong, and where it is tested.
+mod nasty;
+/// A real API server with both audit backends, where one is named.
+mod kube_apiserver;
 /// The Kafka sink and source against Apache Kafka, where one is named.
 mod kafka;
 /// Sinks against real servers, where they are named.

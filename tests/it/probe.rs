@@ -60,8 +60,9 @@ fn answer(mut stream: TcpStream, say: Say, events: &Path, silent: &[&str]) {
     if !silent.contains(&path) {
         let stage = if has_token { "ResponseStarted" } else { "ResponseComplete" };
         let event = serde_json::json!({
-            "kind": "Event", "apiVersion": "audit.k8s.io/v1", "stage": stage, "verb": "get",
-            "requestURI": target, "userAgent": agent,
+            "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata",
+            "auditID": agent, "stage": stage, "verb": "get", "requestURI": target,
+            "userAgent": agent, "stageTimestamp": "2026-11-22T00:00:00.000000Z",
             "user": {"username": "system:anonymous"},
         });
         let mut file = std::fs::File::options().append(true).create(true).open(events).unwrap();
@@ -74,7 +75,12 @@ fn answer(mut stream: TcpStream, say: Say, events: &Path, silent: &[&str]) {
     let _ = stream.read(&mut [0; 16]);
 }
 
-fn probe(address: SocketAddr, args: &[&str]) -> Output {
+/// A hardened server that audits everything to a file.
+pub(crate) fn serve_hardened(events: PathBuf) -> SocketAddr {
+    serve(hardened, events, &[])
+}
+
+pub(crate) fn probe(address: SocketAddr, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_kubewitness"))
         .args(["probe", &format!("http://{address}")])
         .args(args)

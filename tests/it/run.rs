@@ -254,6 +254,30 @@ fn metrics_are_those_of_the_table(page: &str) {
 }
 
 #[test]
+fn a_running_instance_is_asked_for_a_probes_events() {
+    let site = Site::new();
+    let instance = site.start();
+    // Who is probed writes its audit log to where the instance reads.
+    let server = crate::probe::serve_hardened(site.path("logs/audit.log"));
+    let admin = format!("http://{}", instance.admin);
+    let args = ["--admin", &admin, "--wait", "60s", "--format", "json"];
+    let output = crate::probe::probe(server, &args);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", text(&output.stderr));
+    let read = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    for value in said.lines().map(read) {
+        let event = &value["audit_event"];
+        assert_eq!((&event["events"], &event["alerts"][0]), (&1.into(), &"Anything".into()));
+    }
+    let (status, body) = instance.get("/probe?mark=kubewitness-probe/");
+    assert_eq!((status, body.as_str()), (400, "no mark of a probe\n"));
+    let wrong = crate::probe::probe(server, &["--admin", "http://127.0.0.1:1"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("give the address of `admin.listen`"));
+    assert_eq!(instance.end(), Some(0));
+}
+
+#[test]
 fn bad_rules_are_refused_and_good_ones_taken_up() {
     let site = Site::new();
     let instance = site.start();

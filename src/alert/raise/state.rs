@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::raise::Raiser;
+use crate::alert::raise::open::OpenRequests;
 use crate::alert::sighting::Sighting;
 use crate::alert::trace::{Told, Trace};
 use crate::engine::correlate::Feed;
@@ -20,8 +21,7 @@ pub struct RaiserState {
     told: Vec<Told>,
     /// Windows with indexes of `told`.
     correlations: CorrelatorState<Trace<u32>>,
-    /// Requests of which another stage may follow, oldest first, with the detection.
-    open: Vec<([u8; 16], u32)>,
+    open: OpenRequests,
 }
 
 impl Raiser {
@@ -37,7 +37,7 @@ impl Raiser {
             trace.with(index)
         };
         let correlations = self.correlator.state(&mut store);
-        RaiserState { told: all, correlations, open: self.order.iter().copied().collect() }
+        RaiserState { told: all, correlations, open: self.open.clone() }
     }
 
     /// Takes up what an earlier one remembered; `mapping` says where its rules stand now. What
@@ -52,14 +52,7 @@ impl Raiser {
             trace
         };
         self.correlator.take_up(state.correlations, mapping, &mut fetch);
-        for (request, detection) in state.open {
-            let place = mapping.detections.get(detection as usize).copied().flatten();
-            if let Some(place) = place
-                && self.open.insert((request, place))
-            {
-                self.order.push_back((request, place));
-            }
-        }
+        self.open = state.open;
     }
 }
 

@@ -130,6 +130,8 @@ fn damaged_bytes() {
     bytes[A.find("alice").expect("it is there")] = 0xff;
     check(&bytes, &["get@a~invalid_utf8"]);
     check(A.replace("alice", r"al\ud800ice"), &["get@a"]);
+    let numbers = r#""verb":"get","n":[1e400,-99999999999999999999999,0.1e-9999]"#;
+    check(A.replace(r#""verb":"get""#, numbers), &["get@a"]);
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     check(&deep, &["envelope_too_deep:8+19984"]);
     check("[".repeat(10_000), &["envelope_too_deep:8+9992"]);

@@ -11,6 +11,7 @@
 //! Marks are left alone, so redacting twice changes nothing.
 
 mod patterns;
+mod hints;
 mod splice;
 mod places;
 mod texts;
@@ -24,6 +25,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use rustc_hash::FxHashMap;
 use sha2::Sha256;
 
+use crate::event::redact::hints::Hints;
 use crate::event::redact::patterns::{Class, is_mark, is_plain};
 use crate::event::redact::places::{OBJECT, Rule};
 use crate::event::redact::texts::{Spans, Words};
@@ -89,6 +91,7 @@ impl Redactor {
             name: &name,
         };
         let mut walker = Walker::new(self, raw, subject);
+        walker.hints = Hints::of(raw);
         walker.event();
         splice::splice(raw, &walker.edits, out);
         Redaction { count: walker.edits.len() as u32, unreadable: walker.unreadable }

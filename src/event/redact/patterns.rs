@@ -23,7 +23,7 @@ pub(crate) enum Class {
 const LENGTH_MIN: usize = 7;
 
 /// Of every strong pattern, a part that each of its matches holds, in lower case.
-const STRONG: [&str; 22] = [
+pub(crate) const STRONG: [&str; 22] = [
     "eyj",
     "zxlkagdjaul",
     "private key",
@@ -49,7 +49,7 @@ const STRONG: [&str; 22] = [
 ];
 
 /// Of every weak pattern, likewise.
-const WEAK: [&str; 19] = [
+pub(crate) const WEAK: [&str; 19] = [
     "bearer",
     "basic",
     "://",
@@ -160,6 +160,11 @@ pub(crate) fn is_suspicious(text: &[u8], class: Class) -> bool {
     hint.is_match(text) || has_bootstrap_token(text)
 }
 
+/// The same for a string of a text that was looked through for hints as a whole.
+pub(crate) fn is_suspicious_by(has_hint: bool, text: &[u8]) -> bool {
+    text.len() >= LENGTH_MIN && (has_hint || has_bootstrap_token(text))
+}
+
 /// Whether a dot has six letters or digits before it and sixteen behind.
 fn has_bootstrap_token(text: &[u8]) -> bool {
     let is_word = |part: Option<&[u8]>| {
@@ -177,12 +182,17 @@ pub(crate) fn find(text: &[u8], class: Class, spans: &mut Vec<(usize, usize)>) {
         return;
     }
     let from = spans.len();
-    for found in STRONG_PATTERN.captures_iter(text) {
-        if !found.name("bootstrap").is_some_and(|name| is_core_event_name(name.as_bytes())) {
-            spans.extend(found.get(0).map(|whole| (whole.start(), whole.end())));
+    // Nearly all that is suspicious has a word such as `secret` in it and nothing else.
+    if is_suspicious(text, Class::Strong) {
+        for found in STRONG_PATTERN.captures_iter(text) {
+            if !found.name("bootstrap").is_some_and(|name| is_core_event_name(name.as_bytes())) {
+                spans.extend(found.get(0).map(|whole| (whole.start(), whole.end())));
+            }
         }
     }
-    if class == Class::Full {
+    // Every weak pattern has one of these between a name and its value.
+    let is_sign = |byte: &u8| matches!(byte, b'=' | b':' | b' ' | b'\t'..=b'\r');
+    if class == Class::Full && text.iter().any(is_sign) {
         let weak = WEAK_PATTERN.captures_iter(text).filter_map(|found| weak_value(&found));
         spans.extend(weak.filter(|(start, end)| !touches_mark(text, *start, *end)));
     }

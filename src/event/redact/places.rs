@@ -230,18 +230,28 @@ pub(crate) struct Active {
     step: u16,
 }
 
+/// Stands in [`Active::place`] for all places of the scopes in [`Active::step`], before their first
+/// step.
+const ROOTED: u16 = u16::MAX;
+
 /// The places, ready to be walked.
 pub(crate) struct Table {
     places: Vec<(Scopes, Vec<Step>, Rule)>,
-    /// The places that start at a root.
-    rooted: Vec<u16>,
+    /// The places that start at a root, by their first key.
+    rooted: FxHashMap<&'static [u8], Vec<u16>>,
+    /// Those of them that do not start with one key.
+    rooted_otherwise: Vec<u16>,
     /// The places that start anywhere, by their first key.
     floating: FxHashMap<&'static [u8], Vec<u16>>,
 }
 
 pub(crate) static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let mut table =
-        Table { places: Vec::new(), rooted: Vec::new(), floating: FxHashMap::default() };
+    let mut table = Table {
+        places: Vec::new(),
+        rooted: FxHashMap::default(),
+        rooted_otherwise: Vec::new(),
+        floating: FxHashMap::default(),
+    };
     for (number, place) in (0u16..).zip(PLACES) {
         let path = match place.path {
             ["**", path @ ..] => {
@@ -249,7 +259,10 @@ pub(crate) static TABLE: LazyLock<Table> = LazyLock::new(|| {
                 path
             }
             path => {
-                table.rooted.push(number);
+                match Step::of(path[0]) {
+                    Step::Key(key) => table.rooted.entry(key.as_bytes()).or_default().push(number),
+                    _ => table.rooted_otherwise.push(number),
+                }
                 path
             }
         };
@@ -262,8 +275,7 @@ pub(crate) static TABLE: LazyLock<Table> = LazyLock::new(|| {
 impl Table {
     /// The places that can be reached from a root of these scopes.
     pub(crate) fn begin(&self, scopes: Scopes, out: &mut Vec<Active>) {
-        let rooted = self.rooted.iter().filter(|place| self.scopes(**place) & scopes != 0);
-        out.extend(rooted.map(|&place| Active { place, step: 0 }));
+        out.push(Active { place: ROOTED, step: scopes });
     }
 
     /// Steps from the places `from..to` of `actives` to the member of a key, or to an element;
@@ -279,16 +291,36 @@ impl Table {
     ) -> Option<Rule> {
         let mut reached: Option<u16> = None;
         for index in from..to {
-            self.try_step(actives[index], key, actives, &mut reached);
+            let active = actives[index];
+            if active.place == ROOTED {
+                let places = key.and_then(|key| self.rooted.get(key)).into_iter().flatten();
+                let places = places.chain(&self.rooted_otherwise);
+                self.try_first(active.step, places, key, actives, &mut reached);
+            } else {
+                self.try_step(active, key, actives, &mut reached);
+            }
         }
         if scopes & OBJECT != 0
             && let Some(places) = key.and_then(|key| self.floating.get(key))
         {
-            for &place in places.iter().filter(|place| self.scopes(**place) & scopes != 0) {
-                self.try_step(Active { place, step: 0 }, key, actives, &mut reached);
-            }
+            self.try_first(scopes, places.iter(), key, actives, &mut reached);
         }
         reached.map(|place| self.places[usize::from(place)].2)
+    }
+
+    /// Takes the first step of those of the places that have one of the scopes.
+    #[inline]
+    fn try_first<'t>(
+        &self,
+        scopes: Scopes,
+        places: impl Iterator<Item = &'t u16>,
+        key: Option<&[u8]>,
+        actives: &mut Vec<Active>,
+        reached: &mut Option<u16>,
+    ) {
+        for &place in places.filter(|place| self.scopes(**place) & scopes != 0) {
+            self.try_step(Active { place, step: 0 }, key, actives, reached);
+        }
     }
 
     #[inline]

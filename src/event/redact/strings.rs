@@ -1,7 +1,10 @@
 //! What is replaced of a string, by the rule for its place and by what it looks like.
 
 use crate::event::json::skip_blank;
-use crate::event::redact::patterns::{Class, find, is_mark, is_plain, is_secretive_member};
+use crate::event::redact::hints::Hints;
+use crate::event::redact::patterns::{
+    Class, find, is_mark, is_plain, is_secretive_member, is_suspicious_by,
+};
 use crate::event::redact::places::{OBJECT, Rule, Scopes, TABLE};
 use crate::event::redact::splice::{Decoded, Edit};
 use crate::event::redact::texts::{self, Spans, Words};
@@ -21,7 +24,8 @@ impl Walker<'_> {
         site: Site,
     ) {
         let inner = &self.text[at + 1..end - 1];
-        if inner.is_empty() || is_mark(inner) || site.rule == Rule::Keep {
+        let Some(first) = inner.first() else { return };
+        if *first == b'[' && is_mark(inner) || site.rule == Rule::Keep {
             return;
         }
         let is_named = site.class == Class::Full && key.is_some_and(is_secretive_member);
@@ -46,6 +50,12 @@ impl Walker<'_> {
     fn parts(&mut self, at: usize, length: usize, is_escaped: bool, site: Site) {
         let text = self.text;
         let inner = &text[at..at + length];
+        if matches!(site.rule, Rule::Search | Rule::Text)
+            && !is_escaped
+            && !is_suspicious_by(self.hints.may_be_in(at, at + length), inner)
+        {
+            return;
+        }
         let decoded = is_escaped.then(|| Decoded::json(inner));
         let plain = decoded.as_ref().map_or(inner, |decoded| &decoded.bytes);
         let mut spans = std::mem::take(&mut self.spans);
@@ -103,6 +113,7 @@ impl Walker<'_> {
             actives: Vec::new(),
             frames: Vec::new(),
             spans: Spans::new(),
+            hints: Hints::default(),
         };
         let mut inner = Site { class: Class::Full, actives: 0, ..site };
         if scopes & OBJECT != 0 {

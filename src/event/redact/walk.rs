@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use crate::event::json::{Stop, skip_blank, skip_string, skip_value};
 use crate::event::redact::Redactor;
+use crate::event::redact::hints::Hints;
 use crate::event::redact::patterns::{Class, is_mark, is_secretive};
 use crate::event::redact::places::{Active, EVENT, Rule, Scopes, TABLE};
 use crate::event::redact::splice::{Decoded, Edit};
@@ -79,6 +80,7 @@ pub(crate) struct Walker<'w> {
     pub(crate) actives: Vec<Active>,
     pub(crate) frames: Vec<Frame>,
     pub(crate) spans: Spans,
+    pub(crate) hints: Hints,
 }
 
 impl<'w> Walker<'w> {
@@ -90,9 +92,10 @@ impl<'w> Walker<'w> {
             depth: 0,
             edits: Vec::new(),
             unreadable: 0,
-            actives: Vec::new(),
-            frames: Vec::new(),
+            actives: Vec::with_capacity(32),
+            frames: Vec::with_capacity(16),
             spans: Spans::new(),
+            hints: Hints::default(),
         }
     }
 

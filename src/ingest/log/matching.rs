@@ -79,7 +79,7 @@ impl Family {
         let first_new = findings.next_id;
         let mut is_certain = true;
         for entry in entries {
-            is_certain &= self.admit(disk, entry, now, findings);
+            is_certain &= self.admit(disk, entry, first_new, now, findings);
         }
         self.is_from_end = false;
         self.tell_overtaken(&had_name, first_new, findings);
@@ -156,6 +156,7 @@ impl Family {
         &mut self,
         disk: &dyn Disk,
         entry: Entry,
+        first_new: u64,
         now: Duration,
         findings: &mut Findings,
     ) -> bool {
@@ -173,7 +174,7 @@ impl Family {
             self.must_scan = true;
             return false;
         }
-        match self.identify(disk, &entry, &candidates, findings) {
+        match self.identify(disk, &entry, &candidates, first_new, findings) {
             Ok(true) => {}
             Ok(false) => self.add(disk, &entry, now, findings),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -228,6 +229,7 @@ impl Family {
         disk: &dyn Disk,
         entry: &Entry,
         candidates: &[usize],
+        first_new: u64,
         findings: &mut Findings,
     ) -> io::Result<bool> {
         let mut probe = Probe::open(disk, &entry.path)?;
@@ -254,6 +256,17 @@ impl Family {
             }
             return Ok(true);
         }
+        if findings.next_id == first_new
+            && self.is_next_rotated(entry, first_new)
+            && let Some(index) = candidates.iter().find(|at| probe.may_be(&self.segments[**at]))
+        {
+            let segment = &mut self.segments[*index];
+            place(segment, entry, findings);
+            if segment.content.is_none() {
+                adopt(segment, probe)?;
+            }
+            return Ok(true);
+        }
         for index in candidates {
             let segment = &mut self.segments[*index];
             // The file that was being written has other contents now, and not by a rotation.
@@ -262,6 +275,17 @@ impl Family {
                 && segment.stat.is_same_file(&entry.stat);
         }
         Ok(false)
+    }
+
+    /// Whether this, if it is the oldest file that is new, was rotated next after what is known:
+    /// rotation deletes the oldest first, so nothing between is gone while an older one is there,
+    /// or where there never was one.
+    fn is_next_rotated(&self, entry: &Entry, first_new: u64) -> bool {
+        let known = self.segments.iter().filter(|one| one.id < first_new);
+        let mut rotated = known.filter(|one| one.rank != Rank::Live).peekable();
+        entry.rank != Rank::Live
+            && (rotated.peek().is_none()
+                || rotated.any(|one| one.is_named && one.rank < entry.rank))
     }
 
     /// A file that was not there before.

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::ingest::log::anchor::ANCHOR_BYTES_MAX;
 use crate::ingest::log::content::Content;
 use crate::ingest::log::disk::{Disk, Stat};
+use crate::ingest::log::name::Rank;
 use crate::ingest::log::segment::{Segment, fits_before, is_packed};
 
 /// A file's bytes, opened when they are asked for.
@@ -43,6 +44,14 @@ impl Probe {
             return Ok(true);
         }
         fits_before(&mut self.content, segment.read.tail, segment.read.offset)
+    }
+
+    /// Whether this may be the segment's file, which was being written when it was last seen, and
+    /// had no whole line then: its order among the others has to tell the rest.
+    pub(crate) fn may_be(&self, segment: &Segment) -> bool {
+        let is_gone = segment.content.is_none() || segment.stat.links == 0;
+        let is_live = segment.rank == Rank::Live && !segment.is_named && !segment.is_replaced;
+        is_gone && is_live && segment.read.offset == 0 && segment.head.fits_head(&self.head)
     }
 
     /// Whether this is a copy of the segment's open file, be it still in the making.

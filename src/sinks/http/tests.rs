@@ -95,6 +95,34 @@ async fn requests_are_signed_and_repeats_have_the_same_key() {
 }
 
 #[tokio::test]
+async fn what_a_far_side_repeats_of_our_secrets_is_not_shown() {
+    let fake = Fake::start(|_| answer(202, "")).await;
+    let key = tempfile::NamedTempFile::new().unwrap();
+    let file = key.path().display();
+    let keyed = format!(r#","shape":"pagerduty","key":{{"file":"{file}"}}"#);
+    let hidden = format!(r#"{{"shape":"slack","url_secret":{{"file":"{file}"}}}}"#);
+    let in_url = format!("{}/services/T0123/B0123/Sl4ckT0kenOfOurs?code=Qu3ryOfOurs1", fake.url);
+    for (secret, config, echo) in [
+        ("R0utingKeyOfOurs", None, "no such key: R0utingKeyOfOurs"),
+        (&*in_url, Some(&hidden), "no /services/T0123/B0123/Sl4ckT0kenOfOurs?code=Qu3ryOfOurs1"),
+        (&in_url, Some(&hidden), "no Sl4ckT0kenOfOurs with Qu3ryOfOurs1"),
+    ] {
+        std::fs::write(key.path(), secret).unwrap();
+        let mut sink = match config {
+            Some(config) => {
+                Http::new(serde_json::from_str(config).unwrap(), &[RecordKind::Alerts]).unwrap()
+            }
+            None => sink(&fake.url, &keyed).unwrap(),
+        };
+        for status in [400, 403, 503] {
+            fake.next(answer(status, echo));
+            let told = format!("{:?}", sink.send(&items()).await);
+            assert!(told.contains("[REDACTED]") && !told.contains("OfOurs"), "{told}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_was_delivered_one_by_one_is_not_sent_again() {
     let fake = Fake::start(|_| answer(200, "")).await;
     let mut each = sink(&fake.url, r#","shape":"each""#).unwrap();

@@ -1,10 +1,12 @@
 //! The cases of cases.txt.
 //!
-//! What cannot be a case here: a page that is torn between two processors (43) shows itself as a
-//! line in parts at most, for a file's size grows after its bytes; overflow and absence of the
-//! system's notifications (56, 57) are what every case is without, for none has them; a file of
-//! 200 GB (8) differs from a small one in its offsets only; what is inside of a line (36 to 41) is
-//! `event`'s to tell; the spool's own faults (46, 49, 51) are the pipeline's tests.
+//! What cannot be a case here: a page that is torn between two processors shows itself as a line
+//! in parts at most, for a file's size grows after its bytes; overflow and absence of the system's
+//! notifications are what every case is without, for none has them; a file of 200 GB differs from a
+//! small one in its offsets only; a single file that a mount pins is one that nobody writes to,
+//! which `silent_after` tells: the directory is to be mounted; what is inside of a line is
+//! `event`'s to tell; the spool's own faults are the pipeline's tests. tests/cases/nasty.txt has all
+//! that is known to go wrong, and where each is a test.
 
 use crate::ingest::log::tests::bench::Bench;
 
