@@ -16,6 +16,8 @@
 pub mod tree;
 pub mod tile;
 pub mod note;
+pub mod kms;
+pub mod signatory;
 pub mod cosignature;
 pub mod policy;
 pub mod submission;
@@ -26,6 +28,9 @@ pub mod layout;
 pub mod store;
 pub mod directory;
 pub(crate) mod s3;
+pub(crate) mod gcs;
+pub(crate) mod azure;
+pub(crate) mod locking;
 pub mod bucket;
 #[cfg(test)]
 mod sim;
@@ -41,6 +46,7 @@ pub mod preflight;
 pub mod reader;
 pub mod records;
 pub mod location;
+pub mod regime;
 pub mod config;
 pub mod verify;
 pub mod prove;

@@ -51,6 +51,10 @@ pub(crate) struct Memory {
     /// Everything that anybody ever tried to create.
     attempts: Mutex<BTreeMap<String, BTreeSet<Bytes>>>,
     pub(crate) fuse: Fuse,
+    /// How it says that it locks; and until when objects are, where they are.
+    pub(crate) lock: Mutex<Option<Lock>>,
+    pub(crate) locked_until_us: Mutex<Option<i64>>,
+    unlocked: Mutex<Vec<String>>,
 }
 
 impl Memory {
@@ -64,7 +68,9 @@ impl Memory {
     /// Another store with the same objects, of which the same are hidden.
     pub(crate) fn copy_all(&self) -> Memory {
         let hidden = Mutex::new(self.hidden.lock().unwrap().clone());
-        Memory { hidden, ..self.copy() }
+        let unlocked = Mutex::new(self.unlocked.lock().unwrap().clone());
+        let locked_until_us = Mutex::new(*self.locked_until_us.lock().unwrap());
+        Memory { hidden, unlocked, locked_until_us, ..self.copy() }
     }
 
     /// Keys that were to be created with more than one content.
@@ -100,6 +106,11 @@ impl Memory {
     /// Leaves a key out of listings.
     pub(crate) fn hide(&self, key: &str) {
         self.hidden.lock().unwrap().push(key.to_owned());
+    }
+
+    /// Takes the lock off a key.
+    pub(crate) fn unlock(&self, key: &str) {
+        self.unlocked.lock().unwrap().push(key.to_owned());
     }
 
     fn current(&self, key: &str) -> Option<Bytes> {
@@ -174,7 +185,7 @@ impl Store for Memory {
     }
 
     fn has_locks(&self) -> bool {
-        false
+        self.locked_until_us.lock().unwrap().is_some()
     }
 
     fn size<'a>(&'a self, key: &'a str) -> Answer<'a, Option<u64>> {
@@ -207,11 +218,14 @@ impl Store for Memory {
     }
 
     fn locked_until<'a>(&'a self, key: &'a str) -> Answer<'a, Option<i64>> {
-        self.run(key, |_| None)
+        self.run(key, move |memory| {
+            let is_unlocked = memory.unlocked.lock().unwrap().iter().any(|it| it == key);
+            memory.locked_until_us.lock().unwrap().filter(|_| !is_unlocked)
+        })
     }
 
     fn lock<'a>(&'a self) -> Answer<'a, Option<Lock>> {
-        async { Ok(None) }.boxed()
+        async { Ok(*self.lock.lock().unwrap()) }.boxed()
     }
 
     fn location(&self) -> String {

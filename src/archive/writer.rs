@@ -22,12 +22,14 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use crate::archive::cosigners::{self, Asked, Cosigners};
 use crate::archive::fringe::{Derived, Fringe};
 use crate::archive::keys::{self, KEY};
+use crate::archive::kms;
 use crate::archive::layout::{COMMITS, commit_key};
-use crate::archive::note::{Signer, Verifier};
+use crate::archive::note::Verifier;
 use crate::archive::proof::Proof;
 use crate::archive::record::{Kind, Record};
 use crate::archive::recover::{self, read_commit};
 use crate::archive::seal::{Draft, Item, Seal, segments};
+use crate::archive::signatory::Signatory;
 use crate::archive::state::{Floor, Intent, Last, State};
 use crate::archive::store::{self, Put, Store};
 use crate::archive::tree::{Frontier, leaf_hash};
@@ -95,6 +97,9 @@ pub enum Error {
     /// What witnesses ask for cannot be had.
     #[error(transparent)]
     Cosigners(#[from] cosigners::Error),
+    /// The key service does not sign.
+    #[error("cannot sign: {0}")]
+    Kms(kms::Error),
     /// Nothing is appended to a log that was closed.
     #[error("the log was closed with record {0}; begin another one, with another key")]
     Closed(u64),
@@ -105,7 +110,9 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         let store = match self {
             Error::Store(error) | Error::Log(recover::Error::Store(error)) => error,
-            Error::State(state::Error::Io { .. }) | Error::Unwitnessed { .. } => return true,
+            Error::State(state::Error::Io { .. })
+            | Error::Unwitnessed { .. }
+            | Error::Kms(kms::Error::Unavailable { .. }) => return true,
             Error::Cosigners(cosigners::Error::Store(error)) => error,
             _ => return false,
         };
@@ -151,7 +158,7 @@ pub struct Appended {
 /// The one writer of a log.
 pub struct Writer {
     store: Arc<dyn Store>,
-    signer: Signer,
+    signer: Signatory,
     /// The signer's key, and those before it.
     key: Verifier,
     state: State,
@@ -179,21 +186,22 @@ impl Writer {
     /// [`Error::Rollback`]).
     pub async fn open(
         store: Arc<dyn Store>,
-        signer: Signer,
+        signer: impl Into<Signatory>,
         state_dir: &Path,
         options: Options,
         now_us: i64,
     ) -> Result<Writer, Error> {
-        Writer::open_with(store, signer, State::open(state_dir)?, options, now_us).await
+        Writer::open_with(store, signer.into(), State::open(state_dir)?, options, now_us).await
     }
 
     pub(crate) async fn open_with(
         store: Arc<dyn Store>,
-        signer: Signer,
+        signer: impl Into<Signatory>,
         state: State,
         options: Options,
         now_us: i64,
     ) -> Result<Writer, Error> {
+        let signer = signer.into();
         let known = state.floor()?;
         let own = signer.verifier().to_string();
         if let Some(floor) = known.as_ref().filter(|floor| floor.key != own) {
@@ -396,7 +404,7 @@ impl Writer {
     async fn commit_with(
         &mut self,
         drafts: Vec<Draft>,
-        next: Option<&Signer>,
+        next: Option<&Signatory>,
         through: u64,
         last: Option<Last>,
         now_us: i64,
@@ -411,7 +419,8 @@ impl Writer {
             now_us,
             retention_days: self.options.retention_days,
         };
-        let intent = seal.intent(&self.frontier, drafts).ok_or(Error::TooLarge)?;
+        let intent = seal.intent(&self.frontier, drafts).await.map_err(Error::Kms)?;
+        let intent = intent.ok_or(Error::TooLarge)?;
         self.state.write_intent(&intent)?;
         self.pending = Some(intent);
         self.settle().await
