@@ -23,6 +23,7 @@ pub mod policy;
 pub mod submission;
 pub mod record;
 pub mod proof;
+pub mod index;
 pub mod segment;
 pub mod layout;
 pub mod store;

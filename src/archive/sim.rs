@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -55,6 +56,10 @@ pub(crate) struct Memory {
     pub(crate) lock: Mutex<Option<Lock>>,
     pub(crate) locked_until_us: Mutex<Option<i64>>,
     unlocked: Mutex<Vec<String>>,
+    /// Creates what exists, as stores do that know no conditions.
+    pub(crate) is_unconditional: AtomicBool,
+    /// Bytes that were read.
+    pub(crate) read: AtomicU64,
 }
 
 impl Memory {
@@ -87,6 +92,12 @@ impl Memory {
             .iter()
             .filter_map(|(key, history)| Some((key.clone(), history.last()?.clone()?)));
         current.collect()
+    }
+
+    /// Uploads that left a version, by key.
+    pub(crate) fn uploads(&self) -> BTreeMap<String, u64> {
+        let objects = self.objects.lock().unwrap();
+        objects.iter().map(|(key, history)| (key.clone(), history.len() as u64)).collect()
     }
 
     /// Puts a version over what is there, as an attacker with credentials can.
@@ -143,7 +154,8 @@ impl Store for Memory {
         self.run(key, move |memory| {
             let mut attempts = memory.attempts.lock().unwrap();
             attempts.entry(key.to_owned()).or_default().insert(bytes.clone());
-            if memory.current(key).is_some() {
+            let is_conditional = !memory.is_unconditional.load(Ordering::Relaxed);
+            if is_conditional && memory.current(key).is_some() {
                 return Put::Exists;
             }
             memory.overwrite(key, Some(bytes));
@@ -160,6 +172,7 @@ impl Store for Memory {
         async move {
             let found = found.await?;
             let size = found.as_ref().map_or(0, |bytes| bytes.len() as u64);
+            self.read.fetch_add(size, Ordering::Relaxed);
             if size > limit {
                 return Err(Error::TooLarge { key: key.to_owned(), size, limit });
             }
@@ -172,7 +185,9 @@ impl Store for Memory {
         self.run(key, move |memory| {
             let found = memory.current(key)?;
             let at = |place: u64| found.len().min(place as usize);
-            Some(found.slice(at(start)..at(end)))
+            let found = found.slice(at(start)..at(end));
+            memory.read.fetch_add(found.len() as u64, Ordering::Relaxed);
+            Some(found)
         })
     }
 

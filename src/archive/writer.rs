@@ -34,7 +34,7 @@ use crate::archive::state::{Floor, Intent, Last, State};
 use crate::archive::store::{self, Put, Store};
 use crate::archive::tree::{Frontier, leaf_hash};
 use crate::archive::writer::head::{
-    first_commit, new_floor, new_spool_name, with_floor, without_floor,
+    conditional, first_commit, new_floor, with_floor, without_floor,
 };
 use crate::archive::{segment, state};
 
@@ -97,6 +97,9 @@ pub enum Error {
     /// What witnesses ask for cannot be had.
     #[error(transparent)]
     Cosigners(#[from] cosigners::Error),
+    /// The store creates what exists: two writers could fork a log in it.
+    #[error("the store created {0} again; use one that knows conditional writes (If-None-Match)")]
+    Unconditional(String),
     /// The key service does not sign.
     #[error("cannot sign: {0}")]
     Kms(kms::Error),
@@ -261,22 +264,8 @@ impl Writer {
             writer.meet_witnesses().await?;
         }
         writer.begin(is_lost, now_us).await?;
+        conditional(&*writer.store, writer.floor.size).await?;
         Ok(writer)
-    }
-
-    /// The first record of a log; or of a writer that does not know what was before it.
-    async fn begin(&mut self, is_lost: bool, now_us: i64) -> Result<(), Error> {
-        let software = concat!("kubewitness/", env!("CARGO_PKG_VERSION"));
-        if self.frontier.size() == 0 {
-            let key = self.signer.verifier().to_string();
-            let genesis = Draft::says(Kind::Genesis, &[(KEY, &key), ("software", software)]);
-            self.commit(vec![genesis], 0, None, now_us).await?;
-        } else if is_lost {
-            let reason = "the writer's disk was lost: what its spool held then is not archived";
-            let gap = Draft::says(Kind::Gap, &[("reason", reason), ("software", software)]);
-            self.commit(vec![gap], 0, None, now_us).await?;
-        }
-        Ok(())
     }
 
     /// The log's records so far.
@@ -370,16 +359,6 @@ impl Writer {
         items.iter().any(|item| item.line.seq == seq && leaf_hash(item.line.raw) == hash)
     }
 
-    /// From here on the numbers are another spool's.
-    async fn begin_spool(&mut self, now_us: i64) -> Result<(), Error> {
-        let (spool, last) = (new_spool_name(), Last::default());
-        let floor = Floor { spool, through: 0, last, ..self.floor.clone() };
-        self.state.write_floor(&floor)?;
-        self.floor = floor;
-        let reason = "the spool was made anew: what the one before held then is not archived";
-        self.commit(vec![Draft::says(Kind::Gap, &[("reason", reason)])], 0, None, now_us).await
-    }
-
     /// Appends a record that says something (`start`, `alive`, `stop`), so that silence can be told
     /// from loss.
     ///
@@ -391,7 +370,7 @@ impl Writer {
         self.commit(vec![mark], 0, None, now_us).await
     }
 
-    async fn commit(
+    pub(crate) async fn commit(
         &mut self,
         drafts: Vec<Draft>,
         through: u64,

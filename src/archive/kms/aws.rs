@@ -60,6 +60,15 @@ pub(crate) struct Kms {
 
 impl Kms {
     pub(crate) fn new(config: &Config, timeout: Duration) -> Result<Kms, Error> {
+        Kms::with(config, timeout, AmazonS3Builder::from_env())
+    }
+
+    /// A client with the credentials that `builder` has.
+    pub(crate) fn with(
+        config: &Config,
+        timeout: Duration,
+        builder: AmazonS3Builder,
+    ) -> Result<Kms, Error> {
         let refused = |reason: String, remedy: &str| Error::Refused {
             service: config.key.clone(),
             reason,
@@ -68,8 +77,7 @@ impl Kms {
         let region = config.region().map_err(|reason| refused(reason, "give the key's ARN"))?;
         let client = http(timeout, None);
         let client = client.map_err(|reason| refused(reason, "mend the system's certificates"))?;
-        let builder = AmazonS3Builder::from_env().with_bucket_name("none").with_region(region);
-        let store = builder.build();
+        let store = builder.with_bucket_name("none").with_region(region).build();
         let store = store.map_err(|error| refused(chain(&error), "check the credentials"))?;
         let (url, region) = (config.url(region), region.to_owned());
         Ok(Kms { config: config.clone(), region, url, client, store })
