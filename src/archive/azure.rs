@@ -10,7 +10,7 @@ use object_store::azure::{AzureAuthorizer, AzureConfigKey, MicrosoftAzure, Micro
 use object_store::client::HttpRequestBody;
 use url::Url;
 
-use crate::archive::kms::http;
+use crate::archive::http;
 use crate::archive::layout::commit_key;
 use crate::archive::store::{Error, Lock, LockMode, Locker};
 use crate::telemetry::chain;
@@ -56,7 +56,7 @@ impl Azure {
         let endpoint = endpoint.unwrap_or_else(public);
         let container = format!("{}/{container}", endpoint.trim_end_matches('/'));
         let container = Url::parse(&container).map_err(|error| generic(error.to_string()))?;
-        let client = http(Duration::from_secs(30), None).map_err(generic)?;
+        let client = http::client(Duration::from_secs(30), None).map_err(generic)?;
         Ok(Azure { store, client, account, container, prefix: prefix.to_owned() })
     }
 

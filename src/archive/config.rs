@@ -97,6 +97,9 @@ pub struct Witnessing {
     /// counts as archived before enough of them have cosigned it; the spool keeps it meanwhile.
     #[serde(default)]
     pub required: bool,
+    /// PEM file of the authorities that may vouch for witnesses; the system's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// Seconds that a witness has for its answer; default 10.
     #[serde(default = "witness_seconds")]
     pub timeout_seconds: u32,
@@ -124,7 +127,8 @@ impl Witnessing {
         if !policy.is_about(log) {
             return Err(Error::OtherPolicy { path: path(), log: log.to_string() });
         }
-        let http = Http::new(Duration::from_secs(u64::from(self.timeout_seconds)));
+        let timeout = Duration::from_secs(u64::from(self.timeout_seconds));
+        let http = Http::new(timeout, self.ca_file.as_deref());
         let http = http.map_err(|reason| Error::Http { reason })?;
         Ok(Arc::new(Cosigners::new(policy, self.required, Arc::new(http))))
     }

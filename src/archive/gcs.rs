@@ -10,7 +10,7 @@ use object_store::gcp::{
 use serde_json::Value;
 use url::Url;
 
-use crate::archive::kms::{exchange, http};
+use crate::archive::http::{self, exchange};
 use crate::archive::store::{Error, Lock, LockMode, Locker};
 use crate::event::time::parse_us;
 
@@ -37,7 +37,7 @@ impl Gcs {
         let generic =
             |text: String| object_store::Error::Generic { store: "GCS", source: text.into() };
         let base = Url::parse(&base).map_err(|error| generic(error.to_string()))?;
-        let client = http(Duration::from_secs(30), None).map_err(generic)?;
+        let client = http::client(Duration::from_secs(30), None).map_err(generic)?;
         let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
         Ok(Gcs { store, client, base, bucket, prefix })
     }

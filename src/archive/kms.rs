@@ -13,20 +13,17 @@
 pub mod aws;
 pub mod vault;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::note::{self, Verifier};
-use crate::telemetry::chain;
 
 /// Attempts of one request; the pauses between them double.
 const ATTEMPTS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(200);
-/// Bytes of an answer.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// What is signed to see whether the key signs: no checkpoint, so it says nothing of any log.
 const PROBE: &str = "kubewitness asks whether this key signs\n";
 
@@ -230,44 +227,6 @@ pub async fn describe(origin: &str, kms: Service) -> Result<Config, Error> {
 
 fn timeout(seconds: u32) -> Duration {
     Duration::from_secs(u64::from(seconds.max(1)))
-}
-
-/// A client for HTTP that follows no redirection and waits for no longer than `timeout`.
-pub(crate) fn http(timeout: Duration, ca_file: Option<&Path>) -> Result<reqwest::Client, String> {
-    // Fails where the process has chosen its provider before, which is as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .timeout(timeout);
-    if let Some(path) = ca_file {
-        let wrong = |error: &dyn std::error::Error| format!("{}: {}", path.display(), chain(error));
-        let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
-        let bundle = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| wrong(&error))?;
-        if bundle.is_empty() {
-            return Err(format!("{} holds no certificate", path.display()));
-        }
-        builder = builder.tls_certs_only(bundle);
-    }
-    builder.build().map_err(|error| chain(&error))
-}
-
-/// Status and body of an answer; why there is none.
-pub(crate) async fn exchange(
-    client: &reqwest::Client,
-    request: reqwest::Request,
-) -> Result<(u16, Vec<u8>), String> {
-    // Without the URL: the service's name says where.
-    let failed = |error: reqwest::Error| chain(&error.without_url());
-    let mut response = client.execute(request).await.map_err(failed)?;
-    let (status, mut body) = (response.status().as_u16(), Vec::new());
-    while let Some(part) = response.chunk().await.map_err(failed)? {
-        if body.len() + part.len() > ANSWER_BYTES_MAX {
-            return Err("its answer is too long".to_owned());
-        }
-        body.extend_from_slice(&part);
-    }
-    Ok((status, body))
 }
 
 /// Where a key is, as a person writes it: `https://vault.example.com:8200/v1/transit/keys/NAME` or

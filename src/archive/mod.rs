@@ -16,6 +16,7 @@
 pub mod tree;
 pub mod tile;
 pub mod note;
+pub(crate) mod http;
 pub mod kms;
 pub mod signatory;
 pub mod cosignature;

@@ -6,11 +6,10 @@ use serde::{Deserialize, Serialize};
 /// A regime that says for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum Regime {
     /// PCI DSS 4.0.1, 10.5.1: at least 12 months, three of them at hand
     PciDss,
-    /// US federal agencies, OMB M-21-31: 12 months active and 18 months cold
-    OmbM2131,
     /// HIPAA, 45 CFR 164.316(b)(2)(i): six years
     Hipaa,
     /// US brokers and dealers, SEC 17a-4(a): six years
@@ -21,14 +20,12 @@ pub enum Regime {
 
 impl Regime {
     /// Every regime.
-    pub const ALL: [Regime; 5] =
-        [Regime::PciDss, Regime::OmbM2131, Regime::Hipaa, Regime::Sec17a4, Regime::Sox];
+    pub const ALL: [Regime; 4] = [Regime::PciDss, Regime::Hipaa, Regime::Sec17a4, Regime::Sox];
 
     /// Days, leap days included.
     pub fn days(self) -> u32 {
         match self {
             Regime::PciDss => 366,
-            Regime::OmbM2131 => 915,
             Regime::Hipaa | Regime::Sec17a4 => 2_192,
             Regime::Sox => 2_557,
         }
@@ -38,7 +35,6 @@ impl Regime {
     pub fn name(self) -> &'static str {
         match self {
             Regime::PciDss => "pci_dss",
-            Regime::OmbM2131 => "omb_m2131",
             Regime::Hipaa => "hipaa",
             Regime::Sec17a4 => "sec17a4",
             Regime::Sox => "sox",

@@ -11,7 +11,8 @@ use object_store::client::HttpRequestBody;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::archive::kms::{Error, Question, exchange, http};
+use crate::archive::http::{self, exchange};
+use crate::archive::kms::{Error, Question};
 use crate::telemetry::chain;
 
 /// Before the 32 bytes of an Ed25519 key in the DER of a SubjectPublicKeyInfo (RFC 8410).
@@ -75,7 +76,7 @@ impl Kms {
             remedy: remedy.to_owned(),
         };
         let region = config.region().map_err(|reason| refused(reason, "give the key's ARN"))?;
-        let client = http(timeout, None);
+        let client = http::client(timeout, None);
         let client = client.map_err(|reason| refused(reason, "mend the system's certificates"))?;
         let store = builder.with_bucket_name("none").with_region(region).build();
         let store = store.map_err(|error| refused(chain(&error), "check the credentials"))?;

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::archive::kms::{Error, Question, exchange, http};
+use crate::archive::http::{self, exchange};
+use crate::archive::kms::{Error, Question};
 use crate::secret::Secret;
 
 fn transit() -> String {
@@ -89,7 +90,7 @@ impl Transit {
             .token
             .check("`token`")
             .map_err(|reason| refused(reason, "name the token's place"))?;
-        let client = http(timeout, config.ca_file.as_deref());
+        let client = http::client(timeout, config.ca_file.as_deref());
         let client = client.map_err(|reason| refused(reason, "mend `ca_file`"))?;
         Ok(Transit { config: config.clone(), base, client })
     }

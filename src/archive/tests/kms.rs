@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::archive::kms::{Client, Config, Error, Remote, Service, aws, locate, vault};
 use crate::archive::note::text_of_bytes;
+use crate::archive::signatory::Signatory;
 use crate::archive::sim::Memory;
 use crate::archive::state::State;
 use crate::archive::tests::fake::{Fake, Seen, answer};
@@ -101,7 +102,7 @@ async fn a_log_signed_by_a_vault_is_the_log_of_the_same_key() {
     // Faults that pass are passed over, and leave no trace in the log.
     let store = Arc::new(Memory::default());
     let state = State::open(dir.path()).unwrap();
-    let signatory = crate::archive::signatory::Signatory::Kms(remote);
+    let signatory = Signatory::Kms(remote);
     for status in [503, 500, 429] {
         fake.next(errors(status, "Vault is sealed"));
     }
@@ -347,4 +348,25 @@ fn keys_are_named_as_their_services_name_them() {
     for (from, to) in [("\"mount\"", "\"mont\""), ("\"kms\"", "\"kmss\"")] {
         assert!(serde_json::from_str::<Config>(&text.replace(from, to)).is_err(), "{to}");
     }
+}
+
+#[tokio::test]
+async fn a_file_that_names_no_key_says_what_it_should_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key");
+    let said = async || {
+        let error = Signatory::open(&path).await.unwrap_err();
+        crate::telemetry::chain(&error)
+    };
+    assert!(said().await.starts_with("cannot read it: No such file"), "{}", said().await);
+    for (text, expected) in [
+        ("?", "make one with `kubewitness archive keygen`"),
+        ("{\"kms\": {\"type\": \"gcp\"}}", "unknown variant `gcp`, expected `vault` or `aws`"),
+        ("{}", "missing field `public_key`"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        assert!(said().await.contains(expected), "{}", said().await);
+    }
+    std::fs::write(&path, signer().secret_text() + "\n").unwrap();
+    assert_eq!(Signatory::open(&path).await.unwrap().verifier(), signer().verifier());
 }
