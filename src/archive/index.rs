@@ -111,7 +111,7 @@ impl Index {
                 hashes.push(root_of(self.roots.get(first as usize..)?.get(..1 << node.level)?));
             }
             // The rest, fewer than a block, is the last root; it is right of everything.
-            if range.end % BLOCK != 0 {
+            if !range.end.is_multiple_of(BLOCK) {
                 hashes.push(*self.roots.last()?);
             }
             Some(range_root(&hashes))
@@ -154,6 +154,19 @@ mod tests {
             assert_eq!(index.frames_of(count..count + 1), None);
             assert_eq!(index.path(0, &leaves[..0]), None);
         }
+    }
+
+    #[test]
+    fn its_bytes_are_those_of_the_specification() {
+        let leaves = [leaf_hash(b"a"), leaf_hash(b"b"), leaf_hash(b"c")];
+        let mut index = Index::default();
+        index.push(leaves[0]);
+        index.push(leaves[1]);
+        index.close_frame();
+        index.push(leaves[2]);
+        index.close_frame();
+        let head = b"kwx1\x02\0\0\0\x02\0\0\0\x01\0\0\0";
+        assert_eq!(index.encode(), [&head[..], &root_of(&leaves)].concat());
     }
 
     #[test]

@@ -28,14 +28,14 @@ pub enum Error {
 #[derive(Debug)]
 pub enum Signatory {
     /// A key in this process.
-    File(Signer),
+    File(Box<Signer>),
     /// A key in a key service.
-    Kms(Remote),
+    Kms(Box<Remote>),
 }
 
 impl From<Signer> for Signatory {
     fn from(signer: Signer) -> Signatory {
-        Signatory::File(signer)
+        Signatory::File(Box::new(signer))
     }
 }
 
@@ -48,9 +48,9 @@ impl Signatory {
         let text = std::fs::read_to_string(path)?;
         if text.trim_start().starts_with('{') {
             let config: kms::Config = serde_json::from_str(&text)?;
-            return Ok(Signatory::Kms(Remote::open(&config).await?));
+            return Ok(Signatory::Kms(Box::new(Remote::open(&config).await?)));
         }
-        Ok(Signatory::File(Signer::parse(&text)?))
+        Ok(Signer::parse(&text)?.into())
     }
 
     /// The public half.

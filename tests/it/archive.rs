@@ -237,6 +237,35 @@ fn a_witness_without_certificates_speaks_plain_http_and_one_with_them_does_not()
     assert_eq!(refused.status.code(), Some(2));
 }
 
+#[test]
+fn check_says_what_is_wrong_with_the_key() {
+    let (site, _witness) = site();
+    let public = site.text("archive.pub");
+    let service = |address: &str, more: &str| {
+        format!(
+            r#"{{"public_key": "{}", "kms": {{"type": "vault", "address": "{address}",
+                "key": "audit", "version": 1, "token": {{"file": "{}"}}{more}}}}}"#,
+            public.trim_end(),
+            site.path("token").display()
+        )
+    };
+    std::fs::write(site.path("token"), "hvs.1").unwrap();
+    let cases = [
+        ("nothing".to_owned(), "make one with `kubewitness archive keygen`"),
+        (service("http://127.0.0.1:1", ""), "http://127.0.0.1:1 transit/audit: "),
+        (service("http://vault.example.com", ""), "write https://HOST"),
+        (service("http://127.0.0.1:1", r#", "toke": 1"#), "unknown field `toke`"),
+    ];
+    for (text, expected) in cases {
+        std::fs::write(site.path("archive.key"), text).unwrap();
+        let output = site.output(&["check", "--config", "c.yaml"]);
+        let said =
+            String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
+        assert!(!output.status.success() && said.contains(expected), "{expected}: {said}");
+        assert!(said.contains("archive.key") && !said.contains("hvs.1"), "{said}");
+    }
+}
+
 /// A line of so many bytes, of letters that do not repeat soon.
 fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 1u64;

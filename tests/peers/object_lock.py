@@ -150,6 +150,12 @@ def main():
     found = s3.list_object_versions(Bucket=versioned, Prefix=listed[0]["Key"])["Versions"][0]
     s3.delete_object(Bucket=versioned, Key=found["Key"], VersionId=found["VersionId"])
     kubewitness(*verify, url(versioned), expect=15, has="MISSING data/")
+    # A record says for how long it was meant to be kept; a store that does not is told of.
+    loose = bucket("loose", lock=False)
+    append(loose, "s8", "--worm", "off", "--retention-days", "5")
+    kubewitness(*verify, url(loose), expect=14, has="UNLOCKED data/")
+    kubewitness(*verify, "--level", "records", url(loose), expect=14, has="UNLOCKED data/")
+
     append(plain, "s4", "--worm", "off")
     s3.put_object(Bucket=plain, Key=commit, Body=b"forged")
     kubewitness(*verify, url(plain), expect=16, has="ALTERED commit/000000000005")

@@ -102,7 +102,7 @@ async fn a_log_signed_by_a_vault_is_the_log_of_the_same_key() {
     // Faults that pass are passed over, and leave no trace in the log.
     let store = Arc::new(Memory::default());
     let state = State::open(dir.path()).unwrap();
-    let signatory = Signatory::Kms(remote);
+    let signatory = Signatory::Kms(Box::new(remote));
     for status in [503, 500, 429] {
         fake.next(errors(status, "Vault is sealed"));
     }
