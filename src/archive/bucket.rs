@@ -3,7 +3,8 @@
 //! Objects are uploaded in one request that creates or fails, with a SHA-256 checksum on S3 (locked
 //! uploads must carry one, and MD5 is not to be had on FIPS hosts). Locks come from the bucket's
 //! default retention, so the writer needs no right but to create and to read; or, on S3, with each
-//! object. Credentials are the environment's: AWS_…, GOOGLE_…, AZURE_…, roles of instances and workloads.
+//! object. Credentials are the environment's: AWS_…, GOOGLE_…, AZURE_…, roles of instances and
+//! workloads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,8 +89,8 @@ impl Bucket {
             }
         };
         if lock.is_some() && locking.is_none() {
-            let source = "objects are locked one by one on S3 only: set the bucket's own retention, \
-                          and `lock: bucket`";
+            let source = "objects are locked one by one on S3 only: set the retention of the \
+                          bucket, and `lock: bucket`";
             return Err(object_store::Error::Generic { store: "bucket", source: source.into() });
         }
         Ok(Bucket { inner, prefix, location: location.to_owned(), beyond, locking })

@@ -39,8 +39,8 @@ pub struct Config {
     /// Where it lies: a directory, `s3://bucket/prefix`, `gs://…`, `az://…`. No second writer uses
     /// the same.
     pub url: String,
-    /// File of the log's key, as `archive keygen` wrote it: the secret key, or where the key service
-    /// is that keeps it.
+    /// File of the log's key, as `archive keygen` wrote it: the secret key, or which key service
+    /// keeps it.
     pub key_file: PathBuf,
     /// Directory in which the writer keeps what it signed, on the disk that the spool is on.
     pub state_dir: PathBuf,

@@ -8,8 +8,8 @@ use crate::telemetry::chain;
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// A client that follows no redirection and waits for no longer than `timeout`; only the authorities
-/// of `ca_file` (PEM) may vouch for servers, where there is one, else the system's.
+/// A client that follows no redirection and waits for no longer than `timeout`; only those in
+/// `ca_file` (PEM) may vouch for servers, where there is one, else the system's authorities.
 ///
 /// # Errors
 /// The certificates cannot be used.

@@ -92,8 +92,8 @@ impl Index {
         start..(start + BLOCK).min(self.lines.iter().sum())
     }
 
-    /// The inclusion path of a line in the segment's tree, from the leaves of its block; `None` when
-    /// these are not as many as the block has lines.
+    /// The inclusion path of a line in the segment's tree, from the leaves of its block; `None`
+    /// when these are not as many as the block has lines.
     pub fn path(&self, line: u64, leaves: &[Hash]) -> Option<Vec<Hash>> {
         let (block, count) = (self.block_of(line), self.lines.iter().sum());
         if leaves.len() as u64 != block.end - block.start {
