@@ -23,6 +23,8 @@ pub struct Index {
     lines: Vec<u64>,
     /// Roots of complete blocks, and of the rest.
     roots: Vec<Hash>,
+    /// The tree over complete blocks, and that of the lines behind them.
+    blocks: Frontier,
     open: Frontier,
     in_frame: u64,
 }
@@ -33,8 +35,21 @@ impl Index {
         self.open.push(leaf);
         self.in_frame += 1;
         if self.open.size() == BLOCK {
-            self.roots.push(std::mem::take(&mut self.open).root());
+            let root = std::mem::take(&mut self.open).root();
+            self.roots.push(root);
+            self.blocks.push(root);
         }
+    }
+
+    /// Lines so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.blocks.size() * BLOCK + self.open.size()
+    }
+
+    /// Root of the tree over all lines so far, of which there must be one: a complete block is a
+    /// subtree like any other, so no node is hashed twice for it.
+    pub(crate) fn root(&self) -> Hash {
+        range_root(&[self.blocks.hashes(), self.open.hashes()].concat())
     }
 
     /// The lines since the last frame are one.
@@ -139,6 +154,7 @@ mod tests {
                     index.close_frame();
                 }
             }
+            assert_eq!((index.count(), index.root()), (count, root));
             let frames = index.lines.len();
             let index = Index::decode(&index.encode(), frames, count).unwrap();
             for line in (0..count).filter(|line| line % 37 < 2 || line + 1 == count) {

@@ -16,7 +16,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 use sha2::{Digest, Sha256};
 
 use crate::archive::index::Index;
-use crate::archive::tree::{Frontier, Hash, leaf_hash};
+use crate::archive::tree::{Hash, leaf_hash};
 
 /// Bytes of lines after which a frame is closed.
 const FRAME_BYTES: usize = 1 << 20;
@@ -75,7 +75,6 @@ pub struct Builder {
     open: Vec<u8>,
     table: Vec<(u32, u32)>,
     margin: String,
-    tree: Frontier,
     index: Index,
     raw_size: u64,
     rewritten: u64,
@@ -122,9 +121,7 @@ impl Builder {
             let ends = self.open[start..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r'));
             ends.for_each(|byte| *byte = b' ');
         }
-        let leaf = leaf_hash(&self.open[start..]);
-        self.tree.push(leaf);
-        self.index.push(leaf);
+        self.index.push(leaf_hash(&self.open[start..]));
         self.open.push(b'\n');
         self.raw_size += (self.open.len() - start) as u64;
         self.note(line);
@@ -184,8 +181,8 @@ impl Builder {
             sha256: Sha256::digest(&self.out).into(),
             bytes: self.out,
             raw_size: self.raw_size,
-            count: self.tree.size(),
-            event_root: self.tree.root(),
+            count: self.index.count(),
+            event_root: self.index.root(),
             seqs,
             times,
             rewritten: self.rewritten,
