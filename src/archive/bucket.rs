@@ -2,8 +2,9 @@
 //!
 //! Objects are uploaded in one request that creates or fails, with a SHA-256 checksum on S3 (locked
 //! uploads must carry one, and MD5 is not to be had on FIPS hosts). Locks come from the bucket's
-//! default retention, so the writer needs no right but to create and to read. Credentials are the
-//! environment's: AWS_…, GOOGLE_…, AZURE_…, roles of instances and workloads.
+//! default retention, so the writer needs no right but to create and to read; or, on S3, with each
+//! object. Credentials are the environment's: AWS_…, GOOGLE_…, AZURE_…, roles of instances and
+//! workloads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +19,26 @@ use object_store::{
     GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig,
 };
 
+use crate::archive::azure::Azure;
+use crate::archive::gcs::Gcs;
+use crate::archive::locking::Locking;
 use crate::archive::s3::S3;
-use crate::archive::store::{Answer, Error, Listed, Lock, Put, Store, Versions};
+use crate::archive::store::{Answer, Error, Listed, Lock, ObjectLock, Put, Store, Versions};
 
 /// A bucket, and the prefix in it that is the log's.
 pub struct Bucket {
     inner: Arc<dyn ObjectStore>,
     prefix: String,
     location: String,
-    s3: Option<S3>,
+    beyond: Beyond,
+    locking: Option<Locking>,
+}
+
+/// What each store knows beyond objects.
+enum Beyond {
+    S3(S3),
+    Google(Gcs),
+    Azure(Azure),
 }
 
 fn retries() -> RetryConfig {
@@ -34,38 +46,54 @@ fn retries() -> RetryConfig {
     RetryConfig { max_retries: 3, retry_timeout, ..RetryConfig::default() }
 }
 
+fn s3(location: &str) -> AmazonS3Builder {
+    AmazonS3Builder::from_env()
+        .with_url(location)
+        .with_checksum_algorithm(Checksum::SHA256)
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_retry(retries())
+}
+
 impl Bucket {
-    /// Opens the bucket of a URL: `s3://bucket/prefix`, `gs://…`, `az://container/…`.
+    /// Opens the bucket of a URL: `s3://bucket/prefix`, `gs://…`, `az://container/…`. With `lock`
+    /// objects are uploaded with a lock of their own, which S3 alone knows.
     ///
     /// # Errors
     /// The URL, or what the environment says of credentials, cannot be used.
-    pub fn open(location: &str) -> Result<Bucket, object_store::Error> {
+    pub fn open(location: &str, lock: Option<ObjectLock>) -> Result<Bucket, object_store::Error> {
         // Fails where the process has chosen its provider before, which is as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (scheme, rest) = location.split_once("://").unwrap_or_default();
         let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = prefix.trim_matches('/').to_owned();
-        let (inner, s3): (Arc<dyn ObjectStore>, _) = match scheme {
+        let mut locking = None;
+        let (inner, beyond): (Arc<dyn ObjectStore>, _) = match scheme {
             "s3" | "s3a" => {
-                let builder = AmazonS3Builder::from_env()
-                    .with_url(location)
-                    .with_checksum_algorithm(Checksum::SHA256)
-                    .with_conditional_put(S3ConditionalPut::ETagMatch)
-                    .with_retry(retries());
+                let builder = s3(location);
                 let store = Arc::new(builder.clone().build()?);
                 let s3 = S3::new(&builder, Arc::clone(&store), name, &prefix)?;
-                (store, Some(s3))
+                locking = lock.map(|lock| Locking::new(builder, lock));
+                (store, Beyond::S3(s3))
             }
             "gs" => {
                 let builder = GoogleCloudStorageBuilder::from_env().with_url(location);
-                (Arc::new(builder.with_retry(retries()).build()?), None)
+                let store = Arc::new(builder.clone().with_retry(retries()).build()?);
+                let gcs = Gcs::new(&builder, Arc::clone(&store), name, &prefix)?;
+                (store, Beyond::Google(gcs))
             }
             _ => {
                 let builder = MicrosoftAzureBuilder::from_env().with_url(location);
-                (Arc::new(builder.with_retry(retries()).build()?), None)
+                let store = Arc::new(builder.clone().with_retry(retries()).build()?);
+                let azure = Azure::new(&builder, Arc::clone(&store), name, &prefix)?;
+                (store, Beyond::Azure(azure))
             }
         };
-        Ok(Bucket { inner, prefix, location: location.to_owned(), s3 })
+        if lock.is_some() && locking.is_none() {
+            let source = "objects are locked one by one on S3 only: set the retention of the \
+                          bucket, and `lock: bucket`";
+            return Err(object_store::Error::Generic { store: "bucket", source: source.into() });
+        }
+        Ok(Bucket { inner, prefix, location: location.to_owned(), beyond, locking })
     }
 
     fn path(&self, key: &str) -> Path {
@@ -90,6 +118,17 @@ impl Bucket {
     }
 }
 
+/// Creates an object in one request.
+async fn put(store: &dyn ObjectStore, path: &Path, key: &str, bytes: Bytes) -> Result<Put, Error> {
+    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    match store.put_opts(path, PutPayload::from_bytes(bytes), options).await {
+        Ok(_) => Ok(Put::Created),
+        Err(object_store::Error::AlreadyExists { .. })
+        | Err(object_store::Error::Precondition { .. }) => Ok(Put::Exists),
+        Err(error) => Err(failed("create", key, error)),
+    }
+}
+
 fn failed(operation: &'static str, key: &str, error: object_store::Error) -> Error {
     use object_store::Error as E;
     let key = key.to_owned();
@@ -109,14 +148,15 @@ fn failed(operation: &'static str, key: &str, error: object_store::Error) -> Err
 impl Store for Bucket {
     fn create<'a>(&'a self, key: &'a str, bytes: Bytes) -> Answer<'a, Put> {
         async move {
-            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            let payload = PutPayload::from_bytes(bytes);
-            match self.inner.put_opts(&self.path(key), payload, options).await {
-                Ok(_) => Ok(Put::Created),
-                Err(object_store::Error::AlreadyExists { .. })
-                | Err(object_store::Error::Precondition { .. }) => Ok(Put::Exists),
-                Err(error) => Err(failed("create", key, error)),
+            let Some(locking) = &self.locking else {
+                return put(&*self.inner, &self.path(key), key, bytes).await;
+            };
+            let upload = locking.upload().map_err(|error| failed("create", key, error))?;
+            let put = put(&*upload.store, &self.path(key), key, bytes).await?;
+            if let (Beyond::S3(s3), false) = (&self.beyond, upload.is_seen) {
+                locking.see(&upload, key, put, s3.held(key).await?)?;
             }
+            Ok(put)
         }
         .boxed()
     }
@@ -140,7 +180,7 @@ impl Store for Bucket {
 
     fn read_oldest<'a>(&'a self, key: &'a str, limit: u64) -> Answer<'a, Option<Bytes>> {
         async move {
-            let Some(s3) = &self.s3 else { return Ok(None) };
+            let Beyond::S3(s3) = &self.beyond else { return Ok(None) };
             let Some(version) = s3.oldest(key).await? else { return Ok(None) };
             self.get(key, limit, GetOptions::default().with_version(Some(version))).await
         }
@@ -173,23 +213,24 @@ impl Store for Bucket {
 
     fn shadows<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<Versions>> {
         async move {
-            match &self.s3 {
-                Some(s3) => s3.shadows(prefix).await,
-                None => Ok(Vec::new()),
+            match &self.beyond {
+                Beyond::S3(s3) => s3.shadows(prefix).await,
+                Beyond::Google(_) | Beyond::Azure(_) => Ok(Vec::new()),
             }
         }
         .boxed()
     }
 
     fn has_locks(&self) -> bool {
-        self.s3.is_some()
+        true
     }
 
     fn locked_until<'a>(&'a self, key: &'a str) -> Answer<'a, Option<i64>> {
         async move {
-            match &self.s3 {
-                Some(s3) => s3.locked_until(key).await,
-                None => Ok(None),
+            match &self.beyond {
+                Beyond::S3(s3) => Ok(s3.held(key).await?.map(|(_, until)| until)),
+                Beyond::Google(gcs) => gcs.locked_until(key).await,
+                Beyond::Azure(azure) => azure.locked_until(key).await,
             }
         }
         .boxed()
@@ -197,9 +238,10 @@ impl Store for Bucket {
 
     fn lock<'a>(&'a self) -> Answer<'a, Option<Lock>> {
         async move {
-            match &self.s3 {
-                Some(s3) => s3.lock().await.map(Some),
-                None => Ok(None),
+            match &self.beyond {
+                Beyond::S3(s3) => s3.lock().await.map(Some),
+                Beyond::Google(gcs) => gcs.lock().await.map(Some),
+                Beyond::Azure(azure) => azure.lock().await.map(Some),
             }
         }
         .boxed()

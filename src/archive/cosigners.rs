@@ -1,5 +1,6 @@
 //! Asks witnesses to cosign checkpoints, and says whether those that did are enough.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
 
+use crate::archive::http;
 use crate::archive::note::{Verifier, parts};
 use crate::archive::policy::{Listed, Policy};
 use crate::archive::reader::{self, TileReader};
@@ -19,8 +21,6 @@ use crate::telemetry::chain;
 
 /// Submissions to one witness about one head: it may know another tree than was thought.
 const ATTEMPTS: usize = 3;
-/// Bytes of an answer.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// An answer to a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,16 +45,13 @@ pub trait Wire: Send + Sync {
 pub struct Http(reqwest::Client);
 
 impl Http {
-    /// A client that waits for an answer for so long.
+    /// A client that waits for an answer for so long, of servers that the authorities of `ca_file`
+    /// (PEM) vouch for, or the system's where there is none.
     ///
     /// # Errors
-    /// The system's certificates cannot be used.
-    pub fn new(timeout: Duration) -> Result<Http, String> {
-        // Fails where the process has chosen its provider before, which is as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = reqwest::Client::builder().timeout(timeout);
-        let builder = builder.redirect(reqwest::redirect::Policy::none());
-        builder.build().map(Http).map_err(|error| error.to_string())
+    /// The certificates cannot be used.
+    pub fn new(timeout: Duration, ca_file: Option<&Path>) -> Result<Http, String> {
+        http::client(timeout, ca_file).map(Http)
     }
 }
 
@@ -69,18 +66,11 @@ impl Wire for Http {
                 Some(body) => self.0.post(url).body(body),
                 None => self.0.get(url),
             };
-            let mut response = request.send().await.map_err(|error| chain(&error))?;
+            let response = request.send().await.map_err(|error| chain(&error))?;
             let status = response.status().as_u16();
             let kind = response.headers().get(reqwest::header::CONTENT_TYPE);
-            let kind = kind.map_or(b"".as_slice(), |kind| kind.as_bytes());
-            let is_size = kind.starts_with(b"text/x.tlog.size");
-            let mut body = Vec::new();
-            while let Some(part) = response.chunk().await.map_err(|error| chain(&error))? {
-                if body.len() + part.len() > ANSWER_BYTES_MAX {
-                    return Err("its answer is too long".to_owned());
-                }
-                body.extend_from_slice(&part);
-            }
+            let is_size = kind.is_some_and(|it| it.as_bytes().starts_with(b"text/x.tlog.size"));
+            let body = http::body(response).await?;
             let body = String::from_utf8(body).map_err(|_| "its answer is no text".to_owned())?;
             Ok(Reply { status, is_size, body })
         }

@@ -120,6 +120,32 @@ impl Verifier {
         Ok(Verifier { name: name.to_owned(), public, former: Vec::new() })
     }
 
+    /// The key of these bytes under this name.
+    ///
+    /// # Errors
+    /// [`Error::Name`].
+    pub fn of(name: &str, public: VerifyingKey) -> Result<Verifier, Error> {
+        if !is_name(name) {
+            return Err(Error::Name(name.to_owned()));
+        }
+        Ok(Verifier { name: name.to_owned(), public, former: Vec::new() })
+    }
+
+    /// The note of a text that this key signed elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Forged`]: the signature does not hold.
+    pub fn note(&self, text: &str, signature: &Signature) -> Result<String, Error> {
+        let is_held = self.public.verify_strict(text.as_bytes(), signature).is_ok();
+        is_held.then(|| self.signed(text, signature)).ok_or(Error::Forged(self.to_string()))
+    }
+
+    fn signed(&self, text: &str, signature: &Signature) -> String {
+        let id = key_id(&self.name, ED25519, &self.public);
+        let line = STANDARD.encode([id.as_slice(), &signature.to_bytes()].concat());
+        format!("{text}\n\u{2014} {} {line}\n", self.name)
+    }
+
     /// The keys of a log whose key was changed: this one up to checkpoints of `size`, behind them
     /// `next`. `None` when `next` is of another log.
     pub fn followed_by(&self, size: u64, next: &Verifier) -> Option<Verifier> {
@@ -276,18 +302,9 @@ impl Signer {
         &self.name
     }
 
-    /// This key's line for a note that another signed.
-    pub fn signature_line(&self, note: &str) -> String {
-        let text = parts(note).map(|(text, _)| text).unwrap_or_default();
-        self.sign(text).split_off(text.len() + 1)
-    }
-
     /// Signs a text, which must end with a line end.
     pub fn sign(&self, text: &str) -> String {
-        let id = key_id(&self.name, ED25519, &self.secret.verifying_key());
-        let signature = self.secret.sign(text.as_bytes()).to_bytes();
-        let signature = STANDARD.encode([id.as_slice(), &signature].concat());
-        format!("{text}\n\u{2014} {} {signature}\n", self.name)
+        self.verifier().signed(text, &self.secret.sign(text.as_bytes()))
     }
 
     /// Signs a checkpoint of this key's log.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
+use crate::archive::index::Index;
 use crate::archive::layout::CHECKPOINT;
-use crate::archive::note::Verifier;
+use crate::archive::note::{Verifier, hash_of_text};
 use crate::archive::proof::{EventProof, Proof, verify_event};
 use crate::archive::reader::{self, TileReader};
 use crate::archive::record::Segment;
@@ -15,7 +16,7 @@ use crate::archive::records::newest_first;
 use crate::archive::recover::{self, CHECKPOINT_BYTES_MAX, Commit, find_size, read_commit};
 use crate::archive::segment::{self, read_lines};
 use crate::archive::store::{self, Store};
-use crate::archive::tree::{Hash, inclusion_ranges, leaf_hash, root_of};
+use crate::archive::tree::{Hash, inclusion_ranges, leaf_hash, root_from_inclusion, root_of};
 
 /// Bytes of a segment that is read.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
@@ -101,7 +102,55 @@ async fn margin(store: &dyn Store, segment: &Segment) -> Result<Vec<segment::Not
     }
 }
 
-/// Reads one line of a segment: the seek table, and the frames up to the line's.
+/// The end of a segment's object, and what it says of the rest: where each frame begins, its
+/// bytes, the bytes of its lines, and how many lines come before; the index, where there is one.
+struct Layout {
+    frames: Vec<(u64, u32, u32)>,
+    index: Option<Index>,
+}
+
+async fn layout(store: &dyn Store, segment: &Segment) -> Result<Layout, Error> {
+    let start = segment.size.saturating_sub(TAIL_BYTES);
+    let tail = store.read_range(&segment.object, start, segment.size).await?;
+    let tail = tail.ok_or_else(|| absent(segment))?;
+    // Without a table all of it is one frame.
+    let whole = || vec![(0, u32::try_from(segment.size).unwrap_or(u32::MAX), u32::MAX)];
+    let frames = segment::frames(&tail, segment.size).unwrap_or_else(whole);
+    Ok(Layout { frames, index: segment::read_index(&tail, segment.count) })
+}
+
+fn absent(segment: &Segment) -> Error {
+    Error::Absent(format!("{} is not there", segment.object))
+}
+
+/// Hands the lines of these frames to `visit` until it says `false`, with their places among all.
+async fn read_frames(
+    store: &dyn Store,
+    segment: &Segment,
+    frames: &[(u64, u32, u32)],
+    mut place: u64,
+    mut visit: impl FnMut(u64, &[u8]) -> bool,
+) -> Result<(), Error> {
+    for (start, length, raw) in frames {
+        let end = start + u64::from(*length);
+        let frame = store.read_range(&segment.object, *start, end).await?;
+        let frame = frame.ok_or_else(|| absent(segment))?;
+        let (first, mut goes_on) = (place, true);
+        read_lines(&frame, u64::from(*raw), |index, bytes| {
+            place = first + index + 1;
+            goes_on = visit(first + index, bytes);
+            goes_on
+        })
+        .map_err(failed(segment))?;
+        if !goes_on {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Reads one line of a segment: the object's end, and its frame; without an index, the frames up to
+/// the line's.
 ///
 /// # Errors
 /// The object is not there or damaged, or the store's.
@@ -110,31 +159,15 @@ pub async fn read_line(
     segment: &Segment,
     line: u64,
 ) -> Result<Option<Vec<u8>>, Error> {
-    let start = segment.size.saturating_sub(TAIL_BYTES);
-    let tail = store.read_range(&segment.object, start, segment.size).await?;
-    let absent = || Error::Absent(format!("{} is not there", segment.object));
-    let tail = tail.ok_or_else(absent)?;
-    // Without a table all of it is one frame.
-    let whole = || vec![(0, u32::try_from(segment.size).unwrap_or(u32::MAX), u32::MAX)];
-    let frames = segment::frames(&tail, segment.size).unwrap_or_else(whole);
-    let (mut before, mut found) = (0, None);
-    for (start, length, raw) in frames {
-        let end = start + u64::from(length);
-        let frame = store.read_range(&segment.object, start, end).await?.ok_or_else(absent)?;
-        let mut lines = 0;
-        read_lines(&frame, u64::from(raw), |index, bytes| {
-            lines = index + 1;
-            if before + index == line {
-                found = Some(bytes.to_vec());
-            }
-            found.is_none()
-        })
-        .map_err(failed(segment))?;
-        if found.is_some() {
-            break;
-        }
-        before += lines;
-    }
+    let Layout { frames, index } = layout(store, segment).await?;
+    let place = index.as_ref().and_then(|index| index.frames_of(line..line + 1));
+    let (range, first) = place.unwrap_or((0..frames.len(), 0));
+    let mut found = None;
+    read_frames(store, segment, &frames[range], first, |at, bytes| {
+        found = (at == line).then(|| bytes.to_vec());
+        found.is_none()
+    })
+    .await?;
     Ok(found)
 }
 
@@ -161,20 +194,13 @@ pub async fn prove(
     let commit = read_commit(&**store, seq, key).await?;
     let segment = commit.record.segment.as_ref();
     let segment = segment.ok_or_else(|| Error::Absent(format!("record {seq} has no lines")))?;
-    let object = read_segment(&**store, segment).await?;
-    let (mut leaves, mut line) = (Vec::new(), None);
-    read_lines(&object, segment.raw_size, |index, bytes| {
-        leaves.push(leaf_hash(bytes));
-        if index == event {
-            line = Some(bytes.to_vec());
-        }
-        true
-    })
-    .map_err(|source| Error::Segment { key: segment.object.clone(), source })?;
-    let count = leaves.len();
+    let count = segment.count;
     let absent = || Error::Absent(format!("record {seq} has {count} lines, from 0"));
-    let line = line.ok_or_else(absent)?;
-    let path = path_within(&leaves, event);
+    let line = match indexed(&**store, segment, event).await? {
+        Some(proven) => Some(proven),
+        None => whole(&**store, segment, event).await?,
+    };
+    let (line, path) = line.ok_or_else(absent)?;
     let extra = serde_json::to_vec(&EventProof::new(&commit.proof.extra, event, &path));
     let extra = extra.expect("an event's proof is plain JSON");
     let proof = match published(&**store, key, &commit).await? {
@@ -186,12 +212,58 @@ pub async fn prove(
     Ok(Proven { event: line, proof })
 }
 
-/// Inclusion path of a leaf among all leaves.
-fn path_within(leaves: &[Hash], index: u64) -> Vec<Hash> {
-    let ranges = inclusion_ranges(index, leaves.len() as u64);
+/// A line and its path in the segment's tree, by the index: read are the object's end and the
+/// frames with the 256 lines around it. `None` without an index, or where it leads to another root.
+async fn indexed(
+    store: &dyn Store,
+    segment: &Segment,
+    event: u64,
+) -> Result<Option<(Vec<u8>, Vec<Hash>)>, Error> {
+    let Layout { frames, index } = layout(store, segment).await?;
+    let Some(index) = index.filter(|_| event < segment.count) else { return Ok(None) };
+    let block = index.block_of(event);
+    let Some((range, first)) = index.frames_of(block.clone()) else { return Ok(None) };
+    let (mut leaves, mut line) = (Vec::new(), None);
+    let read = read_frames(store, segment, &frames[range], first, |at, bytes| {
+        if block.contains(&at) {
+            leaves.push(leaf_hash(bytes));
+        }
+        if at == event {
+            line = Some(bytes.to_vec());
+        }
+        at + 1 < block.end
+    });
+    match read.await {
+        Err(Error::Segment { .. }) => return Ok(None),
+        other => other?,
+    }
+    let path = index.path(event, &leaves);
+    let (Some(line), Some(path)) = (line, path) else { return Ok(None) };
+    let root = root_from_inclusion(leaf_hash(&line), event, segment.count, &path);
+    let is_right = root.is_some() && root == hash_of_text(&segment.event_root);
+    Ok(is_right.then_some((line, path)))
+}
+
+/// The same from the whole object.
+async fn whole(
+    store: &dyn Store,
+    segment: &Segment,
+    event: u64,
+) -> Result<Option<(Vec<u8>, Vec<Hash>)>, Error> {
+    let object = read_segment(store, segment).await?;
+    let (mut leaves, mut line) = (Vec::new(), None);
+    read_lines(&object, segment.raw_size, |index, bytes| {
+        leaves.push(leaf_hash(bytes));
+        if index == event {
+            line = Some(bytes.to_vec());
+        }
+        true
+    })
+    .map_err(failed(segment))?;
+    let ranges = inclusion_ranges(event, leaves.len() as u64);
     let root =
         |range: &std::ops::Range<u64>| root_of(&leaves[range.start as usize..range.end as usize]);
-    ranges.iter().map(root).collect()
+    Ok(line.map(|line| (line, ranges.iter().map(root).collect())))
 }
 
 /// The record's proof in the published head, with the signatures of witnesses that are there.

@@ -8,8 +8,10 @@ use bytes::Bytes;
 
 use crate::archive::recover::TILE_BYTES_MAX;
 use crate::archive::store::{self, Store};
-use crate::archive::tile::Tile;
-use crate::archive::tree::{Hash, consistency_ranges, inclusion_ranges, nodes_of, range_root};
+use crate::archive::tile::{Tile, hashes_of};
+use crate::archive::tree::{
+    Hash, Node, consistency_ranges, inclusion_ranges, nodes_of, range_root, root_of,
+};
 
 /// Tiles that are kept; a proof needs a few, and its neighbour mostly the same.
 const TILES_KEPT_MAX: usize = 256;
@@ -83,6 +85,28 @@ impl<'s> TileReader<'s> {
             hashes.push(hash.ok_or_else(|| Error::Altered(tile.path()))?);
         }
         Ok(hashes)
+    }
+
+    /// A tile, of those that were read and those above them, whose root is not the hash that the
+    /// tile above it has of it. Where there is none, and the uppermost make the root that was
+    /// signed, all of them are what was signed.
+    ///
+    /// # Errors
+    /// As [`TileReader::inclusion`].
+    pub async fn altered(&mut self) -> Result<Option<String>, Error> {
+        let mut open: Vec<Tile> = self.kept.keys().copied().filter(Tile::is_full).collect();
+        while let Some(tile) = open.pop() {
+            let node = Node { level: 8 * (tile.level + 1), index: tile.index };
+            let Some(above) = Tile::of_node(node, self.size) else { continue };
+            let bytes = self.tile(tile).await?;
+            let root = hashes_of(&bytes).map(|hashes| root_of(&hashes));
+            let found = above.node_hash(node, &self.tile(above).await?);
+            if root.is_none() || root != found {
+                return Ok(Some(tile.path()));
+            }
+            open.extend(Some(above).filter(Tile::is_full));
+        }
+        Ok(None)
     }
 
     async fn tile(&mut self, tile: Tile) -> Result<Bytes, Error> {

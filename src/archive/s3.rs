@@ -9,7 +9,7 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsAuthori
 use object_store::client::HttpRequestBody;
 use url::Url;
 
-use crate::archive::store::{Error, Lock, LockMode, Versions};
+use crate::archive::store::{Error, Lock, LockMode, Locker, Versions};
 use crate::event::time::parse_us;
 
 /// Pages of a listing of versions that are read.
@@ -127,6 +127,7 @@ impl S3 {
         let number = |name| tag(&lock, name).and_then(|text| text.trim().parse::<u32>().ok());
         let years = number("Years").map(|years| years.saturating_mul(365));
         Ok(Lock {
+            locker: Locker::S3,
             has_versions: tag(&versioning, "Status") == Some("Enabled"),
             is_enabled: tag(&lock, "ObjectLockEnabled") == Some("Enabled"),
             mode: match tag(&lock, "Mode") {
@@ -135,11 +136,13 @@ impl S3 {
                 _ => None,
             },
             days: number("Days").or(years),
+            is_replaceable: true,
+            is_presumed: false,
         })
     }
 
-    /// Until when a key's current version is locked.
-    pub(crate) async fn locked_until(&self, key: &str) -> Result<Option<i64>, Error> {
+    /// In which mode a key's current version is locked, and until when.
+    pub(crate) async fn held(&self, key: &str) -> Result<Option<(LockMode, i64)>, Error> {
         let response = self.ask(Method::HEAD, key, &[]).await?;
         if response.status() == 403 {
             return Err(Error::Refused {
@@ -149,8 +152,11 @@ impl S3 {
                 remedy: "allow GetObject and GetObjectRetention",
             });
         }
-        let until = response.headers().get("x-amz-object-lock-retain-until-date");
-        Ok(until.and_then(|until| parse_us(until.as_bytes())))
+        let header = |name: &str| response.headers().get(name).map(|value| value.as_bytes());
+        let until = header("x-amz-object-lock-retain-until-date").and_then(parse_us);
+        let is_strict = header("x-amz-object-lock-mode") == Some(b"COMPLIANCE");
+        let mode = if is_strict { LockMode::Compliance } else { LockMode::Governance };
+        Ok(until.map(|until| (mode, until)))
     }
 
     /// The id of a key's first version.

@@ -7,11 +7,13 @@ use std::io;
 use bytes::Bytes;
 use serde::Deserialize;
 
+use crate::archive::kms;
 use crate::archive::layout::{commit_key, segment_key};
-use crate::archive::note::{Signer, text_of_bytes, text_of_hash};
+use crate::archive::note::{text_of_bytes, text_of_hash};
 use crate::archive::proof::Proof;
 use crate::archive::record::{Kind, Record, Segment, VERSION};
 use crate::archive::segment::{Builder, Line, Sealed};
+use crate::archive::signatory::Signatory;
 use crate::archive::state::{Intent, Last};
 use crate::archive::tree::{Frontier, leaf_hash};
 use crate::event::time::{format_us, parse_us};
@@ -126,9 +128,9 @@ fn draft((kind, cluster): (Kind, &str), builder: Builder) -> io::Result<Option<D
 
 /// What every record of one append shares.
 pub(crate) struct Seal<'s> {
-    pub(crate) signer: &'s Signer,
+    pub(crate) signer: &'s Signatory,
     /// Signs too: the key that the record names.
-    pub(crate) next: Option<&'s Signer>,
+    pub(crate) next: Option<&'s Signatory>,
     pub(crate) spool: &'s str,
     pub(crate) after: u64,
     pub(crate) through: u64,
@@ -139,7 +141,14 @@ pub(crate) struct Seal<'s> {
 
 impl Seal<'_> {
     /// Makes records and commits behind a head. `None` when a record would be too large.
-    pub(crate) fn intent(&self, head: &Frontier, drafts: Vec<Draft>) -> Option<Intent> {
+    ///
+    /// # Errors
+    /// A key service does not sign.
+    pub(crate) async fn intent(
+        &self,
+        head: &Frontier,
+        drafts: Vec<Draft>,
+    ) -> Result<Option<Intent>, kms::Error> {
         let mut head = head.clone();
         let (mut objects, mut commits) = (Vec::new(), Vec::new());
         for draft in drafts {
@@ -160,18 +169,18 @@ impl Seal<'_> {
                 segment,
                 says: draft.says,
             };
-            let extra = record.encode()?;
+            let Some(extra) = record.encode() else { return Ok(None) };
             let path = head.path_of_next();
             head.push(leaf_hash(&extra));
-            let mut note = self.signer.sign_checkpoint(head.size(), head.root());
+            let mut note = self.signer.sign_checkpoint(head.size(), head.root()).await?;
             if let Some(next) = self.next {
-                note.push_str(&next.signature_line(&note));
+                note.push_str(&next.signature_line(&note).await?);
             }
             let commit = Proof { extra, index: seq, path, note }.encode();
             commits.push((commit_key(seq), Bytes::from(commit)));
         }
         objects.extend(commits);
-        Some(Intent { objects, last: self.last })
+        Ok(Some(Intent { objects, last: self.last }))
     }
 
     fn segment(

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! frame …      zstd frames of whole lines, about 1 MiB each; `zstd -dc` prints the lines
+//! index        skippable frame 0x184D2A51: where lines lie, and hashes above them (`index`)
 //! margin       skippable frame 0x184D2A50: "kwm1", then a zstd frame of one text line a line:
 //!              seq TAB received_us TAB flags TAB source TAB position
-//! seek table   skippable frame 0x184D2A5E as zstd's seekable format has it; the margin counts as a
-//!              frame of no contents
+//! seek table   skippable frame 0x184D2A5E as zstd's seekable format has it; index and margin count
+//!              as frames of no contents
 //! ```
 //! A line is the event's bytes with line ends (0x0A, 0x0D, in JSON only ever blank) as spaces; its
 //! leaf is the RFC 6962 hash of these bytes without the line end behind them.
@@ -14,13 +15,15 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 
 use sha2::{Digest, Sha256};
 
-use crate::archive::tree::{Frontier, Hash, leaf_hash};
+use crate::archive::index::Index;
+use crate::archive::tree::{Hash, leaf_hash};
 
 /// Bytes of lines after which a frame is closed.
 const FRAME_BYTES: usize = 1 << 20;
 /// Compression: level 3 is a tenth of the size of typical events at half a gigabyte a second.
 const LEVEL: i32 = 3;
 const SKIPPABLE_MARGIN: u32 = 0x184d_2a50;
+const SKIPPABLE_INDEX: u32 = 0x184d_2a51;
 const SKIPPABLE_SEEK_TABLE: u32 = 0x184d_2a5e;
 const SEEKABLE_MAGIC: u32 = 0x8f92_eab1;
 const MARGIN_MAGIC: [u8; 4] = *b"kwm1";
@@ -72,7 +75,7 @@ pub struct Builder {
     open: Vec<u8>,
     table: Vec<(u32, u32)>,
     margin: String,
-    tree: Frontier,
+    index: Index,
     raw_size: u64,
     rewritten: u64,
     seqs: Option<(u64, u64)>,
@@ -118,7 +121,7 @@ impl Builder {
             let ends = self.open[start..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r'));
             ends.for_each(|byte| *byte = b' ');
         }
-        self.tree.push(leaf_hash(&self.open[start..]));
+        self.index.push(leaf_hash(&self.open[start..]));
         self.open.push(b'\n');
         self.raw_size += (self.open.len() - start) as u64;
         self.note(line);
@@ -145,6 +148,7 @@ impl Builder {
         let frame = compress(&self.open)?;
         self.table.push((frame.len() as u32, self.open.len() as u32));
         self.out.extend_from_slice(&frame);
+        self.index.close_frame();
         self.open.clear();
         Ok(())
     }
@@ -158,6 +162,9 @@ impl Builder {
             self.close_frame()?;
         }
         let (Some(seqs), Some(times)) = (self.seqs, self.times) else { return Ok(None) };
+        let index = self.index.encode();
+        self.table.push((index.len() as u32 + 8, 0));
+        skippable(SKIPPABLE_INDEX, &index, &mut self.out);
         let margin = [&MARGIN_MAGIC, compress(self.margin.as_bytes())?.as_slice()].concat();
         self.table.push((margin.len() as u32 + 8, 0));
         skippable(SKIPPABLE_MARGIN, &margin, &mut self.out);
@@ -174,8 +181,8 @@ impl Builder {
             sha256: Sha256::digest(&self.out).into(),
             bytes: self.out,
             raw_size: self.raw_size,
-            count: self.tree.size(),
-            event_root: self.tree.root(),
+            count: self.index.count(),
+            event_root: self.index.root(),
             seqs,
             times,
             rewritten: self.rewritten,
@@ -282,6 +289,19 @@ fn margin_frame(tail: &[u8]) -> Option<&[u8]> {
     (magic == SKIPPABLE_MARGIN).then_some(margin)
 }
 
+/// The index of an object, out of its last bytes; `None` when there is none in them, or none that
+/// fits the lines. Nothing vouches for what it says but the proof that is made of it.
+pub fn read_index(tail: &[u8], count: u64) -> Option<Index> {
+    let (table, lengths) = seek_table(tail)?;
+    let (margin, before) = lengths.split_last()?;
+    let end = table.checked_sub(margin.0 as usize)?;
+    let start = end.checked_sub(before.last()?.0 as usize)?;
+    let magic = u32::from_le_bytes(*tail.get(start..)?.first_chunk::<4>()?);
+    let frames = lengths.iter().filter(|(_, raw)| *raw > 0).count();
+    let index = Index::decode(tail.get(start + 8..end)?, frames, count);
+    index.filter(|_| magic == SKIPPABLE_INDEX)
+}
+
 /// The frames of lines of an object of `size` bytes, by the seek table at its end: where each
 /// begins, its bytes, and the bytes of its lines. `None` when `tail` does not hold the table.
 pub fn frames(tail: &[u8], size: u64) -> Option<Vec<(u64, u32, u32)>> {
@@ -367,6 +387,10 @@ mod tests {
         let frames = frames(tail, sealed.bytes.len() as u64).unwrap();
         let raw: u64 = frames.iter().map(|(_, _, raw)| u64::from(*raw)).sum();
         assert_eq!(raw, sealed.raw_size);
+        let index = read_index(tail, 6).unwrap();
+        assert_eq!(index.lines().iter().sum::<u64>(), 6);
+        assert_eq!(index.lines().len(), frames.len());
+        assert!(read_index(tail, 7).is_none() && read_index(&tail[280..], 6).is_none());
         let (start, length, raw) = frames[frames.len() - 1];
         let frame = &sealed.bytes[start as usize..][..length as usize];
         let mut found = Vec::new();

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -51,6 +52,14 @@ pub(crate) struct Memory {
     /// Everything that anybody ever tried to create.
     attempts: Mutex<BTreeMap<String, BTreeSet<Bytes>>>,
     pub(crate) fuse: Fuse,
+    /// How it says that it locks; and until when objects are, where they are.
+    pub(crate) lock: Mutex<Option<Lock>>,
+    pub(crate) locked_until_us: Mutex<Option<i64>>,
+    unlocked: Mutex<Vec<String>>,
+    /// Creates what exists, as stores do that know no conditions.
+    pub(crate) is_unconditional: AtomicBool,
+    /// Bytes that were read.
+    pub(crate) read: AtomicU64,
 }
 
 impl Memory {
@@ -64,7 +73,9 @@ impl Memory {
     /// Another store with the same objects, of which the same are hidden.
     pub(crate) fn copy_all(&self) -> Memory {
         let hidden = Mutex::new(self.hidden.lock().unwrap().clone());
-        Memory { hidden, ..self.copy() }
+        let unlocked = Mutex::new(self.unlocked.lock().unwrap().clone());
+        let locked_until_us = Mutex::new(*self.locked_until_us.lock().unwrap());
+        Memory { hidden, unlocked, locked_until_us, ..self.copy() }
     }
 
     /// Keys that were to be created with more than one content.
@@ -81,6 +92,12 @@ impl Memory {
             .iter()
             .filter_map(|(key, history)| Some((key.clone(), history.last()?.clone()?)));
         current.collect()
+    }
+
+    /// Uploads that left a version, by key.
+    pub(crate) fn uploads(&self) -> BTreeMap<String, u64> {
+        let objects = self.objects.lock().unwrap();
+        objects.iter().map(|(key, history)| (key.clone(), history.len() as u64)).collect()
     }
 
     /// Puts a version over what is there, as an attacker with credentials can.
@@ -100,6 +117,11 @@ impl Memory {
     /// Leaves a key out of listings.
     pub(crate) fn hide(&self, key: &str) {
         self.hidden.lock().unwrap().push(key.to_owned());
+    }
+
+    /// Takes the lock off a key.
+    pub(crate) fn unlock(&self, key: &str) {
+        self.unlocked.lock().unwrap().push(key.to_owned());
     }
 
     fn current(&self, key: &str) -> Option<Bytes> {
@@ -132,7 +154,8 @@ impl Store for Memory {
         self.run(key, move |memory| {
             let mut attempts = memory.attempts.lock().unwrap();
             attempts.entry(key.to_owned()).or_default().insert(bytes.clone());
-            if memory.current(key).is_some() {
+            let is_conditional = !memory.is_unconditional.load(Ordering::Relaxed);
+            if is_conditional && memory.current(key).is_some() {
                 return Put::Exists;
             }
             memory.overwrite(key, Some(bytes));
@@ -149,6 +172,7 @@ impl Store for Memory {
         async move {
             let found = found.await?;
             let size = found.as_ref().map_or(0, |bytes| bytes.len() as u64);
+            self.read.fetch_add(size, Ordering::Relaxed);
             if size > limit {
                 return Err(Error::TooLarge { key: key.to_owned(), size, limit });
             }
@@ -161,7 +185,9 @@ impl Store for Memory {
         self.run(key, move |memory| {
             let found = memory.current(key)?;
             let at = |place: u64| found.len().min(place as usize);
-            Some(found.slice(at(start)..at(end)))
+            let found = found.slice(at(start)..at(end));
+            memory.read.fetch_add(found.len() as u64, Ordering::Relaxed);
+            Some(found)
         })
     }
 
@@ -174,7 +200,7 @@ impl Store for Memory {
     }
 
     fn has_locks(&self) -> bool {
-        false
+        self.locked_until_us.lock().unwrap().is_some()
     }
 
     fn size<'a>(&'a self, key: &'a str) -> Answer<'a, Option<u64>> {
@@ -207,11 +233,14 @@ impl Store for Memory {
     }
 
     fn locked_until<'a>(&'a self, key: &'a str) -> Answer<'a, Option<i64>> {
-        self.run(key, |_| None)
+        self.run(key, move |memory| {
+            let is_unlocked = memory.unlocked.lock().unwrap().iter().any(|it| it == key);
+            memory.locked_until_us.lock().unwrap().filter(|_| !is_unlocked)
+        })
     }
 
     fn lock<'a>(&'a self) -> Answer<'a, Option<Lock>> {
-        async { Ok(None) }.boxed()
+        async { Ok(*self.lock.lock().unwrap()) }.boxed()
     }
 
     fn location(&self) -> String {

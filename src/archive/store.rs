@@ -82,10 +82,32 @@ pub enum LockMode {
     Compliance,
 }
 
+/// Whose locks they are: they are set up in different ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locker {
+    /// S3's Object Lock.
+    S3,
+    /// A retention policy of a bucket of Google Cloud Storage.
+    Google,
+    /// Immutable versions in a container of Azure Blob Storage.
+    Azure,
+}
+
+/// The lock that each object is uploaded with, where the bucket's default is not to be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectLock {
+    /// Who may undo it.
+    pub mode: LockMode,
+    /// For how many days from the upload.
+    pub days: u32,
+}
+
 /// How a store locks what it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lock {
-    /// Every overwriting and deletion keeps what was before.
+    /// Whose lock it is.
+    pub locker: Locker,
+    /// Every overwriting and deletion keeps what was before, or is refused.
     pub has_versions: bool,
     /// Objects can be locked.
     pub is_enabled: bool,
@@ -93,6 +115,10 @@ pub struct Lock {
     pub mode: Option<LockMode>,
     /// For how many days they are.
     pub days: Option<u32>,
+    /// Whether an object can be replaced while it is locked, what it was before being kept.
+    pub is_replaceable: bool,
+    /// The store cannot tell before the first object is there: to be asked again then.
+    pub is_presumed: bool,
 }
 
 /// The result of an operation.

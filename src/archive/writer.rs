@@ -22,17 +22,19 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use crate::archive::cosigners::{self, Asked, Cosigners};
 use crate::archive::fringe::{Derived, Fringe};
 use crate::archive::keys::{self, KEY};
+use crate::archive::kms;
 use crate::archive::layout::{COMMITS, commit_key};
-use crate::archive::note::{Signer, Verifier};
+use crate::archive::note::Verifier;
 use crate::archive::proof::Proof;
 use crate::archive::record::{Kind, Record};
 use crate::archive::recover::{self, read_commit};
 use crate::archive::seal::{Draft, Item, Seal, segments};
+use crate::archive::signatory::Signatory;
 use crate::archive::state::{Floor, Intent, Last, State};
 use crate::archive::store::{self, Put, Store};
 use crate::archive::tree::{Frontier, leaf_hash};
 use crate::archive::writer::head::{
-    first_commit, new_floor, new_spool_name, with_floor, without_floor,
+    conditional, first_commit, new_floor, with_floor, without_floor,
 };
 use crate::archive::{segment, state};
 
@@ -95,6 +97,12 @@ pub enum Error {
     /// What witnesses ask for cannot be had.
     #[error(transparent)]
     Cosigners(#[from] cosigners::Error),
+    /// The store creates what exists: two writers could fork a log in it.
+    #[error("the store created {0} again; use one that knows conditional writes (If-None-Match)")]
+    Unconditional(String),
+    /// The key service does not sign.
+    #[error("cannot sign: {0}")]
+    Kms(kms::Error),
     /// Nothing is appended to a log that was closed.
     #[error("the log was closed with record {0}; begin another one, with another key")]
     Closed(u64),
@@ -105,7 +113,9 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         let store = match self {
             Error::Store(error) | Error::Log(recover::Error::Store(error)) => error,
-            Error::State(state::Error::Io { .. }) | Error::Unwitnessed { .. } => return true,
+            Error::State(state::Error::Io { .. })
+            | Error::Unwitnessed { .. }
+            | Error::Kms(kms::Error::Unavailable { .. }) => return true,
             Error::Cosigners(cosigners::Error::Store(error)) => error,
             _ => return false,
         };
@@ -151,7 +161,7 @@ pub struct Appended {
 /// The one writer of a log.
 pub struct Writer {
     store: Arc<dyn Store>,
-    signer: Signer,
+    signer: Signatory,
     /// The signer's key, and those before it.
     key: Verifier,
     state: State,
@@ -179,21 +189,22 @@ impl Writer {
     /// [`Error::Rollback`]).
     pub async fn open(
         store: Arc<dyn Store>,
-        signer: Signer,
+        signer: impl Into<Signatory>,
         state_dir: &Path,
         options: Options,
         now_us: i64,
     ) -> Result<Writer, Error> {
-        Writer::open_with(store, signer, State::open(state_dir)?, options, now_us).await
+        Writer::open_with(store, signer.into(), State::open(state_dir)?, options, now_us).await
     }
 
     pub(crate) async fn open_with(
         store: Arc<dyn Store>,
-        signer: Signer,
+        signer: impl Into<Signatory>,
         state: State,
         options: Options,
         now_us: i64,
     ) -> Result<Writer, Error> {
+        let signer = signer.into();
         let known = state.floor()?;
         let own = signer.verifier().to_string();
         if let Some(floor) = known.as_ref().filter(|floor| floor.key != own) {
@@ -253,22 +264,8 @@ impl Writer {
             writer.meet_witnesses().await?;
         }
         writer.begin(is_lost, now_us).await?;
+        conditional(&*writer.store, writer.floor.size).await?;
         Ok(writer)
-    }
-
-    /// The first record of a log; or of a writer that does not know what was before it.
-    async fn begin(&mut self, is_lost: bool, now_us: i64) -> Result<(), Error> {
-        let software = concat!("kubewitness/", env!("CARGO_PKG_VERSION"));
-        if self.frontier.size() == 0 {
-            let key = self.signer.verifier().to_string();
-            let genesis = Draft::says(Kind::Genesis, &[(KEY, &key), ("software", software)]);
-            self.commit(vec![genesis], 0, None, now_us).await?;
-        } else if is_lost {
-            let reason = "the writer's disk was lost: what its spool held then is not archived";
-            let gap = Draft::says(Kind::Gap, &[("reason", reason), ("software", software)]);
-            self.commit(vec![gap], 0, None, now_us).await?;
-        }
-        Ok(())
     }
 
     /// The log's records so far.
@@ -362,16 +359,6 @@ impl Writer {
         items.iter().any(|item| item.line.seq == seq && leaf_hash(item.line.raw) == hash)
     }
 
-    /// From here on the numbers are another spool's.
-    async fn begin_spool(&mut self, now_us: i64) -> Result<(), Error> {
-        let (spool, last) = (new_spool_name(), Last::default());
-        let floor = Floor { spool, through: 0, last, ..self.floor.clone() };
-        self.state.write_floor(&floor)?;
-        self.floor = floor;
-        let reason = "the spool was made anew: what the one before held then is not archived";
-        self.commit(vec![Draft::says(Kind::Gap, &[("reason", reason)])], 0, None, now_us).await
-    }
-
     /// Appends a record that says something (`start`, `alive`, `stop`), so that silence can be told
     /// from loss.
     ///
@@ -383,7 +370,7 @@ impl Writer {
         self.commit(vec![mark], 0, None, now_us).await
     }
 
-    async fn commit(
+    pub(crate) async fn commit(
         &mut self,
         drafts: Vec<Draft>,
         through: u64,
@@ -396,7 +383,7 @@ impl Writer {
     async fn commit_with(
         &mut self,
         drafts: Vec<Draft>,
-        next: Option<&Signer>,
+        next: Option<&Signatory>,
         through: u64,
         last: Option<Last>,
         now_us: i64,
@@ -411,7 +398,8 @@ impl Writer {
             now_us,
             retention_days: self.options.retention_days,
         };
-        let intent = seal.intent(&self.frontier, drafts).ok_or(Error::TooLarge)?;
+        let intent = seal.intent(&self.frontier, drafts).await.map_err(Error::Kms)?;
+        let intent = intent.ok_or(Error::TooLarge)?;
         self.state.write_intent(&intent)?;
         self.pending = Some(intent);
         self.settle().await

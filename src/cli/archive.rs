@@ -14,14 +14,15 @@ use futures_util::StreamExt as _;
 use regex::bytes::Regex;
 use serde::Deserialize;
 
-use crate::archive::config::{self, Config};
+use crate::archive::config::{self, Config, LockBy};
 use crate::archive::location;
 use crate::archive::note::Verifier;
-use crate::archive::preflight::{self, Worm};
+use crate::archive::preflight::{self, Wanted, Worm};
 use crate::archive::prove::{read_line, read_segment};
 use crate::archive::record::{Kind, Record};
 use crate::archive::records::records;
 use crate::archive::recover::{find_size, read_commit};
+use crate::archive::regime::Regime;
 use crate::archive::seal::Item;
 use crate::archive::segment::{Line, read_lines};
 use crate::archive::store::Store;
@@ -62,7 +63,7 @@ pub enum Archive {
 pub struct WriterArgs {
     /// The archive
     pub archive: String,
-    /// The log's secret key
+    /// The log's key, as `keygen` wrote it
     #[arg(long, value_name = "FILE")]
     pub key_file: PathBuf,
     /// Where the writer keeps what it signed; one for each log, never shared
@@ -72,6 +73,9 @@ pub struct WriterArgs {
     /// compliance for a bucket]
     #[arg(long, value_enum)]
     pub worm: Option<Worm>,
+    /// Whose locks count: the bucket's own, or one with every object (S3)
+    #[arg(long, value_enum, default_value = "bucket")]
+    pub lock: LockBy,
 }
 
 impl WriterArgs {
@@ -82,6 +86,8 @@ impl WriterArgs {
             key_file: self.key_file.clone(),
             state_dir: self.state_dir.clone(),
             worm: self.worm.unwrap_or(if is_bucket { Worm::Compliance } else { Worm::Off }),
+            lock: self.lock,
+            regime: None,
             retention_days,
             publish_seconds: u32::MAX,
             checkpoint: true,
@@ -128,6 +134,12 @@ pub struct CheckArgs {
     /// For how many days
     #[arg(long, value_name = "N")]
     pub retention_days: Option<u32>,
+    /// For as long as a regime wants it
+    #[arg(long, value_enum)]
+    pub regime: Option<Regime>,
+    /// Whose locks count: the bucket's own, or one with every object (S3)
+    #[arg(long, value_enum, default_value = "bucket")]
+    pub lock: LockBy,
 }
 
 /// Which archive to read.
@@ -185,7 +197,7 @@ fn failed(error: impl std::error::Error) -> Error {
 /// Wrong input; a store that cannot be used.
 pub fn run(command: Archive) -> Result<Done, Error> {
     match command {
-        Archive::Keygen(args) => keys::keygen(&args),
+        Archive::Keygen(args) => block_on(keys::keygen(&args)),
         Archive::Rotate(args) => block_on(keys::rotate(&args)),
         Archive::Close(args) => block_on(keys::close(&args)),
         Archive::Append(args) => block_on(append(&args)),
@@ -245,10 +257,20 @@ fn label(path: &Path) -> String {
 
 async fn check(args: &CheckArgs) -> Result<Done, Error> {
     let store = location::open(&args.archive).map_err(|error| Error::Input(chain(&error)))?;
-    let days = preflight::check(&*store, args.worm, args.retention_days).await;
-    match days.map_err(|error| Error::Input(chain(&error)))? {
-        Some(days) => println!("{}: objects are kept for {days} days", args.archive),
-        None => println!("{}: nothing is locked, as asked for", args.archive),
+    let wanted = Wanted {
+        worm: args.worm,
+        days: args.regime.map(Regime::days).max(args.retention_days),
+        is_by_object: args.lock == LockBy::Object,
+        has_pointer: false,
+    };
+    let found = preflight::check(&*store, wanted).await;
+    let found = found.map_err(|error| Error::Input(chain(&error)))?;
+    let archive = &args.archive;
+    match found.days {
+        _ if args.worm == Worm::Off => println!("{archive}: nothing is locked, as asked for"),
+        _ if found.is_presumed => println!("{archive}: its first record will show for how long"),
+        Some(days) => println!("{archive}: objects are kept for {days} days"),
+        None => println!("{archive}: objects can be locked, for as long as the writer says"),
     }
     Ok(Done::Fine)
 }

@@ -65,6 +65,9 @@ pub struct VerifyArgs {
     /// Ask the policy's witnesses which head they cosigned last, and hold the archive to it
     #[arg(long, requires = "policy")]
     pub ask_witnesses: bool,
+    /// The authorities that may vouch for the witnesses' servers, PEM [default: the system's]
+    #[arg(long, value_name = "FILE", requires = "ask_witnesses")]
+    pub witness_ca: Option<PathBuf>,
     /// STALE when the newest record is older than this (90s, 30m, 24h)
     #[arg(long, value_name = "SPAN", value_parser = span_us)]
     pub max_age: Option<i64>,
@@ -196,7 +199,7 @@ async fn archive(args: &VerifyArgs, store: Arc<dyn Store>, key: Verifier) -> Res
     }
     let policy = args.policy.as_deref().map(policy).transpose()?;
     if let Some(policy) = policy.as_ref().filter(|_| args.ask_witnesses) {
-        known.extend(heads(policy, key.name()).await?);
+        known.extend(heads(policy, key.name(), args.witness_ca.as_deref()).await?);
     }
     let options = Options {
         key,
@@ -253,8 +256,12 @@ fn policy(path: &Path) -> Result<Policy, Error> {
 }
 
 /// The heads that witnesses cosigned last.
-async fn heads(policy: &Policy, origin: &str) -> Result<Vec<(String, String)>, Error> {
-    let http = Http::new(WITNESS_TIMEOUT).map_err(Error::Failed)?;
+async fn heads(
+    policy: &Policy,
+    origin: &str,
+    ca_file: Option<&Path>,
+) -> Result<Vec<(String, String)>, Error> {
+    let http = Http::new(WITNESS_TIMEOUT, ca_file).map_err(Error::Input)?;
     let cosigners = Cosigners::new(policy.clone(), false, Arc::new(http));
     let heads = cosigners.heads(origin).await;
     for listed in policy.witnesses().iter().filter(|it| it.url.is_some()) {

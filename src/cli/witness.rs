@@ -1,5 +1,7 @@
 //! `kubewitness witness`: cosigns the checkpoints of other installations' archives.
 
+mod tls;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,8 +21,12 @@ use crate::archive::cosignature::Cosigner;
 use crate::archive::submission::SUBMISSION_BYTES_MAX;
 use crate::archive::witness::{Answer, Book};
 use crate::cli::verify::{block_on, read_key};
+use crate::cli::witness::tls::Secure;
 use crate::cli::{Done, Error};
 use crate::clock;
+use crate::ingest::webhook;
+use crate::ingest::webhook::config::{ClientCertificate, Tls, TlsVersion};
+use crate::ingest::webhook::tls::TlsFiles;
 use crate::telemetry::chain;
 
 /// Requests that are looked at at a time; the others wait.
@@ -34,8 +40,7 @@ const REQUESTS_MAX: usize = 64;
     --log audit.example.com/prod-1+70cc14c8+Aek…
 
 It speaks c2sp.org/tlog-witness: POST /add-checkpoint; GET /<SHA-256 of origin>/checkpoint tells the
-last one. Everything is signed, so HTTP needs no TLS; where others may reach it, put a proxy before
-it.")]
+last one. All that counts is signed; TLS keeps others from seeing and from standing in the way.")]
 pub struct WitnessArgs {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7380")]
@@ -46,9 +51,32 @@ pub struct WitnessArgs {
     /// Where it keeps what it cosigned; never restored from a backup
     #[arg(long, value_name = "DIR")]
     pub state_dir: PathBuf,
+    /// The server's certificate and its intermediates, PEM; read again every minute
+    #[arg(long, value_name = "FILE", requires = "tls_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// The certificate's private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    pub tls_key_file: Option<PathBuf>,
     /// Public key of a log to witness, or a file that holds it (repeatable)
     #[arg(long = "log", value_name = "KEY", required = true)]
     pub logs: Vec<String>,
+}
+
+impl WitnessArgs {
+    fn tls_files(&self) -> Result<Option<TlsFiles>, Error> {
+        let files = self.tls_cert_file.clone().zip(self.tls_key_file.clone());
+        let Some((cert_file, key_file)) = files else { return Ok(None) };
+        let tls = Tls {
+            cert_file,
+            key_file,
+            client_ca_file: None,
+            client_certificate: ClientCertificate::default(),
+            allowed_names: Vec::new(),
+            version_min: TlsVersion::default(),
+        };
+        let files = TlsFiles::open(&tls, &webhook::config::Config::default());
+        files.map(Some).map_err(|error| Error::Input(chain(&error)))
+    }
 }
 
 /// Serves until a signal ends it.
@@ -65,6 +93,7 @@ pub fn run(args: &WitnessArgs) -> Result<Done, Error> {
     let witness = cosigner.witness();
     let book = Book::open(&args.state_dir, cosigner, logs);
     let book = book.map_err(|error| Error::Input(chain(&error)))?;
+    let tls = args.tls_files()?;
     block_on(async {
         let listener = TcpListener::bind(args.listen).await;
         let listener =
@@ -81,8 +110,14 @@ pub fn run(args: &WitnessArgs) -> Result<Done, Error> {
                 }
             }
         };
-        let serving = axum::serve(listener, router(Arc::new(book)));
-        serving.with_graceful_shutdown(end).await?;
+        let router = router(Arc::new(book));
+        match tls {
+            None => axum::serve(listener, router).with_graceful_shutdown(end).await?,
+            Some(files) => {
+                let secure = Secure::new(listener, files)?;
+                axum::serve(secure, router).with_graceful_shutdown(end).await?;
+            }
+        }
         Ok(Done::Fine)
     })
 }

@@ -10,10 +10,11 @@ use crate::archive::record::Kind;
 use crate::archive::seal;
 use crate::archive::segment::Line;
 use crate::archive::writer::{self, Appended, Writer};
-use crate::archive::{preflight, store};
+use crate::archive::{kms, preflight, signatory, store};
 use crate::clock;
 use crate::record::kind;
 use crate::sinks::{CheckError, Delivered, Item, Outgoing, SendError, Sink};
+use crate::telemetry::chain;
 
 const REMEDY: &str = "see the archive's settings; nothing is lost meanwhile, the spool keeps it";
 
@@ -62,7 +63,8 @@ fn not_open(error: &Error) -> SendError {
     let text = chain(error);
     match error {
         Error::Writer(error) if error.is_retryable() => SendError::retry(text),
-        Error::Preflight(preflight::Error::Store(store::Error::Unavailable { .. })) => {
+        Error::Preflight(preflight::Error::Store(store::Error::Unavailable { .. }))
+        | Error::Key { source: signatory::Error::Kms(kms::Error::Unavailable { .. }), .. } => {
             SendError::retry(text)
         }
         _ => SendError::block(text, REMEDY),
@@ -72,18 +74,6 @@ fn not_open(error: &Error) -> SendError {
 fn failed(error: &writer::Error) -> SendError {
     let text = chain(error);
     if error.is_retryable() { SendError::retry(text) } else { SendError::block(text, REMEDY) }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    let mut text = error.to_string();
-    for cause in causes.map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text.push_str(&format!(": {cause}"));
-        }
-    }
-    text
 }
 
 /// What the archive keeps of an item.

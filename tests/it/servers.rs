@@ -220,3 +220,62 @@ async fn alerts_against_alertmanager() {
     let summary = ours[0]["annotations"]["summary"].as_str().unwrap();
     assert_eq!(summary, format!("{shown} executed"));
 }
+
+#[test]
+fn an_archive_signed_by_openbao() {
+    let Some(dir) = std::env::var_os("KUBEWITNESS_TEST_OPENBAO").map(PathBuf::from) else { return };
+    let own = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kubewitness"));
+        command.args(args).current_dir(own.path()).env("XDG_STATE_HOME", own.path());
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let good = |args: &[&str]| {
+        let (code, out, err) = run(args);
+        assert_eq!(code, Some(0), "{args:?} {out} {err}");
+        out.trim_end().to_owned()
+    };
+    let (token, ca) = (dir.join("token"), dir.join("ca.pem"));
+    let service = ["--token-file", token.to_str().unwrap(), "--ca-file", ca.to_str().unwrap()];
+    let keys = "https://127.0.0.1:28200/v1/transit/keys";
+    let origin = "audit.example.com/prod-1";
+    let describe = |name: &str, file: &str, version: &str| {
+        let key = format!("{keys}/{name}");
+        let args = ["archive", "keygen", origin, "-o", file, "--kms", &key, "--key-version"];
+        run(&[&args[..], &[version], &service].concat())
+    };
+    let (code, public, said) = describe("audit", "one.key", "1");
+    assert_eq!(code, Some(0), "{said}");
+    let public = public.trim_end().to_owned();
+    let text = std::fs::read_to_string(own.path().join("one.key")).unwrap();
+    assert!(text.contains("\"vault\"") && !text.contains("PRIVATE"), "{text}");
+    for (name, version, expected) in [
+        ("absent", "1", "check `mount`, `key`"),
+        ("audit", "9", "no version 9, the latest is 2"),
+        ("rsa", "1", "type=ed25519"),
+    ] {
+        let (code, _, said) = describe(name, "none.key", version);
+        assert!(code == Some(2) && said.contains(expected), "{said}");
+    }
+    std::fs::write(own.path().join("lines"), "{\"auditID\":\"a\"}\n".repeat(50)).unwrap();
+    let append = |key: &str| {
+        let args = ["archive", "append", "archive", "lines", "--lines-max", "7"];
+        run(&[&args[..], &["--state-dir", "state", "--key-file", key]].concat())
+    };
+    assert_eq!(append("one.key").0, Some(0));
+    // A rotation over there is none here before the log says so.
+    assert_eq!(describe("audit", "two.key", "2").0, Some(0));
+    assert_eq!(append("two.key").0, Some(1));
+    let rotate = ["archive", "rotate", "archive", "--state-dir", "state", "--key-file"];
+    good(&[&rotate[..], &["one.key", "--next", "two.key"]].concat());
+    assert_eq!(append("two.key").0, Some(0));
+    good(&["archive", "keygen", origin, "-o", "three.key"]);
+    good(&[&rotate[..], &["two.key", "--next", "three.key"]].concat());
+    assert_eq!(append("three.key").0, Some(0));
+    let verified = good(&["verify", "--no-state", "--key", &public, "archive"]);
+    assert!(verified.contains("150 lines"), "{verified}");
+    let (code, _, said) = append("one.key");
+    assert!(code == Some(1) && said.contains("the state directory is of the log"), "{said}");
+}

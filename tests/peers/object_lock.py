@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from datetime import datetime, timedelta, timezone
 
 import boto3
 from botocore.client import Config
@@ -18,6 +19,7 @@ from botocore.exceptions import ClientError
 ENDPOINT = os.environ.get("AWS_ENDPOINT_URL", "http://127.0.0.1:27833")
 ADMIN = (os.environ.get("ADMIN_KEY", "admin"), os.environ.get("ADMIN_SECRET", "adminsecret"))
 WRITER = (os.environ.get("WRITER_KEY", "writer"), os.environ.get("WRITER_SECRET", "writersecret"))
+LOCKER = (os.environ.get("LOCKER_KEY", "locker"), os.environ.get("LOCKER_SECRET", "lockersecret"))
 RUN = uuid.uuid4().hex[:8]
 DIR = tempfile.mkdtemp()
 failures = 0
@@ -27,10 +29,10 @@ s3 = boto3.client(
     aws_secret_access_key=ADMIN[1], config=Config(s3={"addressing_style": "path"}))
 
 
-def kubewitness(*arguments, expect=0, has=""):
+def kubewitness(*arguments, expect=0, has="", who=WRITER):
     global failures
     env = dict(os.environ, AWS_ENDPOINT=ENDPOINT, AWS_ALLOW_HTTP="true", AWS_REGION="us-east-1",
-               AWS_ACCESS_KEY_ID=WRITER[0], AWS_SECRET_ACCESS_KEY=WRITER[1], XDG_STATE_HOME=DIR)
+               AWS_ACCESS_KEY_ID=who[0], AWS_SECRET_ACCESS_KEY=who[1], XDG_STATE_HOME=DIR)
     env.pop("AWS_ENDPOINT_URL", None)
     done = subprocess.run([sys.argv[1], *arguments], env=env, text=True, capture_output=True)
     said = done.stdout + done.stderr
@@ -123,11 +125,37 @@ def main():
     s3.delete_object(Bucket=locked, Key="prod/cp-1/checkpoint")
     append(locked, "s2", expect=1, has="ROLLBACK")
 
+    # A lock with each object, where the bucket's default locks nothing.
+    by_object = ["--lock", "object", "--retention-days", "3"]
+    kubewitness("archive", "check", url(no_rule), *by_object, has="3 days")
+    kubewitness("archive", "check", url(versioned), *by_object, expect=2, has="has no Object Lock")
+    append(no_rule, "s5", "--lock", "object", expect=2, has="needs `retention_days`")
+    append(no_rule, "s5", *by_object, "--worm", "off", expect=2, has="say no `worm: off`")
+    append(no_rule, "s5", *by_object, expect=1, has="check the credentials and what they may do")
+    append(no_rule, "s6", *by_object, who=LOCKER)
+    kubewitness(*verify, url(no_rule), has="OK")
+    soon = datetime.now(timezone.utc) + timedelta(days=3)
+    for prefix in ["data/", "commit/"]:
+        listed = s3.list_object_versions(Bucket=no_rule, Prefix=f"prod/cp-1/{prefix}")["Versions"]
+        one = {"Bucket": no_rule, "Key": listed[0]["Key"], "VersionId": listed[0]["VersionId"]}
+        held = s3.head_object(**one)
+        until = held.get("ObjectLockRetainUntilDate")
+        is_held = held.get("ObjectLockMode") == "COMPLIANCE" and until > soon
+        failures += not is_held
+        print("ok   locked" if is_held else "FAIL not locked", prefix, until)
+        denied("delete a version with a lock of its own", s3.delete_object, **one)
+
     append(versioned, "s3", "--worm", "off")
     listed = s3.list_objects_v2(Bucket=versioned, Prefix="prod/cp-1/data/")["Contents"]
     found = s3.list_object_versions(Bucket=versioned, Prefix=listed[0]["Key"])["Versions"][0]
     s3.delete_object(Bucket=versioned, Key=found["Key"], VersionId=found["VersionId"])
     kubewitness(*verify, url(versioned), expect=15, has="MISSING data/")
+    # A record says for how long it was meant to be kept; a store that does not is told of.
+    loose = bucket("loose", lock=False)
+    append(loose, "s8", "--worm", "off", "--retention-days", "5")
+    kubewitness(*verify, url(loose), expect=14, has="UNLOCKED data/")
+    kubewitness(*verify, "--level", "records", url(loose), expect=14, has="UNLOCKED data/")
+
     append(plain, "s4", "--worm", "off")
     s3.put_object(Bucket=plain, Key=commit, Body=b"forged")
     kubewitness(*verify, url(plain), expect=16, has="ALTERED commit/000000000005")

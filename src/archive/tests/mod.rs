@@ -1,8 +1,13 @@
 //! The log as a whole: what a writer leaves, however it is killed, checked by the plainest auditor.
 
+mod costs;
 mod crash;
+mod fake;
 mod keys;
+mod kms;
+mod oracles;
 mod reading;
+mod stores;
 mod tamper;
 mod traps;
 mod vectors;

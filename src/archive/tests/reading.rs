@@ -2,15 +2,18 @@
 //! never better than what was signed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::TryStreamExt as _;
 
 use crate::archive::layout::commit_key;
-use crate::archive::prove::{find_ingest, read_line};
+use crate::archive::proof::verify_event;
+use crate::archive::prove::{find_ingest, prove, read_line};
 use crate::archive::records::{newest_first, records};
 use crate::archive::recover::read_commit;
 use crate::archive::sim::Memory;
-use crate::archive::tests::{append, open, raw, signer};
+use crate::archive::store::Store;
+use crate::archive::tests::{NOW_US, append, items, open, raw, signer};
 
 const SIZE: u64 = 520;
 
@@ -85,4 +88,49 @@ async fn a_start_asks_as_much_of_a_long_log_as_of_a_short_one() {
     let [short, short_lost, .., long, long_lost] = operations[..] else { unreachable!() };
     // Two questions for every doubling, and a tile a level.
     assert!(long <= short + 30 && long_lost <= short_lost + 60, "{operations:?}");
+}
+
+#[tokio::test]
+async fn a_proof_reads_little_more_than_the_frames_of_256_lines() {
+    let (store, dir) = (Arc::new(Memory::default()), tempfile::tempdir().unwrap());
+    let mut writer = open(&store, dir.path()).await.unwrap();
+    // Noise: nothing of it is compressed away.
+    let mut state = 1u64;
+    let mut noise = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let lines: Vec<(u64, Vec<u8>)> = (0..6_000u64)
+        .map(|at| {
+            let bytes = (0..150).flat_map(|_| noise().to_le_bytes());
+            (5 * (at + 1), bytes.map(|byte| byte | 0x20).collect())
+        })
+        .collect();
+    writer.append(&items(&lines), 30_000, NOW_US).await.unwrap();
+    writer.publish(0).await.unwrap();
+    let key = signer().verifier();
+    let segment = read_commit(&*store, 1, &key).await.unwrap().record.segment.unwrap();
+    assert_eq!((segment.count, segment.size > 5 << 20), (6_000, true), "{}", segment.size);
+    let dynamic: Arc<dyn Store> = store.clone();
+    for event in [0, 255, 256, 3_000, 5_999] {
+        store.read.store(0, Ordering::Relaxed);
+        let proven = prove(&dynamic, &key, 1, event).await.unwrap();
+        assert_eq!(proven.event, lines[event as usize].1);
+        verify_event(&proven.proof, &proven.event, &key).unwrap();
+        let read = store.read.load(Ordering::Relaxed);
+        assert!(read < 3 << 20, "{read} bytes of {}", segment.size);
+    }
+    assert!(prove(&dynamic, &key, 1, 6_000).await.is_err());
+    // An index that misleads is passed over.
+    let object = store.contents()[&segment.object].clone();
+    let at = memchr::memmem::rfind(&object, b"kwx1").unwrap();
+    for damaged in [0, 9, 60] {
+        let mut bytes = object.to_vec();
+        bytes[at + damaged] ^= 1;
+        store.rewrite(&segment.object, Some(bytes.into()));
+        let proven = prove(&dynamic, &key, 1, 3_000).await.unwrap();
+        assert_eq!(proven.event, lines[3_000].1);
+    }
 }

@@ -155,6 +155,68 @@ async fn an_archive_is_proven_and_every_change_of_an_object_is_told() {
     }
 }
 
+/// Of single objects nothing is asked at this level; what is asked is told as it is.
+#[tokio::test]
+async fn a_quick_look_tells_changes_of_the_tree_from_a_second_history() {
+    let (base, _, _) = base().await;
+    let saved = [note_of(&base, 99), note_of(&base, SIZE - 1)];
+    let no_pointer = base.copy();
+    no_pointer.rewrite(CHECKPOINT, None);
+    type Tamper<'t> = &'t dyn Fn(&Memory);
+    let cases: &[(&str, Tamper<'_>, &[Class])] = &[
+        ("a tile below", &|it| flip(it, "tile/0/000", 77), &[Class::Altered]),
+        ("a tile above", &|it| flip(it, "tile/1/000.p/1", 7), &[Class::Altered]),
+        ("tile deleted", &|it| it.rewrite("tile/0/000", None), &[Class::Missing]),
+        ("tile above deleted", &|it| it.rewrite("tile/1/000.p/1", None), &[Class::Missing]),
+        ("tile cut", &|it| it.rewrite("tile/0/000", Some("x".into())), &[Class::Altered]),
+    ];
+    for (what, tamper, expected) in cases {
+        for store in [&base, &no_pointer] {
+            let store = store.copy();
+            tamper(&store);
+            check(what, &store, Level::Quick, &saved, expected).await;
+        }
+    }
+    let store = base.copy();
+    flip(&store, "tile/0/001.p/5", 77);
+    check("the open tile", &store, Level::Quick, &saved, &[Class::Altered]).await;
+    flip(&store, CHECKPOINT, 3);
+    check("the pointer", &store, Level::Quick, &saved, &[Class::BadSignature]).await;
+    let store = no_pointer.copy();
+    store.rewrite(&commit_key(258), None);
+    let found = verified(&store, Level::Quick, &saved, NOW_US).await;
+    assert!(found.counts.contains_key(&Class::Missing), "{:?}", found.findings);
+    check("no pointer", &no_pointer, Level::Quick, &saved, &[]).await;
+    let other = [signer().sign_checkpoint(50, [1; 32]), signer().sign_checkpoint(SIZE, [1; 32])];
+    check("two histories", &no_pointer, Level::Quick, &other, &[Class::Fork]).await;
+}
+
+#[tokio::test]
+async fn what_is_not_locked_as_its_record_says_is_told() {
+    let (base, _, _) = base().await;
+    let locked = |days: i64| {
+        let store = base.copy();
+        *store.locked_until_us.lock().unwrap() = Some(NOW_US + days * DAY_US);
+        store
+    };
+    let (segment, good, short) = (segment_of(&base, 7), locked(2), locked(1));
+    for level in [Level::Records, Level::Full] {
+        check("as long", &good, level, &[], &[]).await;
+        check("not as long", &short, level, &[], &[Class::Unlocked]).await;
+        let store = locked(3);
+        store.unlock(&segment);
+        check("one is not", &store, level, &[], &[Class::Unlocked]).await;
+        assert_eq!(verified(&store, level, &[], NOW_US).await.findings[0].key, segment);
+        // Behind its retention it need not be any more.
+        let later = verified(&store, level, &[], NOW_US + 2 * DAY_US + 1).await;
+        assert_eq!(later.counts.into_keys().collect::<Vec<_>>(), [Class::Stale]);
+        store.hide(&segment);
+        store.rewrite(&segment, None);
+        let both = [Class::Unlocked, Class::Missing];
+        check("gone and hidden", &store, level, &[], &both).await;
+    }
+}
+
 #[tokio::test]
 async fn versions_and_hidden_entries_deceive_nobody() {
     let (base, before, _) = base().await;
@@ -176,6 +238,21 @@ async fn versions_and_hidden_entries_deceive_nobody() {
     check("hidden", &hidden, Level::Full, &saved, &[]).await;
     hidden.rewrite(&segment, None);
     check("hidden and deleted", &hidden, Level::Full, &saved, &[Class::Missing]).await;
+    for (key, class) in [
+        (commit_key(100), Class::Missing),
+        (commit_key(SIZE - 1), Class::Missing),
+        ("tile/0/000".to_owned(), Class::Missing),
+        ("tile/entries/000".to_owned(), Class::Missing),
+    ] {
+        let hidden = base.copy();
+        base.contents().keys().for_each(|key| hidden.hide(key));
+        hidden.rewrite(&key, None);
+        check(&key, &hidden, Level::Full, &saved, &[class]).await;
+        let hidden = base.copy();
+        base.contents().keys().for_each(|key| hidden.hide(key));
+        hidden.rewrite(&key, Some("forged".into()));
+        check(&key, &hidden, Level::Full, &saved, &[Class::Altered]).await;
+    }
     for level in [Level::Quick, Level::Records, Level::Full] {
         check("rolled back", &before, level, &saved, &[Class::Rollback]).await;
         check("rolled back, not known", &before, level, &[], &[]).await;

@@ -91,3 +91,14 @@ async fn a_state_directory_of_another_log_is_refused() {
     let opened = Writer::open(store, other, dir.path(), Options::default(), NOW_US).await;
     assert!(matches!(opened, Err(Error::OtherLog(key)) if key == signer().verifier().to_string()));
 }
+
+#[tokio::test]
+async fn a_store_that_creates_what_exists_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(Memory::default());
+    store.is_unconditional.store(true, std::sync::atomic::Ordering::Relaxed);
+    for _ in 0..2 {
+        let opened = open(&store, dir.path()).await;
+        assert!(matches!(opened, Err(Error::Unconditional(key)) if key == commit_key(0)));
+    }
+}

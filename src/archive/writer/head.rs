@@ -1,12 +1,15 @@
 //! Where a writer goes on: behind what it signed, and behind nothing that others did.
 
+use crate::archive::keys::KEY;
 use crate::archive::layout::{COMMITS, commit_key, commit_seq};
 use crate::archive::note::{Verifier, text_of_bytes};
-use crate::archive::recover;
+use crate::archive::record::Kind;
+use crate::archive::recover::{self, COMMIT_BYTES_MAX};
+use crate::archive::seal::Draft;
 use crate::archive::state::{Floor, Intent, Last};
-use crate::archive::store::Store;
+use crate::archive::store::{Put, Store};
 use crate::archive::tree::Frontier;
-use crate::archive::writer;
+use crate::archive::writer::{self, Writer};
 
 /// The first record that an intent commits.
 pub(crate) fn first_commit(intent: &Intent) -> Option<u64> {
@@ -50,6 +53,18 @@ pub(crate) async fn without_floor(store: &dyn Store, key: &Verifier) -> Result<u
     Ok(size)
 }
 
+/// Refuses a store that does not hold conditions: the last commit, with the bytes that it has, must
+/// not be created again.
+pub(crate) async fn conditional(store: &dyn Store, size: u64) -> Result<(), writer::Error> {
+    let Some(last) = size.checked_sub(1) else { return Ok(()) };
+    let key = commit_key(last);
+    let Some(bytes) = store.read(&key, COMMIT_BYTES_MAX).await? else { return Ok(()) };
+    match store.create(&key, bytes).await? {
+        Put::Exists => Ok(()),
+        Put::Created => Err(writer::Error::Unconditional(key)),
+    }
+}
+
 /// The floor of a writer that has none: where the store is, with a spool of its own.
 pub(crate) fn new_floor(key: &str, frontier: &Frontier) -> Floor {
     Floor {
@@ -60,6 +75,33 @@ pub(crate) fn new_floor(key: &str, frontier: &Frontier) -> Floor {
         spool: new_spool_name(),
         through: 0,
         last: Last::default(),
+    }
+}
+
+impl Writer {
+    /// The first record of a log; or of a writer that does not know what was before it.
+    pub(crate) async fn begin(&mut self, is_lost: bool, now_us: i64) -> Result<(), writer::Error> {
+        let software = concat!("kubewitness/", env!("CARGO_PKG_VERSION"));
+        if self.frontier.size() == 0 {
+            let key = self.signer.verifier().to_string();
+            let genesis = Draft::says(Kind::Genesis, &[(KEY, &key), ("software", software)]);
+            self.commit(vec![genesis], 0, None, now_us).await?;
+        } else if is_lost {
+            let reason = "the writer's disk was lost: what its spool held then is not archived";
+            let gap = Draft::says(Kind::Gap, &[("reason", reason), ("software", software)]);
+            self.commit(vec![gap], 0, None, now_us).await?;
+        }
+        Ok(())
+    }
+
+    /// From here on the numbers are another spool's.
+    pub(crate) async fn begin_spool(&mut self, now_us: i64) -> Result<(), writer::Error> {
+        let (spool, last) = (new_spool_name(), Last::default());
+        let floor = Floor { spool, through: 0, last, ..self.floor.clone() };
+        self.state.write_floor(&floor)?;
+        self.floor = floor;
+        let reason = "the spool was made anew: what the one before held then is not archived";
+        self.commit(vec![Draft::says(Kind::Gap, &[("reason", reason)])], 0, None, now_us).await
     }
 }
 

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use crate::archive::cosigners::Asked;
 use crate::archive::keys::KEY;
 use crate::archive::layout::{CHECKPOINT, cosigned_key};
-use crate::archive::note::Signer;
 use crate::archive::record::Kind;
 use crate::archive::seal::Draft;
+use crate::archive::signatory::Signatory;
 use crate::archive::writer::{Error, Writer};
 
 impl Writer {
@@ -94,7 +94,12 @@ impl Writer {
     ///
     /// # Errors
     /// As [`Writer::append`]; the key is of another log, or was this log's before.
-    pub async fn change_key(&mut self, next: Signer, now_us: i64) -> Result<(), Error> {
+    pub async fn change_key(
+        &mut self,
+        next: impl Into<Signatory>,
+        now_us: i64,
+    ) -> Result<(), Error> {
+        let next = next.into();
         self.settle().await?;
         let verifier = next.verifier();
         let key = verifier.to_string();

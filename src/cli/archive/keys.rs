@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::archive::cosignature::Cosigner;
+use crate::archive::kms;
 use crate::archive::note::{Signer, Verifier};
+use crate::archive::signatory::Signatory;
 use crate::cli::archive::{WriterArgs, failed};
 use crate::cli::{Done, Error};
 use crate::clock;
@@ -19,12 +21,28 @@ pub struct KeygenArgs {
     /// The log's origin, such as audit.example.com/prod-eu1/cp-1, never used by a second log; or
     /// the witness's name
     pub origin: String,
-    /// Where the secret key goes; must not exist
+    /// Where the secret key goes, or what says where it is; must not exist
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Make the key of a witness, not of a log
     #[arg(long)]
     pub witness: bool,
+    /// Make no key: take one of Ed25519 that a key service keeps, by
+    /// https://HOST/v1/MOUNT/keys/NAME (Vault, OpenBao) or arn:aws:kms:REGION:ACCOUNT:key/ID
+    #[arg(long, value_name = "KEY", conflicts_with = "witness")]
+    pub kms: Option<String>,
+    /// File of the token for Vault or OpenBao; read again for every signature
+    #[arg(long, value_name = "FILE", requires = "kms")]
+    pub token_file: Option<PathBuf>,
+    /// The authorities that may vouch for Vault or OpenBao, PEM
+    #[arg(long, value_name = "FILE", requires = "kms")]
+    pub ca_file: Option<PathBuf>,
+    /// The namespace in Vault or OpenBao
+    #[arg(long, value_name = "NAME", requires = "kms")]
+    pub namespace: Option<String>,
+    /// The key's version in Vault or OpenBao
+    #[arg(long, value_name = "N", default_value = "1", requires = "kms")]
+    pub key_version: u32,
 }
 
 /// Arguments of `archive rotate`.
@@ -41,7 +59,7 @@ pub struct RotateArgs {
     /// The archive, with its present key
     #[command(flatten)]
     pub writer: WriterArgs,
-    /// The new secret key, of the same origin
+    /// The new key, of the same origin: a file of `keygen`
     #[arg(long, value_name = "FILE")]
     pub next: PathBuf,
 }
@@ -60,7 +78,18 @@ pub struct CloseArgs {
     pub successor: Option<String>,
 }
 
-pub(crate) fn keygen(args: &KeygenArgs) -> Result<Done, Error> {
+/// What goes to the file, and the public half.
+async fn make(args: &KeygenArgs) -> Result<(String, String), Error> {
+    let input = |error: &dyn std::error::Error| Error::Input(chain(error));
+    if let Some(key) = &args.kms {
+        let (token, ca, version) =
+            (args.token_file.clone(), args.ca_file.clone(), args.key_version);
+        let service = kms::locate(key, token, ca, args.namespace.clone(), version);
+        let service = service.map_err(Error::Input)?;
+        let config = kms::describe(&args.origin, service).await.map_err(|error| input(&error))?;
+        let text = serde_json::to_string_pretty(&config).map_err(|error| input(&error))?;
+        return Ok((text, config.public_key));
+    }
     let mut seed = [0; 32];
     crypto_box::aead::rand_core::RngCore::fill_bytes(&mut crypto_box::aead::OsRng, &mut seed);
     let keys = if args.witness {
@@ -68,7 +97,11 @@ pub(crate) fn keygen(args: &KeygenArgs) -> Result<Done, Error> {
     } else {
         Signer::new(&args.origin, &seed).map(|it| (it.secret_text(), it.verifier().to_string()))
     };
-    let (secret, public) = keys.map_err(|error| Error::Input(chain(&error)))?;
+    keys.map_err(|error| input(&error))
+}
+
+pub(crate) async fn keygen(args: &KeygenArgs) -> Result<Done, Error> {
+    let (secret, public) = make(args).await?;
     let mut options = fs::OpenOptions::new();
     std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600);
     let at = |error: std::io::Error| Error::Input(format!("{}: {error}", args.output.display()));
@@ -80,9 +113,9 @@ pub(crate) fn keygen(args: &KeygenArgs) -> Result<Done, Error> {
 
 pub(crate) async fn rotate(args: &RotateArgs) -> Result<Done, Error> {
     let path = &args.next;
+    let next = Signatory::open(path).await;
     let wrong = |text: String| Error::Input(format!("{}: {text}", path.display()));
-    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let next = Signer::parse(&text).map_err(|error| wrong(error.to_string()))?;
+    let next = next.map_err(|error| wrong(chain(&error)))?;
     let verifier = next.verifier();
     let mut writer = args.writer.open(None).await?;
     writer.change_key(next, clock::now_us()).await.map_err(failed)?;

@@ -16,7 +16,7 @@ pub mod cutter;
 pub mod inflate;
 pub mod access;
 mod secret;
-mod tls;
+pub(crate) mod tls;
 mod pace;
 mod outcome;
 mod complaints;
