@@ -50,8 +50,7 @@ impl Http {
     /// # Errors
     /// The system's certificates cannot be used.
     pub fn new(timeout: Duration) -> Result<Http, String> {
-        // Fails where the process has chosen its provider before, which is as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        crate::tls::install();
         let builder = reqwest::Client::builder().timeout(timeout);
         let builder = builder.redirect(reqwest::redirect::Policy::none());
         builder.build().map(Http).map_err(|error| error.to_string())
