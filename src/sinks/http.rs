@@ -184,7 +184,7 @@ impl Http {
         let (config, mut out) = (&self.config, Vec::new());
         let subjects = || items.iter().map(Subject::of).collect::<Vec<_>>();
         let line = |item: &Item<'_>| {
-            let mut line = Vec::new();
+            let mut line = Vec::with_capacity(item.bytes().len());
             config.format.encode(item, &mut line);
             line
         };

@@ -187,13 +187,9 @@ async fn mappings(server: &Server) {
     let items = [event(90_001, &plain), event(90_002, odd)];
     let mut sink = server.sink("witness", json!({}));
     assert_eq!(send_all(&mut sink, &items).await, (vec![], 0));
-    let odd = server.ask(
-        Method::POST,
-        &format!("{STREAM}/_search"),
-        json!({"query": {"term": {"http.request.id": "odd"}}}),
-    );
-    server.count(STREAM, json!({"query": {"match_all": {}}})).await;
-    let found = odd.await;
+    let query = json!({"query": {"term": {"event.id": "odd"}}});
+    assert_eq!(server.count(STREAM, query.clone()).await, 1);
+    let found = server.ask(Method::POST, &format!("{STREAM}/_search"), query).await;
     let source = &found["hits"]["hits"][0]["_source"];
     assert!(source["event"]["original"].as_str().is_some_and(|text| text.contains("{\"no\":1}")));
 
@@ -209,7 +205,7 @@ async fn mappings(server: &Server) {
 /// The server is killed under way and started again: everything is there, once.
 async fn outage(server: &Server) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/opensearch.sh");
-    let run = |command: &str, dir: &Path| {
+    let run = move |command: &str, dir: &Path| {
         Command::new(script).arg(command).arg(dir).output().unwrap().status.success()
     };
     let raws: Vec<String> = (0..12_000).map(|n| RAW.replace("AUDIT", &format!("o-{n}"))).collect();
