@@ -27,8 +27,8 @@ use serde_json::{Value, json};
 const EVENTS: usize = 50_000;
 /// Measurements of each row; the median is shown.
 const ROUNDS: usize = 5;
-/// Events that a sink is handed at a time, as the configuration's default has it.
-const BATCH: usize = 1_000;
+/// Alerts that one measurement sends to services for people.
+const ALERTS: usize = 5_000;
 
 /// Wall and CPU time of one measurement.
 #[derive(Clone, Copy)]
@@ -49,15 +49,25 @@ enum Meter {
 fn main() {
     let raws: Vec<String> = (0..EVENTS).map(raw).collect();
     let bytes: usize = raws.iter().map(String::len).sum();
-    println!("{EVENTS} events of {} bytes, {BATCH} at a time\n", bytes / EVENTS);
+    println!("{EVENTS} events of {} bytes\n", bytes / EVENTS);
     println!("{:<28}{:>12}{:>10}{:>16}", "sink", "events/s", "MB/s", "CPU us/event");
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     let peer = peer::start(dir.path());
+    let events: Vec<Item<'_>> = raws.iter().enumerate().map(|(n, raw)| item(n, raw)).collect();
     for (name, meter, settings) in rows(&peer, dir.path()) {
-        let costs = (0..ROUNDS).map(|_| deliver(&settings, &raws, meter)).collect();
-        row(name, median(costs), bytes);
+        let costs = (0..ROUNDS).map(|_| deliver(&settings, &events, meter)).collect();
+        row(name, median(costs), EVENTS, bytes);
     }
-    kafka(&raws, bytes);
+    let alerts: Vec<String> = (0..ALERTS).map(alert).collect();
+    let bytes_of_alerts: usize = alerts.iter().map(String::len).sum();
+    println!("\n{ALERTS} alerts of {} bytes\n", bytes_of_alerts / ALERTS);
+    let alerts: Vec<Item<'_>> = (1..).zip(&alerts).map(|(seq, json)| told(seq, json)).collect();
+    for (name, settings) in rows_of_alerts(&peer, dir.path()) {
+        let deliver = |_| deliver(&settings, &alerts, Meter::Thread);
+        row(name, median((0..ROUNDS).map(deliver).collect()), ALERTS, bytes_of_alerts);
+    }
+    println!();
+    kafka(&raws, &events, bytes);
 }
 
 /// An event of about the size of a write at the level Request.
@@ -79,6 +89,26 @@ fn raw(number: usize) -> String {
         "annotations": {"authorization.k8s.io/decision": "allow"}
     })
     .to_string()
+}
+
+/// An alert as `alert` has it, with one event as evidence.
+fn alert(number: usize) -> String {
+    json!({
+        "schema": 1, "id": format!("{number:032x}"), "kind": "match", "cluster": "prod-1",
+        "time": "2026-11-22T00:16:53.715698Z",
+        "rule": {"id": "5f7a1b1c", "title": "Exec into a pod", "level": "high", "source": "sigma",
+            "tags": ["attack.execution", "attack.t1609"]},
+        "actor": {"username": format!("eve-{number}"), "groups": ["system:authenticated"],
+            "user_agent": "kubectl/v1.34.0", "source_ip": "203.0.113.9"},
+        "request": {"verb": "create", "resource": "pods", "subresource": "exec",
+            "namespace": "shop", "name": "web", "code": 101},
+        "summary": format!("eve-{number} executed sh in shop/web"), "count": 1,
+    })
+    .to_string()
+}
+
+fn told(seq: u64, json: &str) -> Item<'_> {
+    Item { seq, outgoing: Outgoing::Alert(json.as_bytes()) }
 }
 
 fn item(seq: usize, raw: &str) -> Item<'_> {
@@ -113,13 +143,37 @@ fn rows(peer: &peer::Peer, dir: &Path) -> Vec<(&'static str, Meter, Value)> {
         ("syslog TCP", Thread, syslog(peer.syslog)),
         ("syslog TLS", Thread, with(syslog(peer.tls), json!({"tls": {"ca_file": peer.ca}}))),
         ("syslog TCP, CEF", Thread, with(syslog(peer.syslog), json!({"format": "cef"}))),
+        ("syslog TCP, LEEF", Thread, with(syslog(peer.syslog), json!({"format": "leef"}))),
         ("http lines", Thread, post("lines")),
         ("http lines, gzip", Thread, with(post("lines"), json!({"http": {"gzip": true}}))),
+        ("http array, ECS", Thread, with(post("array"), json!({"format": "ecs"}))),
         ("http array, OCSF", Thread, with(post("array"), json!({"format": "ocsf"}))),
+        ("http array, Falco", Thread, with(post("array"), json!({"format": "falco"}))),
+        ("loki", Thread, post("loki")),
+        ("datadog", Thread, with(post("datadog"), json!({"key": {"file": token}}))),
         ("otlp", Thread, post("otlp")),
         ("splunk", Thread, splunk.clone()),
         ("splunk, acks", Thread, with(splunk, json!({"acks": true}))),
         ("elasticsearch", Thread, json!({"type": "elasticsearch", "url": http})),
+    ]
+}
+
+/// Services that get one alert a request, Alertmanager aside.
+fn rows_of_alerts(peer: &peer::Peer, dir: &Path) -> Vec<(&'static str, Value)> {
+    let http = format!("http://127.0.0.1:{}", peer.http);
+    let post =
+        |shape: &str| json!({"type": "http", "url": http, "shape": shape, "records": ["alerts"]});
+    let mut pagerduty = post("pagerduty");
+    pagerduty["key"] = json!({"file": dir.join("token")});
+    let mut template = post("template");
+    template["template"] = json!(r#"{"text": "{{summary}}", "level": "{{level}}"}"#);
+    vec![
+        ("alertmanager", post("alertmanager")),
+        ("falcosidekick", post("falcosidekick")),
+        ("slack", post("slack")),
+        ("teams", post("teams")),
+        ("pagerduty", pagerduty),
+        ("template", template),
     ]
 }
 
@@ -131,20 +185,21 @@ fn frame(settings: &Value) -> Frame {
     Frame::open(&config).expect("a sink")
 }
 
-/// Sends all events through a sink; connecting is not measured.
-fn deliver(settings: &Value, raws: &[String], meter: Meter) -> Cost {
+/// Sends all items through a sink, as many at a time as it asks for; connecting is not measured.
+fn deliver(settings: &Value, items: &[Item<'_>], meter: Meter) -> Cost {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime starts").block_on(async {
         let mut frame = frame(settings);
         // A cursor of its own, so that no earlier run's position hides anything.
         let cursor = u128::from(clock::now_us().unsigned_abs());
         frame.resume(Position { cursor, acked: 0 });
-        let items: Vec<Item<'_>> = raws.iter().enumerate().map(|(n, raw)| item(n, raw)).collect();
         send(&mut frame, &items[..1]).await;
-        let rest = &items[1..];
+        let mut rest = &items[1..];
         let (wall, thread, process) = (Stopwatch::start(), ThreadTime::now(), ProcessTime::now());
-        for batch in rest.chunks(BATCH) {
+        while !rest.is_empty() {
+            let (batch, behind) = rest.split_at(rest.len().min(frame.limits().records_max));
             send(&mut frame, batch).await;
+            rest = behind;
         }
         let cpu = if meter == Meter::Thread { thread.elapsed() } else { process.elapsed() };
         Cost { wall: wall.elapsed(), cpu }
@@ -195,7 +250,7 @@ fn bare(brokers: &str, raws: &[String]) -> Cost {
     let (wall, cpu) = (Stopwatch::start(), ProcessTime::now());
     for (number, (raw, (key, id))) in raws.iter().zip(&meta).enumerate() {
         produce(raw, key, id);
-        if number % BATCH == 0 {
+        if number % 1_000 == 0 {
             producer.poll(Duration::ZERO);
         }
     }
@@ -204,7 +259,7 @@ fn bare(brokers: &str, raws: &[String]) -> Cost {
 }
 
 /// The sink and the bare producer in turns.
-fn kafka(raws: &[String], bytes: usize) {
+fn kafka(raws: &[String], events: &[Item<'_>], bytes: usize) {
     let cluster = MockCluster::new(1).expect("a mock cluster");
     cluster.create_topic("events", 3, 1).expect("a topic");
     let real = std::env::var("KUBEWITNESS_BENCH_KAFKA").ok();
@@ -216,14 +271,14 @@ fn kafka(raws: &[String], bytes: usize) {
     let (mut sinks, mut bares, mut transactions) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         bares.push(bare(&brokers, raws));
-        sinks.push(deliver(&settings, raws, Meter::Process));
-        transactions.push(deliver(&transactional, raws, Meter::Process));
+        sinks.push(deliver(&settings, events, Meter::Process));
+        transactions.push(deliver(&transactional, events, Meter::Process));
     }
     let (sink, bare) = (median(sinks), median(bares));
     println!("\nagainst {what}:");
-    row("bare librdkafka", bare, bytes);
-    row("kafka", sink, bytes);
-    row("kafka, transactions", median(transactions), bytes);
+    row("bare librdkafka", bare, EVENTS, bytes);
+    row("kafka", sink, EVENTS, bytes);
+    row("kafka, transactions", median(transactions), EVENTS, bytes);
     let ratio = |of: fn(&Cost) -> Duration| of(&bare).as_secs_f64() / of(&sink).as_secs_f64();
     println!("kafka / bare, by the wall    {:>11.2}", ratio(|cost| cost.wall));
     println!("kafka / bare, by CPU time    {:>11.2}", ratio(|cost| cost.cpu));
@@ -234,9 +289,9 @@ fn median(mut costs: Vec<Cost>) -> Cost {
     costs[costs.len() / 2]
 }
 
-fn row(name: &str, cost: Cost, bytes: usize) {
+fn row(name: &str, cost: Cost, items: usize, bytes: usize) {
     let seconds = cost.wall.as_secs_f64();
-    let (rate, mb) = (EVENTS as f64 / seconds, bytes as f64 / seconds / 1e6);
-    let cpu = cost.cpu.as_secs_f64() * 1e6 / EVENTS as f64;
+    let (rate, mb) = (items as f64 / seconds, bytes as f64 / seconds / 1e6);
+    let cpu = cost.cpu.as_secs_f64() * 1e6 / items as f64;
     println!("{name:<28}{rate:>12.0}{mb:>10.0}{cpu:>16.2}");
 }

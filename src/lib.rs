@@ -4,6 +4,7 @@ pub mod clock;
 pub mod units;
 pub mod telemetry;
 pub mod secret;
+pub mod tls;
 pub mod kafka;
 pub mod event;
 pub mod ingest;

@@ -61,8 +61,7 @@ impl Bucket {
     /// # Errors
     /// The URL, or what the environment says of credentials, cannot be used.
     pub fn open(location: &str, lock: Option<ObjectLock>) -> Result<Bucket, object_store::Error> {
-        // Fails where the process has chosen its provider before, which is as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        crate::tls::install();
         let (scheme, rest) = location.split_once("://").unwrap_or_default();
         let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = prefix.trim_matches('/').to_owned();

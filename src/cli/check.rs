@@ -7,11 +7,11 @@ use std::time::Duration;
 use clap::Args;
 use ipnet::IpNet;
 
-use crate::cli::load::counted;
 use crate::cli::{Done, Error};
 use crate::config::{self, Config, Mode, Override, Source};
 use crate::ingest::{kafka, log, webhook};
 use crate::report::escape::visible;
+use crate::report::summary::counted;
 use crate::rule::Body;
 use crate::sinks::frame::Frame;
 use crate::spool;
@@ -43,7 +43,7 @@ impl ConfigArgs {
         config::load(&self.config, &overrides).map_err(|problems| {
             let lines: Vec<String> =
                 problems.iter().map(|problem| visible(&problem.to_string()).into_owned()).collect();
-            let what = counted(problems.len(), "problem");
+            let what = counted(problems.len() as u64, "problem");
             Error::Input(format!("{what} in the configuration:\n{}", lines.join("\n")))
         })
     }
@@ -119,7 +119,7 @@ pub fn run(args: &CheckArgs) -> Result<Done, Error> {
     match findings.failed {
         0 => Ok(Done::Fine),
         failed => {
-            writeln!(out, "{} would fail", counted(failed, "part"))?;
+            writeln!(out, "{} would fail", counted(failed as u64, "part"))?;
             Ok(Done::Failed)
         }
     }
@@ -134,7 +134,7 @@ fn rules(config: &Config, findings: &mut Findings) -> Result<usize, Error> {
     let alerting = rules.iter().filter(|rule| rule.alerts).count();
     let from = match config.rules.paths.as_slice() {
         [] => "shipped".to_owned(),
-        paths => counted(paths.len(), "path"),
+        paths => counted(paths.len() as u64, "path"),
     };
     let text = format!("{alerting} raise alerts ({from}), {stateful} of them keep state");
     let left_out = loaded.left_out;
@@ -142,7 +142,7 @@ fn rules(config: &Config, findings: &mut Findings) -> Result<usize, Error> {
     config::rules::compile(loaded.rules, &proxies).map_err(wrong)?;
     findings.ok("rules", text);
     if left_out > 0 {
-        let what = counted(left_out, "rule");
+        let what = counted(left_out as u64, "rule");
         findings.note("rules", format!("{what} about other logs than Kubernetes audit left out"));
     }
     Ok(stateful)

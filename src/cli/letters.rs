@@ -9,12 +9,12 @@ use clap::Subcommand;
 use crypto_box::SecretKey;
 use serde_json::{Value, json};
 
-use crate::cli::load::counted;
 use crate::cli::redrive::{self, RedriveArgs};
 use crate::cli::spool::{Format, checked, failed};
 use crate::cli::{Done, Error};
 use crate::event::time::format_us;
 use crate::report::escape::{Spelling, visible, write_json};
+use crate::report::summary::counted;
 use crate::spool::{self, DeadLetter, Options, Spool, StoredLetter};
 use crate::telemetry::chain;
 
@@ -220,6 +220,6 @@ fn remove(dir: &Path, ids: &[u64], all: bool) -> Result<(), Error> {
         Ok(removed)
     });
     let removed: u64 = removed.map_err(failed)?;
-    eprintln!("kubewitness: {} removed", counted(removed as usize, "dead letter"));
+    eprintln!("kubewitness: {} removed", counted(removed, "dead letter"));
     Ok(())
 }

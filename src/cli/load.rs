@@ -10,6 +10,7 @@ use crate::cli::Error;
 use crate::config::Rules;
 use crate::config::rules::compile;
 use crate::engine::Engine;
+use crate::report::summary::counted;
 use crate::rule::RuleSet;
 use crate::rule::pack::Pack;
 
@@ -45,7 +46,7 @@ impl RuleArgs {
         let files: Vec<PathBuf> = self.placeholders.iter().cloned().collect();
         let loaded = rules.load(&files).map_err(|error| Error::Input(error.to_string()))?;
         if loaded.left_out > 0 {
-            let what = counted(loaded.left_out, "rule");
+            let what = counted(loaded.left_out as u64, "rule");
             eprintln!("kubewitness: {what} about other logs than Kubernetes audit left out");
         }
         Ok(loaded.rules)
@@ -58,9 +59,4 @@ impl RuleArgs {
     pub fn compile(&self, proxies: &[IpNet]) -> Result<Arc<Engine>, Error> {
         compile(self.load()?, proxies).map_err(|error| Error::Input(error.to_string()))
     }
-}
-
-/// `1 problem`, `2 problems`.
-pub fn counted(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

@@ -102,8 +102,7 @@ enum Command {
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    // The one provider of cryptography; whoever makes a TLS client or server finds it.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    crate::tls::install();
     let done = match cli.command {
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => demo::run(&args),

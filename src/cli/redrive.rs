@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use clap::Args;
 
 use crate::cli::check::ConfigArgs;
-use crate::cli::load::counted;
 use crate::cli::spool::failed;
 use crate::cli::{Done, Error};
 use crate::record::StoredEvent;
+use crate::report::summary::counted;
 use crate::sinks::config::{Config, Kind};
 use crate::sinks::frame::Frame;
 use crate::sinks::{Item, Outgoing};
@@ -56,7 +56,7 @@ pub fn run(args: &RedriveArgs) -> Result<Done, Error> {
             }
             let (sent, left) = redrive(&letters, sink, &args.ids).await?;
             if sent + left > 0 {
-                let what = counted(sent, "dead letter");
+                let what = counted(sent as u64, "dead letter");
                 eprintln!("kubewitness: sink {name}: {what} delivered, {left} refused again");
             }
         }

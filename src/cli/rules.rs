@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Subcommand;
 
 use crate::cases;
-use crate::cli::load::{RuleArgs, counted};
+use crate::cli::load::RuleArgs;
 use crate::cli::{Done, Error, eval};
 use crate::config::rules::listed;
 use crate::coverage;
@@ -15,6 +15,7 @@ use crate::engine::Engine;
 use crate::engine::values::Subject;
 use crate::event::decode::{self, Decoded};
 use crate::report::escape::visible;
+use crate::report::summary::counted;
 use crate::rule::Rule;
 use crate::rule::lint::lint;
 use crate::rule::load::{Options, load_texts, read_path};
@@ -138,10 +139,10 @@ fn test(paths: &[PathBuf], strict: bool) -> Result<Done, Error> {
     writeln!(
         out,
         "{}: {} and {} as expected, {}, {} without enough cases",
-        counted(files.len(), "rule file"),
-        counted(matches, "match").replace("matchs", "matches"),
-        counted(near_misses, "near miss").replace("misss", "misses"),
-        counted(failures, "failure"),
+        counted(files.len() as u64, "rule file"),
+        counted(matches as u64, "match"),
+        counted(near_misses as u64, "near miss"),
+        counted(failures as u64, "failure"),
         without,
     )?;
     let is_fine = failures == 0 && (without == 0 || !strict);
@@ -165,7 +166,12 @@ fn advise(paths: &[PathBuf]) -> Result<Done, Error> {
     for one in &advice {
         writeln!(out, "{}", visible(&one.to_string()))?;
     }
-    writeln!(out, "{}, {}", counted(texts.len(), "file"), counted(advice.len(), "remark"))?;
+    writeln!(
+        out,
+        "{}, {}",
+        counted(texts.len() as u64, "file"),
+        counted(advice.len() as u64, "remark")
+    )?;
     Ok(if advice.is_empty() { Done::Fine } else { Done::Failed })
 }
 

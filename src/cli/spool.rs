@@ -7,10 +7,10 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::cli::letters::{self, Letters};
-use crate::cli::load::counted;
 use crate::cli::{Done, Error};
 use crate::record::kind;
 use crate::report::escape::{Spelling, visible, write_json};
+use crate::report::summary::counted;
 use crate::spool::{self, CursorState, Damage, Inspection};
 use crate::telemetry::chain;
 use crate::units::Size;
@@ -35,7 +35,7 @@ pub enum Spool {
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
     },
-    /// List, show or remove what could not be used or delivered
+    /// List, show, send again or remove what could not be used or delivered
     #[command(subcommand)]
     DeadLetters(Letters),
 }
@@ -49,7 +49,8 @@ pub enum Format {
     Json,
 }
 
-/// Runs a subcommand. Nothing but `dead-letters remove` changes anything.
+/// Runs a subcommand. Nothing but `dead-letters redrive` and `remove` changes
+/// anything.
 ///
 /// # Errors
 /// A directory that is no spool: wrong input. Files that cannot be read.
@@ -114,7 +115,7 @@ fn show(inspection: &Inspection, format: Format) -> Result<(), Error> {
 
 fn write_text(out: &mut dyn Write, inspection: &Inspection) -> std::io::Result<()> {
     let bytes: u64 = inspection.segments.iter().map(|segment| segment.bytes).sum();
-    writeln!(out, "{}, {}", counted(inspection.segments.len(), "segment"), size(bytes))?;
+    writeln!(out, "{}, {}", counted(inspection.segments.len() as u64, "segment"), size(bytes))?;
     for segment in &inspection.segments {
         let kinds = segment.records_by_kind.iter();
         let kinds: Vec<String> =

@@ -102,9 +102,8 @@ impl<S: Sink> Delivery<S> {
             return Ok(None);
         };
         let records = records?;
-        let is_full = records.len() >= limits.records_max || records.bytes() >= limits.bytes_max;
         let wait = self.frame.wait_max();
-        if is_full || wait.is_zero() || records.is_empty() {
+        if self.frame.is_full(&records) || wait.is_zero() || records.is_empty() {
             return Ok(Some(records));
         }
         self.hurry.run_until_cancelled(tokio::time::sleep(wait)).await;

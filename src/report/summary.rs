@@ -243,11 +243,13 @@ fn count(number: u64) -> String {
     HumanCount(number).to_string()
 }
 
-fn counted(number: u64, noun: &str) -> String {
-    let noun = match (number, noun.split_once(' ')) {
-        (1, _) => noun.to_owned(),
-        (_, None) => format!("{noun}s"),
-        (_, Some((head, rest))) => format!("{head}s {rest}"),
+/// `1 match`, `2 matches`, `1,000 pieces of input`.
+pub fn counted(number: u64, noun: &str) -> String {
+    let (head, rest) = noun.split_at(noun.find(" of ").unwrap_or(noun.len()));
+    let end = match number {
+        1 => "",
+        _ if head.ends_with("ch") || head.ends_with('s') => "es",
+        _ => "s",
     };
-    format!("{} {noun}", count(number))
+    format!("{} {head}{end}{rest}", count(number))
 }

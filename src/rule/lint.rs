@@ -10,7 +10,7 @@ use crate::rule::load::Options;
 use crate::rule::parse::{self, DETECTION_RESERVED, Document};
 use crate::rule::parts::Parts;
 use crate::rule::problem::did_you_mean;
-use crate::rule::taxonomy::{self, AUDIT_LEVELS, PATHS, STAGES, VERBS};
+use crate::rule::taxonomy::{self, AUDIT_LEVELS, METHOD_VERBS, PATHS, RESOURCE_VERBS, STAGES};
 use crate::rule::yaml::{Entry, Node, Value};
 use crate::rule::{Body, Condition, Rule, reach};
 
@@ -293,10 +293,10 @@ impl Linter<'_> {
     }
 
     fn words(&mut self, field: &str, node: &Node) {
-        let known: &[&str] = match field {
-            "verb" => &VERBS,
-            "stage" => &STAGES,
-            "level" => &AUDIT_LEVELS,
+        let known = match field {
+            "verb" => [&RESOURCE_VERBS[..], &METHOD_VERBS].concat(),
+            "stage" => STAGES.to_vec(),
+            "level" => AUDIT_LEVELS.to_vec(),
             _ => return,
         };
         let items = match &node.value {

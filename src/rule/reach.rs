@@ -3,24 +3,11 @@
 //! Everything here errs towards silence: a rule is called dead only when no event of the API server
 //! can satisfy it.
 
-use crate::rule::taxonomy::STAGES;
+use crate::rule::taxonomy::{RESOURCE_VERBS, STAGES};
 use crate::rule::{Comparison, Condition, Matcher, Test};
 
 /// Fields that only a request body fills.
 const REQUEST_BODY: [&str; 4] = ["requestObject", "pod", "object", "csr"];
-/// The verbs of requests for resources; it is empty for a method that the API server does not know.
-const RESOURCE_VERBS: [&str; 10] = [
-    "get",
-    "list",
-    "watch",
-    "create",
-    "update",
-    "patch",
-    "delete",
-    "deletecollection",
-    "proxy",
-    "",
-];
 /// Verbs whose requests have no body.
 const READS: [&str; 3] = ["get", "list", "watch"];
 
@@ -58,7 +45,7 @@ pub fn dead(condition: &Condition) -> Option<String> {
         })
     };
     if needs(condition, &["objectRef"])
-        && let Some(words) = none_of(&verbs, &RESOURCE_VERBS)
+        && let Some(words) = none_of(&verbs, &[&RESOURCE_VERBS[..], &[""]].concat())
     {
         return Some(format!("no request for a resource has the verb {words}"));
     }

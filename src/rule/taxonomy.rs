@@ -51,25 +51,13 @@ const ELASTIC_PREFIX: &str = "kubernetes.audit.";
 /// Verbs that change something.
 pub const WRITE_VERBS: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
 
-/// The verbs of requests for resources, and the usual HTTP methods of the others. A client may send
-/// any other method, so that a verb outside of this list is rare but not impossible.
-pub const VERBS: [&str; 15] = [
-    "get",
-    "list",
-    "watch",
-    "create",
-    "update",
-    "patch",
-    "delete",
-    "deletecollection",
-    "proxy",
-    "post",
-    "put",
-    "head",
-    "options",
-    "trace",
-    "connect",
-];
+/// The verbs of requests for resources. A client may use any other HTTP method, whose verb is empty.
+pub const RESOURCE_VERBS: [&str; 9] =
+    ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "proxy"];
+
+/// The usual HTTP methods of requests for other paths, beside those that are verbs of resources. A
+/// client may send any other, so that a verb outside of both lists is rare but not impossible.
+pub const METHOD_VERBS: [&str; 6] = ["post", "put", "head", "options", "trace", "connect"];
 
 /// Audit levels.
 pub const AUDIT_LEVELS: [&str; 4] = ["None", "Metadata", "Request", "RequestResponse"];

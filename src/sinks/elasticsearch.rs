@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sinks::encode::{Subject, ecs, json::Object};
 use crate::sinks::endpoint::{self, Answer, Auth, Client};
+use crate::sinks::lanes::Lanes;
 use crate::sinks::{CheckError, Delivered, Item, RecordKind, Rejection, SendError, Sink};
 
 /// The index template that the data streams need.
@@ -79,7 +80,11 @@ pub struct Elasticsearch {
     config: Config,
     kinds: Vec<RecordKind>,
     client: Client,
+    lanes: Lanes,
 }
+
+/// Requests under way at a time: a document says itself when it happened.
+const IN_FLIGHT_MAX: usize = 4;
 
 /// What `_bulk` answers.
 #[derive(Deserialize)]
@@ -157,7 +162,8 @@ impl Elasticsearch {
                 return Err(format!("`streams.{}`: {name:?} is no name", kind.as_str()));
             }
         }
-        Ok(Elasticsearch { config, kinds: kinds.to_vec(), client })
+        let lanes = Lanes::new(config.http.requests_in_flight_max.unwrap_or(IN_FLIGHT_MAX));
+        Ok(Elasticsearch { config, kinds: kinds.to_vec(), client, lanes })
     }
 
     fn headers(&self) -> Result<HeaderMap, SendError> {
@@ -199,6 +205,24 @@ impl Elasticsearch {
             return Err(SendError::retry(cause));
         }
         Ok(bulk.items.into_iter().map(|item| item.create.fate()).collect())
+    }
+
+    /// Creates the documents of a share of a load.
+    async fn deliver(&self, batch: &[Item<'_>]) -> Result<Delivered, SendError> {
+        let mut delivered = Delivered::default();
+        let mut reword = Vec::new();
+        let fates = self.create(batch, ecs::Body::Tree).await?;
+        for (index, fate) in fates.into_iter().enumerate() {
+            match fate {
+                Fate::Reword(_) => reword.push(index),
+                fate => settle(index, fate, &mut delivered),
+            }
+        }
+        if !reword.is_empty() {
+            self.reword(batch, reword, &mut delivered).await;
+        }
+        delivered.again.sort_unstable();
+        Ok(delivered)
     }
 
     async fn get(&self, path: &str) -> Result<Answer, SendError> {
@@ -260,6 +284,10 @@ impl Elasticsearch {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let body = Some(text.as_bytes().to_vec());
             let answer = self.client.request(Method::PUT, path, headers, body).await?;
+            if path == policy && is_unknown(&answer) {
+                done.push(format!("no policy was put: {}", without_policies(is_opensearch)));
+                continue;
+            }
             // OpenSearch replaces a policy only for whoever names its version.
             if is_opensearch && answer.status == 409 {
                 done.push(format!("{path} is there already, and left as it is"));
@@ -303,11 +331,23 @@ impl Elasticsearch {
         let answer = self.get(path).await?;
         match answer.status {
             404 => Ok(true),
+            // What a server cannot have is not missing; `install` says so.
+            400 if is_unknown(&answer) => Ok(false),
             // Not everybody may ask for what he may use.
             403 => Ok(false),
             _ => answer.approve().map(|()| false),
         }
     }
+}
+
+/// Whether the server has no such API: what makes it is a plugin or a licence that is not there.
+fn is_unknown(answer: &Answer) -> bool {
+    answer.status == 400 && answer.shown().contains("no handler found")
+}
+
+fn without_policies(is_opensearch: bool) -> String {
+    let what = if is_opensearch { "Index State Management" } else { "index lifecycle management" };
+    format!("the server has no {what}, so documents stay until somebody deletes them")
 }
 
 /// Where the policy is, and what it says.
@@ -320,21 +360,17 @@ fn policy(is_opensearch: bool) -> (&'static str, &'static str) {
 
 impl Sink for Elasticsearch {
     async fn send(&mut self, batch: &[Item<'_>]) -> Result<Delivered, SendError> {
-        let mut delivered = Delivered::default();
-        let mut reword = Vec::new();
-        let fates =
-            self.create(batch, ecs::Body::Tree).await.inspect_err(|_| self.client.renew())?;
-        for (index, fate) in fates.into_iter().enumerate() {
-            match fate {
-                Fate::Reword(_) => reword.push(index),
-                fate => settle(index, fate, &mut delivered),
-            }
+        let mut lanes = self.lanes;
+        let sent = lanes.send(batch, |share| self.deliver(share)).await;
+        self.lanes = lanes;
+        if sent.as_ref().map_or(true, |delivered| delivered.why.is_some()) {
+            self.client.renew();
         }
-        if !reword.is_empty() {
-            self.reword(batch, reword, &mut delivered).await;
-        }
-        delivered.again.sort_unstable();
-        Ok(delivered)
+        sent
+    }
+
+    fn batches(&self) -> usize {
+        self.lanes.open()
     }
 
     /// Installs the index template and the policy that says how long documents are kept.

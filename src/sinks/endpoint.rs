@@ -34,6 +34,10 @@ pub struct Config {
     /// Whether bodies are compressed with gzip. Default: as the sink's type has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gzip: Option<bool>,
+    /// Requests under way at a time, at most; how many of them the far side takes is found out.
+    /// With more than one, records may arrive in another order. Default: as the sink's type has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_in_flight_max: Option<usize>,
     /// The URL of a proxy. Default: none; the environment is not asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
@@ -53,6 +57,7 @@ impl Default for Config {
         Config {
             timeout: Span::from_secs(30),
             gzip: None,
+            requests_in_flight_max: None,
             proxy: None,
             ca_file: None,
             cert_file: None,
@@ -264,8 +269,7 @@ fn without(bytes: &[u8], credential: &[u8]) -> Vec<u8> {
 }
 
 fn build(config: &Config) -> Result<reqwest::Client, String> {
-    // Whoever was first has installed the same one.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    crate::tls::install();
     let read = |file: &PathBuf| {
         std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))
     };

@@ -89,12 +89,22 @@ impl<S: Sink> Frame<S> {
         &self.common.name
     }
 
-    /// How much to read from the spool at a time, and of which kinds.
+    /// How much to read from the spool at a time, and of which kinds: as many batches as the sink
+    /// wants at once.
     pub fn limits(&self) -> Limits {
-        let batch = &self.common.batch;
         let kinds = self.common.records.iter().map(|kind| kind.code()).collect();
-        let bytes_max = batch.bytes_max.as_usize();
-        Limits { records_max: batch.records_max, bytes_max, kinds: Some(kinds) }
+        let records_max = self.common.batch.records_max.saturating_mul(self.sink.batches());
+        Limits { records_max, bytes_max: self.bytes_max(), kinds: Some(kinds) }
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.common.batch.bytes_max.as_usize().saturating_mul(self.sink.batches())
+    }
+
+    /// Whether these are a batch at least, so that there is nothing to wait for.
+    pub fn is_full(&self, records: &Records) -> bool {
+        let batch = &self.common.batch;
+        records.len() >= batch.records_max || records.bytes() >= batch.bytes_max.as_usize()
     }
 
     /// How long to wait for a batch to fill.
@@ -145,7 +155,7 @@ impl<S: Sink> Frame<S> {
     pub fn load_items<'r>(&mut self, items: impl Iterator<Item = Item<'r>>) -> Load<'r> {
         let items: Vec<Item<'r>> = items.filter(|item| self.wants(item)).collect();
         let mut load = Load { items, ..Load::default() };
-        load.parts = load.parts_of(self.common.batch.bytes_max.as_usize());
+        load.parts = load.parts_of(self.bytes_max());
         load
     }
 

@@ -19,6 +19,7 @@ use crate::secret::Secret;
 use crate::sinks::encode::template::Template;
 use crate::sinks::encode::{Format, Subject, falco, services};
 use crate::sinks::endpoint::{self, Answer, Auth, Client, header};
+use crate::sinks::lanes::Lanes;
 use crate::sinks::{CheckError, Delivered, Item, RecordKind, Rejection, SendError, Sink, batch_id};
 
 /// What is configured of a service.
@@ -121,6 +122,7 @@ pub struct Http {
     headers: HeaderMap,
     /// Made when it is needed first: the URL may be a secret.
     client: Option<Client>,
+    lanes: Lanes,
 }
 
 /// A shorter part of a URL is a word, not a secret.
@@ -154,10 +156,12 @@ impl Http {
         }
         let pairs = config.headers.iter().map(|(name, value)| header(name, value));
         let headers = pairs.collect::<Result<HeaderMap, String>>()?;
-        Ok(Http { config, template, headers, client: None })
+        let lanes = Lanes::new(config.http.requests_in_flight_max.unwrap_or(1));
+        Ok(Http { config, template, headers, client: None, lanes })
     }
 
-    fn client(&mut self) -> Result<&Client, SendError> {
+    /// Makes the client where there is none.
+    fn prepare(&mut self) -> Result<(), SendError> {
         if self.client.is_none() {
             let made = match (&self.config.url, &self.config.url_secret) {
                 (Some(url), _) => Client::new(url, &self.config.http, false),
@@ -171,6 +175,10 @@ impl Http {
             let remedy = "mend the sink's configuration";
             self.client = Some(made.map_err(|cause| SendError::block(cause, remedy))?);
         }
+        Ok(())
+    }
+
+    fn client(&self) -> Result<&Client, SendError> {
         self.client.as_ref().ok_or_else(|| SendError::retry("no client"))
     }
 
@@ -179,7 +187,7 @@ impl Http {
         let (config, mut out) = (&self.config, Vec::new());
         let subjects = || items.iter().map(Subject::of).collect::<Vec<_>>();
         let line = |item: &Item<'_>| {
-            let mut line = Vec::new();
+            let mut line = Vec::with_capacity(item.bytes().len());
             config.format.encode(item, &mut line);
             line
         };
@@ -192,9 +200,15 @@ impl Http {
                 }
             }
             Shape::Array => {
-                let lines: Vec<Vec<u8>> = lines().into_iter().map(sound).collect();
                 out.push(b'[');
-                out.extend(lines.join(&b','));
+                for (index, item) in items.iter().enumerate() {
+                    out.extend((index > 0).then_some(b','));
+                    match config.format {
+                        // What was stored may be no JSON.
+                        Format::Native => out.extend(sound(line(item))),
+                        format => format.encode(item, &mut out),
+                    }
+                }
                 out.push(b']');
             }
             Shape::Alertmanager => services::alertmanager(&subjects(), &mut out),
@@ -280,7 +294,7 @@ impl Http {
     }
 
     /// Sends some items in one request.
-    async fn post(&mut self, items: &[Item<'_>]) -> Result<(), SendError> {
+    async fn post(&self, items: &[Item<'_>]) -> Result<(), SendError> {
         let body = self.body(items)?;
         let headers = self.headers(items, &body)?;
         let path = self.config.shape.path();
@@ -293,8 +307,14 @@ impl Http {
 
 impl Sink for Http {
     async fn send(&mut self, batch: &[Item<'_>]) -> Result<Delivered, SendError> {
+        self.prepare()?;
         if !self.config.shape.is_one_each() {
-            return self.post(batch).await.map(|()| Delivered::default());
+            let mut lanes = self.lanes;
+            let post =
+                async |share: &[Item<'_>]| self.post(share).await.map(|()| Delivered::default());
+            let sent = lanes.send(batch, post).await;
+            self.lanes = lanes;
+            return sent;
         }
         let mut delivered = Delivered::default();
         for (index, item) in batch.iter().enumerate() {
@@ -314,8 +334,13 @@ impl Sink for Http {
         Ok(delivered)
     }
 
+    fn batches(&self) -> usize {
+        self.lanes.open()
+    }
+
     /// Asks with a request that changes nothing: that something answers, and knows us.
     async fn check(&mut self) -> Result<(), CheckError> {
+        self.prepare()?;
         let mut headers = self.headers(&[], b"")?;
         headers.remove(CONTENT_TYPE);
         let path = match self.config.shape {

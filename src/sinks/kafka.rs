@@ -192,6 +192,9 @@ pub struct Kafka {
     is_busy: bool,
 }
 
+/// Between two loads the brokers have nothing to do until the first messages of the next one have
+/// lingered: so many batches make one load.
+const BATCHES: usize = 4;
 /// What is too large for its topic.
 const TOO_LARGE: Verdict = Verdict::Reject("too_large");
 /// Without any answer for so long, the caller is told; the messages go on waiting.
@@ -379,6 +382,10 @@ impl Kafka {
 }
 
 impl Sink for Kafka {
+    fn batches(&self) -> usize {
+        BATCHES
+    }
+
     async fn send(&mut self, batch: &[Item<'_>]) -> Result<Delivered, SendError> {
         let seqs: Vec<u64> = batch.iter().map(|item| item.seq).collect();
         let is_under_way = self.under_way.as_ref() == Some(&seqs);

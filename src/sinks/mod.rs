@@ -10,6 +10,7 @@
 
 pub mod encode;
 pub mod endpoint;
+pub(crate) mod lanes;
 pub mod file;
 pub mod stdout;
 pub mod kafka;
@@ -129,7 +130,9 @@ pub(crate) fn batch_id(items: &[Item<'_>]) -> String {
 
 /// The first half of a hash in hexadecimal.
 fn short_hash(hasher: Sha256) -> String {
-    hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let digit = |four: u8| char::from(b"0123456789abcdef"[usize::from(four)]);
+    let digits = |byte: &u8| [digit(byte >> 4), digit(byte & 15)];
+    hasher.finalize().iter().take(16).flat_map(digits).collect()
 }
 
 /// The kinds of records that a sink may ask for.
@@ -299,6 +302,12 @@ pub trait Sink: Send {
         batch: &[Item<'_>],
     ) -> impl Future<Output = Result<Delivered, SendError>> + Send;
 
+    /// How many batches it wants to be handed over as one: it sends them side by side, or each
+    /// handing over costs it a wait.
+    fn batches(&self) -> usize {
+        1
+    }
+
     /// Tells where the cursor stands, before its next records are handed over: for a sink that
     /// keeps a position at the far side too.
     fn resume(&mut self, _position: Position) {}
@@ -365,6 +374,16 @@ impl Sink for AnySink {
             AnySink::Http(sink) => sink.send(batch).await,
             AnySink::Syslog(sink) => sink.send(batch).await,
             AnySink::Archive(sink) => sink.send(batch).await,
+        }
+    }
+
+    fn batches(&self) -> usize {
+        match self {
+            AnySink::Kafka(sink) => sink.batches(),
+            AnySink::Splunk(sink) => sink.batches(),
+            AnySink::Elasticsearch(sink) => sink.batches(),
+            AnySink::Http(sink) => sink.batches(),
+            _ => 1,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::secret::Secret;
 use crate::sinks::encode::Format;
 use crate::sinks::encode::json::{Object, lossy};
 use crate::sinks::endpoint::{self, Answer, Auth, Client};
+use crate::sinks::lanes::Lanes;
 use crate::sinks::{CheckError, Delivered, Item, Outgoing, RecordKind, SendError, Sink, batch_id};
 use crate::units::Span;
 
@@ -95,7 +96,11 @@ const ACK_INTERVAL_MAX: Duration = Duration::from_secs(2);
 pub struct Splunk {
     config: Config,
     client: Client,
+    lanes: Lanes,
 }
+
+/// Requests under way at a time: an event says itself when it happened.
+const IN_FLIGHT_MAX: usize = 4;
 
 /// What a collector answers.
 #[derive(Debug, Default, Deserialize)]
@@ -127,7 +132,8 @@ impl Splunk {
                 .to_owned());
         }
         let client = Client::new(&config.url, &config.http, true)?;
-        Ok(Splunk { config, client })
+        let lanes = Lanes::new(config.http.requests_in_flight_max.unwrap_or(IN_FLIGHT_MAX));
+        Ok(Splunk { config, client, lanes })
     }
 
     fn headers(&self, channel: &str) -> Result<HeaderMap, SendError> {
@@ -236,10 +242,9 @@ impl Splunk {
             }
         }
     }
-}
 
-impl Sink for Splunk {
-    async fn send(&mut self, batch: &[Item<'_>]) -> Result<Delivered, SendError> {
+    /// Delivers a share of a load over a channel of its own.
+    async fn deliver(&self, batch: &[Item<'_>]) -> Result<Delivered, SendError> {
         let channel = channel(batch);
         let (path, headers) = (self.path(batch, &channel), self.headers(&channel)?);
         let answer = self.client.post(&path, headers, self.body(batch)).await?;
@@ -254,6 +259,19 @@ impl Sink for Splunk {
             self.acknowledged(&channel, ack_id, answer.cookie).await?;
         }
         Ok(Delivered::default())
+    }
+}
+
+impl Sink for Splunk {
+    async fn send(&mut self, batch: &[Item<'_>]) -> Result<Delivered, SendError> {
+        let mut lanes = self.lanes;
+        let sent = lanes.send(batch, |share| self.deliver(share)).await;
+        self.lanes = lanes;
+        sent
+    }
+
+    fn batches(&self) -> usize {
+        self.lanes.open()
     }
 
     /// Sends an empty body: a collector that knows the token says that there is no data.

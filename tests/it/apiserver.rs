@@ -51,7 +51,7 @@ impl ApiServer {
 
     fn new(url: &str, builder: ClientBuilder) -> ApiServer {
         // reqwest looks for the process' provider even where it makes no TLS of its own.
-        _ = rustls::crypto::ring::default_provider().install_default();
+        kubewitness::tls::install();
         let builder = builder.no_proxy().pool_idle_timeout(Duration::from_secs(90));
         ApiServer {
             client: builder.build().expect("a client can be built"),

@@ -46,6 +46,8 @@ mod nasty;
 mod kube_apiserver;
 /// The Kafka sink and source against Apache Kafka, where one is named.
 mod kafka;
+/// The Elasticsearch sink against OpenSearch, where one is named.
+mod opensearch;
 /// Sinks against real servers, where they are named.
 mod servers;
 /// Documents of Sigma: what they become, and why they are refused.

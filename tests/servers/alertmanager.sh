@@ -5,9 +5,7 @@
 #   tests/servers/alertmanager.sh stop DIR    ends it
 set -euo pipefail
 
-command=${1:?start or stop}
-mkdir -p "${2:?a directory}"
-dir=$(cd "$2" && pwd)
+. "$(dirname "${BASH_SOURCE[0]}")/server.sh"
 
 start() {
     command -v prometheus-alertmanager >&2 ||
@@ -16,15 +14,12 @@ start() {
     prometheus-alertmanager --config.file="$dir/alertmanager.yml" --storage.path="$dir/data" \
         --web.listen-address=127.0.0.1:29493 --cluster.listen-address= >"$dir/log" 2>&1 &
     echo $! >"$dir/pid"
-    for _ in $(seq 50); do
-        (echo >/dev/tcp/127.0.0.1/29493) 2>/dev/null && break
-        sleep 0.2
-    done
+    until_true "$dir/log" listens 29493
     echo "export KUBEWITNESS_TEST_ALERTMANAGER=http://127.0.0.1:29493"
 }
 
 case $command in
 start) start ;;
-stop) kill "$(cat "$dir/pid")" ;;
-*) sed -n '2,6p' "$0" && exit 2 ;;
+stop) end ;;
+*) usage ;;
 esac

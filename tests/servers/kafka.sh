@@ -14,10 +14,7 @@
 set -euo pipefail
 
 version=4.1.0
-command=${1:?start, kill or stop}
-mkdir -p "${2:?a directory}"
-dir=$(cd "$2" && pwd)
-cache=${KUBEWITNESS_SERVERS:-${XDG_CACHE_HOME:-$HOME/.cache}/kubewitness-servers}
+. "$(dirname "${BASH_SOURCE[0]}")/server.sh"
 libs=$cache/kafka-$version
 
 fetch() {
@@ -35,23 +32,6 @@ fetch() {
 XML
     mvn -q -B -f "$libs/pom.xml" dependency:copy-dependencies -DoutputDirectory="$libs" >&2
     touch "$libs/.complete"
-}
-
-# An authority, a server's certificate for localhost, a client's, and another authority.
-certificates() {
-    [ -e "$dir/client.pem" ] && return
-    for name in ca other-ca; do
-        openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj "/CN=$name" \
-            -keyout "$dir/$name.key" -out "$dir/$name.pem" 2>/dev/null
-    done
-    for name in server client; do
-        openssl req -newkey rsa:2048 -nodes -subj "/CN=$name" \
-            -keyout "$dir/$name.key" -out "$dir/$name.csr" 2>/dev/null
-        openssl x509 -req -in "$dir/$name.csr" -days 30 -CA "$dir/ca.pem" -CAkey "$dir/ca.key" \
-            -CAcreateserial -out "$dir/$name.crt" \
-            -extfile <(echo "subjectAltName=DNS:localhost,IP:127.0.0.1") 2>/dev/null
-        cat "$dir/$name.key" "$dir/$name.crt" >"$dir/$name.pem"
-    done
 }
 
 configuration() {
@@ -90,7 +70,9 @@ run() { java -Xmx256m -cp "$libs/*" "$@"; }
 
 start() {
     fetch
-    certificates
+    certificates server client
+    [ -e "$dir/other-ca.pem" ] || authority other-ca
+    cat "$dir/server.key" "$dir/server.crt" >"$dir/server.pem"
     configuration
     if [ ! -e "$dir/data/meta.properties" ]; then
         run kafka.tools.StorageTool format -t 4L6g3nShT-eMCtK--X86sw -c "$dir/server.properties" \
@@ -98,12 +80,7 @@ start() {
     fi
     java -Xmx512m -cp "$libs/*" kafka.Kafka "$dir/server.properties" >"$dir/kafka.log" 2>&1 &
     echo $! >"$dir/pid"
-    for _ in $(seq 120); do
-        if grep -q 'Kafka Server started' "$dir/kafka.log" ||
-            (echo >/dev/tcp/127.0.0.1/29092) 2>/dev/null; then break; fi
-        kill -0 "$(cat "$dir/pid")" || { tail -20 "$dir/kafka.log" >&2; exit 1; }
-        sleep 0.5
-    done
+    until_true "$dir/kafka.log" listens 29092
     if [ ! -e "$dir/topics" ]; then
         topic events
         topic alerts
@@ -124,8 +101,8 @@ case $command in
 start) start ;;
 kill) kill -9 "$(cat "$dir/pid")" ;;
 stop)
-    kill "$(cat "$dir/pid")" || true
+    end
     rm -rf "$dir"
     ;;
-*) sed -n '2,14p' "$0" && exit 2 ;;
+*) usage ;;
 esac

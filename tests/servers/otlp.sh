@@ -7,10 +7,7 @@
 set -euo pipefail
 
 version=0.0.1a15
-command=${1:?start or stop}
-mkdir -p "${2:?a directory}"
-dir=$(cd "$2" && pwd)
-cache=${KUBEWITNESS_SERVERS:-${XDG_CACHE_HOME:-$HOME/.cache}/kubewitness-servers}
+. "$(dirname "${BASH_SOURCE[0]}")/server.sh"
 home=$cache/rotel-$version
 
 install() {
@@ -28,16 +25,12 @@ start() {
         --otlp-grpc-endpoint 127.0.0.1:24317 --otlp-http-endpoint 127.0.0.1:24318 \
         >"$dir/received" 2>&1 &
     echo $! >"$dir/pid"
-    for _ in $(seq 100); do
-        (echo >/dev/tcp/127.0.0.1/24318) 2>/dev/null && break
-        kill -0 "$(cat "$dir/pid")" || { tail -20 "$dir/received" >&2; exit 1; }
-        sleep 0.2
-    done
+    until_true "$dir/received" listens 24318
     echo "export KUBEWITNESS_TEST_OTLP=$dir"
 }
 
 case $command in
 start) start ;;
-stop) kill "$(cat "$dir/pid")" ;;
-*) sed -n '2,7p' "$0" && exit 2 ;;
+stop) end ;;
+*) usage ;;
 esac

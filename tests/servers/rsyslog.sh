@@ -8,23 +8,13 @@
 # JSON object a line: the parts of the message as rsyslog read them.
 set -euo pipefail
 
-command=${1:?start or stop}
-mkdir -p "${2:?a directory}"
-dir=$(cd "$2" && pwd)
+. "$(dirname "${BASH_SOURCE[0]}")/server.sh"
 
 start() {
     if ! command -v rsyslogd >&2 || [ ! -e /usr/lib/*/rsyslog/lmnsd_ossl.so ]; then
         apt-get install -qy --no-install-recommends rsyslog rsyslog-openssl >&2
     fi
-    if [ ! -e "$dir/server.crt" ]; then
-        openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj "/CN=ca" \
-            -keyout "$dir/ca.key" -out "$dir/ca.pem" 2>/dev/null
-        openssl req -newkey rsa:2048 -nodes -subj "/CN=server" \
-            -keyout "$dir/server.key" -out "$dir/server.csr" 2>/dev/null
-        openssl x509 -req -in "$dir/server.csr" -days 30 -CA "$dir/ca.pem" -CAkey "$dir/ca.key" \
-            -CAcreateserial -out "$dir/server.crt" \
-            -extfile <(echo "subjectAltName=DNS:localhost,IP:127.0.0.1") 2>/dev/null
-    fi
+    certificates server
     cat >"$dir/rsyslog.conf" <<CONF
 global(workDirectory="$dir" maxMessageSize="8k"
        defaultNetstreamDriverCAFile="$dir/ca.pem"
@@ -51,16 +41,14 @@ input(type="imtcp" port="26514" address="127.0.0.1" ruleset="keep")
 input(type="imtcp" port="26515" address="127.0.0.1" ruleset="keep"
       streamDriver.name="ossl" streamDriver.mode="1" streamDriver.authMode="anon")
 CONF
-    rsyslogd -n -f "$dir/rsyslog.conf" -i "$dir/pid" >"$dir/log" 2>&1 &
-    for _ in $(seq 50); do
-        (echo >/dev/tcp/127.0.0.1/26515) 2>/dev/null && break
-        sleep 0.2
-    done
+    rsyslogd -n -f "$dir/rsyslog.conf" -i "$dir/pidfile" >"$dir/log" 2>&1 &
+    echo $! >"$dir/pid"
+    until_true "$dir/log" listens 26515
     echo "export KUBEWITNESS_TEST_RSYSLOG=$dir"
 }
 
 case $command in
 start) start ;;
-stop) kill "$(cat "$dir/pid")" ;;
-*) sed -n '2,9p' "$0" && exit 2 ;;
+stop) end ;;
+*) usage ;;
 esac

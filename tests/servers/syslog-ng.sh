@@ -9,10 +9,7 @@
 # Debian lets it not be installed beside rsyslog, so its packages are unpacked, not installed.
 set -euo pipefail
 
-command=${1:?start or stop}
-mkdir -p "${2:?a directory}"
-dir=$(cd "$2" && pwd)
-cache=${KUBEWITNESS_SERVERS:-${XDG_CACHE_HOME:-$HOME/.cache}/kubewitness-servers}
+. "$(dirname "${BASH_SOURCE[0]}")/server.sh"
 root=$cache/syslog-ng
 
 fetch() {
@@ -22,20 +19,6 @@ fetch() {
         libpcre3 libjson-c5 libcap2 libsystemd0 >&2)
     for package in "$root"/packages/*.deb; do dpkg -x "$package" "$root"; done
     touch "$root/.complete"
-}
-
-# An authority, a server's certificate for localhost, a client's.
-certificates() {
-    [ -e "$dir/client.crt" ] && return
-    openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj "/CN=ca" \
-        -keyout "$dir/ca.key" -out "$dir/ca.pem" 2>/dev/null
-    for name in server client; do
-        openssl req -newkey rsa:2048 -nodes -subj "/CN=$name" \
-            -keyout "$dir/$name.key" -out "$dir/$name.csr" 2>/dev/null
-        openssl x509 -req -in "$dir/$name.csr" -days 30 -CA "$dir/ca.pem" -CAkey "$dir/ca.key" \
-            -CAcreateserial -out "$dir/$name.crt" \
-            -extfile <(echo "subjectAltName=DNS:localhost,IP:127.0.0.1") 2>/dev/null
-    done
 }
 
 configuration() {
@@ -54,7 +37,7 @@ CONF
 
 start() {
     fetch
-    certificates
+    certificates server client
     configuration
     local modules libraries
     modules=$(dirname "$(find "$root/usr/lib" -name libafsocket.so)")
@@ -64,16 +47,12 @@ start() {
         --cfgfile="$dir/syslog-ng.conf" --persist-file="$dir/persist" --control="$dir/control" \
         --pidfile="$dir/pidfile" >"$dir/log" 2>&1 &
     echo $! >"$dir/pid"
-    for _ in $(seq 50); do
-        (echo >/dev/tcp/127.0.0.1/26615) 2>/dev/null && break
-        kill -0 "$(cat "$dir/pid")" || { tail -20 "$dir/log" >&2; exit 1; }
-        sleep 0.2
-    done
+    until_true "$dir/log" listens 26615
     echo "export KUBEWITNESS_TEST_SYSLOG_NG=$dir"
 }
 
 case $command in
 start) start ;;
-stop) kill "$(cat "$dir/pid")" ;;
-*) sed -n '2,10p' "$0" && exit 2 ;;
+stop) end ;;
+*) usage ;;
 esac

@@ -122,3 +122,26 @@ async fn a_preflight_asks_for_the_stream_and_install_puts_what_is_missing() {
         serde_json::from_str::<serde_json::Value>(text).unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_server_without_lifecycle_policies_is_told_apart_from_one_that_lacks_ours() {
+    let there = |seen: &Seen| match seen.uri.path() {
+        "/" => answer(200, r#"{"version":{"distribution":"opensearch"}}"#),
+        path if path.starts_with("/_plugins/_ism") => {
+            answer(400, r#"{"error":"no handler found for uri [/_plugins/_ism]"}"#)
+        }
+        _ => answer(200, "{}"),
+    };
+    let fake = Fake::start(there).await;
+    let mut sink = sink(&fake.url);
+    let done = sink.install().await.unwrap();
+    assert_eq!(
+        done,
+        [
+            "no policy was put: the server has no Index State Management, so documents stay until \
+             somebody deletes them",
+            "put _index_template/kubewitness",
+        ]
+    );
+    sink.check().await.unwrap();
+}

@@ -120,6 +120,9 @@ fn fields(subject: &Subject<'_>, put: &mut dyn FnMut(&str, &str)) {
 
 /// A header's part: `\` and `|` escaped, nothing that ends a line.
 fn put_header(text: &str, out: &mut Vec<u8>) {
+    if is_plain(text, VALUE_MAX) {
+        return out.extend_from_slice(text.as_bytes());
+    }
     for letter in text.chars().take(VALUE_MAX) {
         if matches!(letter, '\\' | '|') {
             out.push(b'\\');
@@ -130,6 +133,9 @@ fn put_header(text: &str, out: &mut Vec<u8>) {
 
 /// A value: `\`, `=` and line ends escaped.
 fn put_value(text: &str, letters_max: usize, out: &mut Vec<u8>) {
+    if is_plain(text, letters_max) {
+        return out.extend_from_slice(text.as_bytes());
+    }
     for letter in text.chars().take(letters_max) {
         match letter {
             '\n' => out.extend_from_slice(b"\\n"),
@@ -138,6 +144,12 @@ fn put_value(text: &str, letters_max: usize, out: &mut Vec<u8>) {
             _ => put_letter(letter, out),
         }
     }
+}
+
+/// Whether nothing in it has to be cut, escaped or blanked; most texts are so.
+fn is_plain(text: &str, letters_max: usize) -> bool {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'\\' | b'|' | b'=');
+    text.len() <= letters_max && text.bytes().all(is_plain)
 }
 
 /// A character; what a terminal or a parser would take for a command is a blank.

@@ -253,11 +253,11 @@ fn tree(raw: &[u8], o: &mut Object<'_>) {
         if key == "annotations" && value.kind() == Type::Object {
             o.object("annotations", |o| {
                 for (key, value) in value.members() {
-                    o.raw(&key.replace('.', "_"), value.raw());
+                    o.member(&key.replace('.', "_"), value.raw());
                 }
             });
         } else {
-            o.raw(&key, value.raw());
+            o.member(&key, value.raw());
         }
     }
 }

@@ -151,7 +151,7 @@ pub(crate) fn alertmanager(subjects: &[Subject<'_>], out: &mut Vec<u8>) {
         o.object("labels", |o| {
             o.text("alertname", &cut(&subject.title(), LABEL_MAX));
             o.text("severity", level(subject).as_str());
-            let mut label = |name: &str, value: Option<&str>| {
+            let mut label = |name: &'static str, value: Option<&str>| {
                 o.text_if(name, value.map(|value| cut(value, LABEL_MAX)));
             };
             label("rule_id", rule.map(|rule| rule.id.as_str()));
