@@ -14,8 +14,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// # Errors
 /// The certificates cannot be used.
 pub(crate) fn client(timeout: Duration, ca_file: Option<&Path>) -> Result<reqwest::Client, String> {
-    // Fails where the process has chosen its provider before, which is as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    crate::tls::install();
     let mut builder = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)

@@ -147,7 +147,7 @@ mod tests {
     fn a_store_that_takes_no_lock_is_refused() {
         let builder = AmazonS3Builder::new().with_bucket_name("b").with_region("r");
         let lock = ObjectLock { mode: LockMode::Compliance, days: 2 };
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        crate::tls::install();
         let locking = Locking::new(builder, lock);
         let upload = locking.upload().unwrap();
         let strict = |until_us| Some((LockMode::Compliance, until_us));

@@ -7,11 +7,9 @@
 #   tests/servers/openbao.sh stop DIR    ends it
 set -euo pipefail
 
+. "$(dirname "${BASH_SOURCE[0]}")/server.sh"
+
 version=2.7.2
-command=${1:?start or stop}
-mkdir -p "${2:?a directory}"
-dir=$(cd "$2" && pwd)
-cache=${KUBEWITNESS_SERVERS:-${XDG_CACHE_HOME:-$HOME/.cache}/kubewitness-servers}
 home=$cache/openbao-$version
 
 install() {

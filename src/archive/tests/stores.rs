@@ -19,7 +19,7 @@ use crate::archive::tests::fake::{Fake, Seen, answer};
 const DAY_US: i64 = 86_400_000_000;
 
 fn google(fake: &Fake, bearer: &str) -> Gcs {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    crate::tls::install();
     let credential = GcpCredential { bearer: bearer.to_owned() };
     let builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name("audit")
@@ -98,7 +98,7 @@ async fn a_bucket_of_google_locks_as_its_retention_policy_says() {
 }
 
 fn azure(fake: &Fake, credential: AzureCredential) -> Azure {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    crate::tls::install();
     let builder = MicrosoftAzureBuilder::new()
         .with_account("acct")
         .with_container_name("audit")
