@@ -9,7 +9,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::clock;
 use crate::kafka::notes::{Notes, Trouble};
-use crate::kafka::verdict::{Verdict, verdict};
+use crate::kafka::verdict::{Verdict, explained, verdict};
 
 /// What is wrong, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +67,7 @@ fn ask(producer: &BaseProducer<Notes>, topic: &str, wait_max: Duration) -> Resul
 }
 
 fn wrong((code, cause): Trouble) -> Wrong {
-    let remedy = match verdict(code) {
+    let remedy = match explained(code, &cause) {
         Verdict::Block(remedy) => remedy,
         Verdict::Retry { .. } | Verdict::Reject(_) => "see that the brokers can be reached",
     };

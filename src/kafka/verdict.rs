@@ -59,3 +59,19 @@ pub fn verdict(code: Code) -> Verdict {
         _ => SAME,
     }
 }
+
+/// The verdict of an error, with what its cause says of certificates.
+pub(crate) fn explained(code: Code, cause: &str) -> Verdict {
+    let is_refused = ["alert bad certificate", "alert certificate required"];
+    match verdict(code) {
+        Verdict::Block(_) if cause.contains("certificate verify failed") => Verdict::Block(
+            "the brokers' certificate is self-signed, of an authority unknown here (name it in \
+             `tls.ca_file`), or for another name",
+        ),
+        Verdict::Block(_) if is_refused.iter().any(|sign| cause.contains(sign)) => Verdict::Block(
+            "the brokers do not take the client's certificate: mend `tls.cert_file` and \
+             `tls.key_file`",
+        ),
+        verdict => verdict,
+    }
+}

@@ -26,7 +26,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Slot};
-use crate::kafka::verdict::{Verdict, verdict};
+use crate::kafka::verdict::{Verdict, explained, verdict};
 use crate::kafka::{self, Sasl, Tls};
 use crate::sinks::encode::Format;
 use crate::sinks::kafka::session::{Failure, Session, Settled};
@@ -415,7 +415,7 @@ impl Sink for Kafka {
                 Ok(delivered)
             }
             Settled::Stalled(None) => Err(SendError::retry("the brokers do not answer")),
-            Settled::Stalled(Some((code, cause))) => match verdict(code) {
+            Settled::Stalled(Some((code, cause))) => match explained(code, &cause) {
                 Verdict::Block(remedy) => {
                     // Another session reads the secrets again.
                     self.close();

@@ -10,7 +10,7 @@ use crate::engine::Engine;
 /// How many matches of requests that may go on are remembered: sessions and watches that were
 /// opened, refused authentications. Half of them at least: the older half goes at once. A multiple
 /// of seven, because a hash table doubles when seven eighths of it are taken.
-pub const OPEN_REQUESTS_MAX: usize = 2 * 7 << 14;
+pub const OPEN_REQUESTS_MAX: usize = 2 * (7 << 14);
 
 /// Pairs of a request and a rule that matched it. The rule counts by its id, so that what is
 /// remembered outlives the rule set.

@@ -1,6 +1,6 @@
 //! What is written, and when it counts as read.
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -61,6 +61,27 @@ async fn a_connection_that_breaks_or_hangs_is_no_delivery() {
     let error = hasty.send(&batch).await.unwrap_err();
     assert!(matches!(error, SendError::Retry { .. }), "{error}");
     assert!(hasty.check().await.unwrap_err().to_string().contains("cannot connect"));
+}
+
+#[tokio::test]
+async fn an_end_that_crosses_a_batch_confirms_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let receiver = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        // Its end is under way before it reads anything.
+        stream.shutdown().await.unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        bytes.len()
+    });
+    // More than buffers hold, so that it is written no earlier than it is read.
+    let long = "x".repeat(24 << 20);
+    let long = ALERT.replace("\"summary\":\"eve\"", &format!("\"summary\":\"{long}\""));
+    let mut sink = sink(&address, r#","message_bytes_max":"32MiB""#);
+    let error = sink.send(&[alert(&long)]).await.unwrap_err();
+    assert!(error.to_string().contains("closed the connection before its end"), "{error}");
+    assert!(receiver.await.unwrap() > 24 << 20);
 }
 
 #[test]

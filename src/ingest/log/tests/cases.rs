@@ -5,8 +5,8 @@
 //! notifications are what every case is without, for none has them; a file of 200 GB differs from a
 //! small one in its offsets only; a single file that a mount pins is one that nobody writes to,
 //! which `silent_after` tells: the directory is to be mounted; what is inside of a line is
-//! `event`'s to tell; the spool's own faults are the pipeline's tests. tests/cases/nasty.txt has all
-//! that is known to go wrong, and where each is a test.
+//! `event`'s to tell; the spool's own faults are the pipeline's tests. tests/cases/nasty.txt has
+//! all that is known to go wrong, and where each is a test.
 
 use crate::ingest::log::tests::bench::Bench;
 
