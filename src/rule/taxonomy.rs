@@ -51,7 +51,7 @@ const ELASTIC_PREFIX: &str = "kubernetes.audit.";
 /// Verbs that change something.
 pub const WRITE_VERBS: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
 
-/// The verbs of requests for resources. A client may use any other HTTP method, whose verb is empty.
+/// The verbs of requests for resources; a method that is none of HTTP's usual ones has no verb.
 pub const RESOURCE_VERBS: [&str; 9] =
     ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "proxy"];
 
