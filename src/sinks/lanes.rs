@@ -11,8 +11,9 @@ use futures_util::future::join_all;
 use crate::clock::Stopwatch;
 use crate::sinks::{Delivered, Item, Rejection, SendError};
 
-/// A request with less than this would cost more than it gains.
-const SHARE_BYTES_MIN: usize = 128 << 10;
+/// A request with less than this would cost more than it gains. In unit tests a few events fill
+/// several lanes.
+const SHARE_BYTES_MIN: usize = if cfg!(test) { 1 << 10 } else { 128 << 10 };
 
 /// How many requests go side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
