@@ -170,8 +170,10 @@ pub(crate) fn search() -> Vec<Case> {
         settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let peer = Kind::Http(service);
         let base = shape(name, Kinds::Both, true, json!({}));
-        Case { reason: "invalid", settings, peer, ..base }
+        // Requests go side by side.
+        Case { reason: "invalid", settings, peer, is_ordered: false, ..base }
     };
+    let one_at_a_time = json!({"http": {"requests_in_flight_max": 1}});
     let acks = || json!({"acks": true, "ack_timeout": "100ms"});
     let raw = splunk(
         "splunk raw with acks",
@@ -179,6 +181,10 @@ pub(crate) fn search() -> Vec<Case> {
         json!({"acks": true, "ack_timeout": "100ms", "endpoint": "raw"}),
     );
     vec![
+        Case {
+            is_ordered: true,
+            ..splunk("splunk, one at a time", Service::Splunk, one_at_a_time)
+        },
         splunk("splunk", Service::Splunk, json!({})),
         splunk("splunk with acks", Service::SplunkAcks, acks()),
         Case { kinds: Kinds::Events, has_ids: false, ..raw },
