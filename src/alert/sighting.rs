@@ -182,8 +182,8 @@ fn put(bytes: &mut Vec<u8>, part: &[u8]) {
     bytes.extend_from_slice(part);
 }
 
-/// Puts what `add` adds, behind its length.
-fn put_with(bytes: &mut Vec<u8>, add: &mut dyn FnMut(&mut Vec<u8>)) {
+/// Puts what `add` adds, behind its length (u32, little-endian).
+pub fn put_with(bytes: &mut Vec<u8>, add: &mut dyn FnMut(&mut Vec<u8>)) {
     let length_at = bytes.len();
     bytes.extend_from_slice(&[0; 4]);
     add(bytes);

@@ -87,15 +87,11 @@ impl Derived {
             Derived::Outcome => Some(Cow::Borrowed(Outcome::of(event.code()).as_str())),
             Derived::ProxyPath => proxy_path(event),
             Derived::PathIsClean => {
-                let uri = event.slot(Slot::RequestUri)?;
-                let text = || uri.text().map(|text| Cow::Owned(text.into_owned().into_bytes()));
-                let uri = uri.plain().map(Cow::Borrowed).or_else(text)?;
+                let uri = bytes(event, Slot::RequestUri)?;
                 Some(word(is_clean(&uri[..path_end(&uri)])))
             }
             Derived::AuditIdKind => {
-                let id = event.slot(Slot::AuditId)?;
-                let text = || id.text().map(|text| Cow::Owned(text.into_owned().into_bytes()));
-                let id = id.plain().map(Cow::Borrowed).or_else(text)?;
+                let id = bytes(event, Slot::AuditId)?;
                 Some(Cow::Borrowed(match is_uuid(&id) {
                     true if is_random_uuid(&id) => "random",
                     true => "uuid",
@@ -124,6 +120,13 @@ impl Derived {
 
 /// The `user.extra` key under which Kubernetes 1.32 and later name the credential of a request.
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+
+/// The bytes of a slot's text, not looked at where nothing in it is escaped.
+fn bytes<'a>(event: &Event<'a>, slot: Slot) -> Option<Cow<'a, [u8]>> {
+    let value = event.slot(slot)?;
+    let text = || value.text().map(|text| Cow::Owned(text.into_owned().into_bytes()));
+    value.plain().map(Cow::Borrowed).or_else(text)
+}
 
 fn word(holds: bool) -> Cow<'static, str> {
     Cow::Borrowed(if holds { "true" } else { "false" })

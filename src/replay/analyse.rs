@@ -11,7 +11,7 @@ use crate::alert::Alert;
 use crate::alert::raise::Raiser;
 use crate::alert::sighting::Sighting;
 use crate::alert::time::EventTime;
-use crate::replay::heads::{HeadPlace, HeadReader, HeadStore};
+use crate::replay::heads::{HeadPlace, HeadReader, HeadStore, altered};
 use crate::replay::sorter::Sorted;
 use crate::replay::{Bound, Error, Options};
 use crate::report::summary::Summary;
@@ -206,8 +206,8 @@ impl<'r> Raising<'r> {
     }
 
     fn observe(&mut self, event: &Event<'_>, alerts: &mut Vec<Alert>) -> Result<(), Error> {
-        let altered = || Error::Spill(std::io::Error::other("a temporary file was altered"));
-        self.sighting.unpack_matches(event.payload, event.time_us).ok_or_else(altered)?;
+        let unpacked = self.sighting.unpack_matches(event.payload, event.time_us);
+        unpacked.ok_or_else(|| Error::Spill(altered()))?;
         self.heads.set_place(event.head);
         let raise = &mut |alert| alerts.push(alert);
         self.raiser.observe_with(&self.sighting, &mut self.heads, raise);

@@ -75,7 +75,8 @@ impl HeadStore {
     }
 }
 
-fn altered() -> io::Error {
+/// What was written to a temporary file is not what comes back.
+pub fn altered() -> io::Error {
     io::Error::other("a temporary file was altered")
 }
 

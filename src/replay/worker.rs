@@ -139,12 +139,9 @@ impl Matching<'_> {
             let cluster = self.cluster.or(context.cluster).unwrap_or_default();
             let Outcome { payload, heads, .. } = &mut *self.outcome;
             sighting::pack_matches(self.engine, event, &matched, cluster, self.scratch, payload);
-            heads.extend_from_slice(&[0; 4]);
             let place = &mut |bytes: &mut Vec<u8>| put_position(self.name, record, ordinal, bytes);
-            sighting::pack_head(event, cluster, place, heads);
-            let start = head_start as usize;
-            let length = (heads.len() - start - 4) as u32;
-            heads[start..start + 4].copy_from_slice(&length.to_le_bytes());
+            let head = &mut |bytes: &mut Vec<u8>| sighting::pack_head(event, cluster, place, bytes);
+            sighting::put_with(heads, head);
         }
         self.scratch.give_back(matched);
         self.outcome.entries.push(Entry {

