@@ -7,7 +7,8 @@ use rustc_hash::FxHashMap;
 
 use crate::engine::Error;
 use crate::engine::cost;
-use crate::engine::field::{FieldId, FieldTable, Shape};
+use crate::engine::field::{FieldId, FieldTable, Shape, Source};
+use crate::engine::literal::{self, Literal};
 use crate::engine::matcher::FieldMatcher;
 use crate::engine::predicate::{Check, LazyRegex, Predicate, PredicateId};
 use crate::engine::program::{Expression, Program};
@@ -171,23 +172,32 @@ impl Builder {
         id
     }
 
-    /// For a pattern with wildcards, the predicate that its longest literal is somewhere in the
-    /// text: decided together with all others, and nearly always enough to say no.
+    /// For a pattern with wildcards or a regular expression, the predicate that its longest literal
+    /// is somewhere in the text: decided together with all others, and nearly always enough to say
+    /// no.
     fn literal_of(&mut self, field: FieldId, check: &Check) -> Option<PredicateId> {
         /// Shorter literals are in too many texts to be worth it.
         const LITERAL_MIN: usize = 3;
-        let Check::Wildcard { pattern, cased } = check else { return None };
-        let literal = pattern.literal();
+        let Literal { text: literal, cased } = match check {
+            Check::Wildcard { pattern, cased } => {
+                Literal { text: pattern.literal().into(), cased: *cased }
+            }
+            // The event as a whole is read as it is written or unescaped, as it is convenient.
+            Check::Regex(regex) if self.fields.source(field) != Source::Whole => {
+                literal::needed(regex.source())
+            }
+            _ => return None,
+        };
         if literal.len() < LITERAL_MIN {
             return None;
         }
-        let cased_label = if *cased { "cased " } else { "" };
+        let cased_label = if cased { "cased " } else { "" };
         let label: Box<str> = format!("\u{0}{cased_label}{literal}").into();
         let key = (field, label.clone());
         if let Some(&id) = self.known.get(&key) {
             return Some(id);
         }
-        let check = Check::Text { text: literal.into(), place: Place::Inside, cased: *cased };
+        let check = Check::Text { text: literal.into(), place: Place::Inside, cased };
         let id = self.push(Predicate { field, check }, label, None);
         self.known.insert(key, id);
         Some(id)

@@ -34,6 +34,9 @@ impl FacetId {
 #[derive(Debug)]
 struct Facet {
     slot: Slot,
+    /// Whether its fields are those that have but a few words as values: these are told at a glance
+    /// and often leave nothing to ask of the others.
+    has_words: bool,
     parts: Vec<Part>,
 }
 
@@ -59,6 +62,25 @@ pub struct Facets {
     list: Vec<Facet>,
     /// Per predicate.
     of: Vec<Option<FacetId>>,
+    /// Per predicate, the part of its facet that decides it.
+    parts: Vec<PartSet>,
+}
+
+/// Parts of one facet, a bit for each; those beyond the last bit share it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartSet(u64);
+
+impl PartSet {
+    /// Every part.
+    const ALL: PartSet = PartSet(u64::MAX);
+
+    fn one(place: usize) -> PartSet {
+        PartSet(1 << place.min(u64::BITS as usize - 1))
+    }
+
+    fn has(self, place: usize) -> bool {
+        self.0 & PartSet::one(place).0 != 0
+    }
 }
 
 /// Slots whose values hardly repeat: an expression over one is decided only for events for which
@@ -83,17 +105,22 @@ const UNIQUE: [Slot; 14] = [
 impl Facets {
     /// The facets of a program for audit events.
     pub fn new(program: &Program) -> Facets {
-        let mut facets = Facets { list: Vec::new(), of: vec![None; program.predicates()] };
+        let (of, parts) = (vec![None; program.predicates()], Vec::new());
+        let mut facets = Facets { list: Vec::new(), of, parts };
+        facets.parts.resize(program.predicates(), PartSet::default());
         for number in 0..program.predicates() {
             let id = PredicateId(number as u32);
             let Some(slot) = slot_of(program, id) else { continue };
-            let known = facets.list.iter().position(|facet| facet.slot == slot);
+            let source = program.fields().source(program.predicate(id).field);
+            let has_words = matches!(source, Source::Derived(derived) if derived.words().is_some());
+            let is_it = |facet: &Facet| facet.slot == slot && facet.has_words == has_words;
+            let known = facets.list.iter().position(is_it);
             let place = known.unwrap_or_else(|| {
-                facets.list.push(Facet { slot, parts: Vec::new() });
+                facets.list.push(Facet { slot, has_words, parts: Vec::new() });
                 facets.list.len() - 1
             });
             facets.of[number] = Some(FacetId(place as u32));
-            facets.list[place].add(id, program.predicate(id));
+            facets.parts[number] = facets.list[place].add(id, program.predicate(id));
         }
         for part in facets.list.iter_mut().flat_map(|facet| &mut facet.parts) {
             part.words = part.words(program);
@@ -106,18 +133,28 @@ impl Facets {
         self.of[id.0 as usize]
     }
 
+    /// The parts that decide these predicates, all of one facet.
+    pub fn parts(&self, ids: &[PredicateId]) -> PartSet {
+        PartSet(ids.iter().fold(0, |parts, id| parts | self.parts[id.0 as usize].0))
+    }
+
     /// Nanoseconds to learn a value's class.
     pub fn cost_ns(&self, facet: FacetId, fields: &FieldTable) -> f64 {
         /// A look-up by the value's bytes.
         const KNOWN_NS: f64 = 20.0;
-        let Facet { slot, parts } = &self.list[facet.0 as usize];
+        /// A glance.
+        const WORDS_NS: f64 = 2.0;
+        let Facet { slot, has_words, parts } = &self.list[facet.0 as usize];
+        if *has_words {
+            return WORDS_NS;
+        }
         let read_ns = parts.iter().map(|part| cost::field_ns(fields, part.field)).sum::<f64>();
         KNOWN_NS + if UNIQUE.contains(slot) { read_ns } else { 0.0 }
     }
 }
 
 impl Facet {
-    fn add(&mut self, id: PredicateId, predicate: &Predicate) {
+    fn add(&mut self, id: PredicateId, predicate: &Predicate) -> PartSet {
         let known = self.parts.iter().position(|part| part.field == predicate.field);
         let place = known.unwrap_or_else(|| {
             self.parts.push(Part {
@@ -137,6 +174,7 @@ impl Facet {
             check if check.is_about_field() => part.whole.push(id),
             _ => part.single.push(id),
         }
+        PartSet::one(place)
     }
 }
 
@@ -204,12 +242,13 @@ impl Readings {
         &self.met[facet.0 as usize].hits[class as usize]
     }
 
-    /// The class of the event's value.
+    /// The class of the event's value; of one whose like does not come again, as far as these
+    /// parts decide it.
     #[inline]
     pub fn class(
         &mut self,
         facets: &Facets,
-        facet: FacetId,
+        (facet, parts): (FacetId, PartSet),
         program: &Program,
         state: &mut State,
         event: &Event<'_>,
@@ -223,33 +262,34 @@ impl Readings {
             if let Some(class) = met.of_absence {
                 return class;
             }
-            let class = self.decide(facets, facet, program, state, event);
+            let class = self.decide(facets, (facet, PartSet::ALL), program, state, event);
             self.met[facet.0 as usize].of_absence = Some(class);
             return class;
         };
         if !met.by_value.is_on(key) {
-            return self.decide(facets, facet, program, state, event);
+            return self.decide(facets, (facet, parts), program, state, event);
         }
         if let Some(class) = met.by_value.get(key) {
             return *class;
         }
-        let class = self.decide(facets, facet, program, state, event);
+        let class = self.decide(facets, (facet, PartSet::ALL), program, state, event);
         self.met[facet.0 as usize].by_value.insert(key, class);
         class
     }
 
-    /// Decides every predicate of a facet.
+    /// Decides every predicate of these parts of a facet.
     fn decide(
         &mut self,
         facets: &Facets,
-        id: FacetId,
+        (id, parts): (FacetId, PartSet),
         program: &Program,
         state: &mut State,
         event: &Event<'_>,
     ) -> u32 {
         let Readings { met, classes, found, buffer, address } = self;
         found.clear();
-        for part in &facets.list[id.0 as usize].parts {
+        let list = facets.list[id.0 as usize].parts.iter().enumerate();
+        for (_, part) in list.filter(|(place, _)| parts.has(*place)) {
             part.decide(program, state, event, address, buffer, found);
         }
         found.sort_unstable();
@@ -373,7 +413,9 @@ fn each_value(
     match fields.source(field) {
         Source::Slot(slot) => {
             let Some(value) = event.slot(slot) else { return false };
-            if value.kind() == Type::Array {
+            if let Some(only) = value.only_text() {
+                take(&Item::Json(only));
+            } else if value.kind() == Type::Array {
                 value.elements().for_each(|element| take(&Item::Json(element)));
             } else {
                 take(&Item::Json(value));

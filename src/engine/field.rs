@@ -359,6 +359,7 @@ fn only_slot(source: Source) -> Option<Slot> {
         Source::Derived(Derived::UserAgentFamily) => Some(Slot::UserAgent),
         Source::Derived(Derived::Path | Derived::PathIsClean) => Some(Slot::RequestUri),
         Source::Derived(Derived::AuditIdKind) => Some(Slot::AuditId),
+        Source::Derived(Derived::AnnotationKeys) => Some(Slot::Annotations),
         _ => None,
     }
 }

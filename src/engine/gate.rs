@@ -175,6 +175,15 @@ pub fn gate(program: &Program, expression: &Expression) -> u64 {
     mask
 }
 
+/// The bits of the gate's field of this name.
+pub fn mask_of(name: &str) -> u64 {
+    let number = GATE.iter().position(|field| field.name == name);
+    number.map_or(0, |number| {
+        let width = GATE[number].values.len() + 2;
+        ((1 << width) - 1) << gate_offset(number)
+    })
+}
+
 /// What an event's bits say of the gate's fields, by their names.
 pub fn values_of(bits: u64) -> impl Iterator<Item = (&'static str, Known<'static>)> {
     GATE.iter().enumerate().map(move |(number, field)| {

@@ -18,10 +18,10 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHasher};
 
-use crate::engine::facet::{FacetId, Readings};
+use crate::engine::facet::{FacetId, PartSet, Readings};
 use crate::engine::field::FieldId;
 use crate::engine::gate::{self, Known, Possible};
-use crate::engine::index::RuleIndex;
+use crate::engine::index::{ClassKey, RuleIndex};
 use crate::engine::left::{Left, Outcome, Rests, partial};
 use crate::engine::matcher::FieldMatcher;
 use crate::engine::predicate::PredicateId;
@@ -55,7 +55,7 @@ enum Ask {
     /// Nothing: every rule is decided.
     Nothing,
     /// Which of these predicates, all of one facet, hold.
-    Facet(FacetId, Box<[PredicateId]>),
+    Facet((FacetId, PartSet), Box<[PredicateId]>),
     /// Which of these text predicates of a field hold.
     Text(FieldId, Box<[PredicateId]>),
     /// Whether this predicate holds.
@@ -69,7 +69,7 @@ impl Ask {
     fn number(&self, bits: u64) -> Option<u64> {
         match self {
             // Of its facet a node asks for everything that is open.
-            Ask::Facet(facet, _) => Some(facet.number() << 33 | bits),
+            Ask::Facet((facet, _), _) => Some(facet.number() << 33 | bits),
             Ask::One(id) => Some(1 << 63 | u64::from(id.0) << 1 | bits),
             Ask::Nothing | Ask::Text(..) | Ask::Present(_) => None,
         }
@@ -104,6 +104,8 @@ pub struct Graph {
     by_hits: FxHashMap<(u32, Box<[PredicateId]>), Step>,
     readings: Readings,
     rests: Rests,
+    /// By rule and what it depends on, what is known of it before anything is asked.
+    entered: FxHashMap<(RuleIndex, ClassKey), Outcome>,
     known: FxHashMap<u64, Vec<u32>>,
     open: usize,
     events: u64,
@@ -130,6 +132,7 @@ impl Graph {
             by_hits: FxHashMap::default(),
             readings: Readings::default(),
             rests: Rests::default(),
+            entered: FxHashMap::default(),
             known: FxHashMap::default(),
             open: 0,
             events: 0,
@@ -162,12 +165,13 @@ impl Graph {
         *self = Graph { resting, ..Graph::with_limits(self.open_max, self.steps_max) };
     }
 
-    /// The step into the graph for these rules when all that is known are the values of fields.
+    /// The step into the graph for these rules when all that is known are the values of fields;
+    /// with each rule comes as much of that as its condition depends on.
     pub fn enter<'k>(
         &mut self,
         questions: &Questions,
         program: &Program,
-        rules: impl Iterator<Item = RuleIndex>,
+        rules: impl Iterator<Item = (RuleIndex, ClassKey)>,
         known: &dyn Fn(FieldId) -> Known<'k>,
     ) -> Step {
         // Hundreds of rules ask the same.
@@ -184,9 +188,15 @@ impl Graph {
         };
         let mut open = Vec::new();
         let mut matched = Vec::new();
-        for rule in rules {
-            let known = partial(&program.expressions()[rule as usize], &decide);
-            match self.rests.outcome(questions, known) {
+        if self.entered.len() > self.open_max {
+            self.entered.clear();
+        }
+        for (rule, concern) in rules {
+            let outcome = self.entered.entry((rule, concern)).or_insert_with(|| {
+                let known = partial(questions.expression(rule), &decide);
+                self.rests.outcome(questions, known)
+            });
+            match outcome.clone() {
                 Outcome::Holds => matched.push(rule),
                 Outcome::Fails => {}
                 Outcome::Open(left) => open.push(Open { rule, left }),
@@ -242,7 +252,7 @@ impl Graph {
     /// What follows from an answer that comes for the first time: of a facet, perhaps only for
     /// this class.
     fn known_step(&mut self, questions: &Questions, program: &Program, at: u32, bits: u64) -> Step {
-        let Ask::Facet(facet, ids) = &self.nodes[at as usize].ask else {
+        let Ask::Facet((facet, _), ids) = &self.nodes[at as usize].ask else {
             return self.step(questions, program, at, bits, &[]);
         };
         let hits = self.readings.hits(*facet, bits as u32);
@@ -424,7 +434,7 @@ impl Graph {
             let mut ids: Vec<_> = asks().filter(|id| questions.of(*id).topic == topic).collect();
             ids.sort();
             ids.dedup();
-            return Ask::Facet(facet, ids.into());
+            return Ask::Facet((facet, questions.facets().parts(&ids)), ids.into());
         }
         if question.is_walked {
             let mut fields: Vec<FieldId> = asks()

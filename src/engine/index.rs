@@ -18,8 +18,8 @@ use crate::engine::cost;
 use crate::engine::field::{FieldId, Shape, Source};
 use crate::engine::gate::{self, Known};
 use crate::engine::matcher::FieldMatcher;
-use crate::engine::predicate::{Check, PredicateId};
-use crate::engine::program::{Program, State};
+use crate::engine::predicate::{Check, Predicate, PredicateId};
+use crate::engine::program::{Expression, Program, State};
 use crate::engine::values::Subject;
 use crate::event::derived::Derived;
 use crate::event::{Event, Slot};
@@ -44,7 +44,7 @@ pub struct Index {
     /// where that cannot be said.
     roots: Vec<u8>,
     /// Resources that rules name, with their number; 0 is absent.
-    resources: FxHashMap<Box<str>, u32>,
+    resources: FxHashMap<Box<[u8]>, u32>,
     resource_names: Vec<Box<str>>,
     /// The class of all events.
     general: Arc<Class>,
@@ -52,6 +52,20 @@ pub struct Index {
     /// has to look at them one by one.
     common: Class,
     is_common: Vec<bool>,
+    concerns: Vec<Concern>,
+}
+
+/// What of a class matters for a rule.
+#[derive(Clone, Debug, Default)]
+struct Concern {
+    /// Bits of the gate's fields that it names.
+    bits: u64,
+    /// Parts that hold fields which it names.
+    presence: u8,
+    /// Whether it asks for the resource.
+    has_resource: bool,
+    /// The resources that it names; none where it asks for more than equality.
+    resources: Option<Vec<u32>>,
 }
 
 /// From so many rules on, those that a cheap clause can find are kept out of the classes.
@@ -145,6 +159,7 @@ impl Index {
             general: Arc::default(),
             common: Class::default(),
             is_common: vec![false; program.expressions().len()],
+            concerns: Vec::new(),
         };
         if program.expressions().len() >= RULES_MANY {
             index.find_common(program);
@@ -162,6 +177,8 @@ impl Index {
                 }
             }
             index.number_resources(program);
+            let rules = program.expressions().iter();
+            index.concerns = rules.map(|expression| index.concern(program, expression)).collect();
         }
         index.general = Arc::new(index.class(program, u64::MAX, &|_| Known::Unknown));
         index
@@ -185,8 +202,10 @@ impl Index {
             let Check::Text { text, place: Place::Whole, cased: false } = &predicate.check else {
                 continue;
             };
-            if Some(predicate.field) == self.resource_field && !self.resources.contains_key(text) {
-                self.resources.insert(text.clone(), self.resource_names.len() as u32);
+            if Some(predicate.field) == self.resource_field
+                && !self.resources.contains_key(text.as_bytes())
+            {
+                self.resources.insert(text.as_bytes().into(), self.resource_names.len() as u32);
                 self.resource_names.push(text.clone());
             }
         }
@@ -271,6 +290,43 @@ impl Index {
             .map(|(rule, _)| rule as RuleIndex)
     }
 
+    /// What of a condition depends on the class of an event.
+    fn concern(&self, program: &Program, expression: &Expression) -> Concern {
+        let mut concern = Concern { resources: Some(Vec::new()), ..Concern::default() };
+        expression.each_predicate(&mut |id| {
+            let Predicate { field, check } = program.predicate(id);
+            concern.presence |= self.roots[field.0 as usize];
+            let gate_field = self.gate_fields.iter().find(|(known, _)| known == field);
+            concern.bits |= gate_field.map_or(0, |(_, name)| gate::mask_of(name));
+            if Some(*field) == self.resource_field {
+                concern.has_resource = true;
+                match check {
+                    Check::Text { text, place: Place::Whole, cased: false } => {
+                        let number = self.resources.get(text.as_bytes()).copied();
+                        concern.resources.iter_mut().for_each(|known| known.extend(number));
+                    }
+                    Check::Null | Check::Exists(_) => {}
+                    _ => concern.resources = None,
+                }
+            }
+        });
+        concern
+    }
+
+    /// As much of a class as a rule's condition depends on: of all classes that have this in common
+    /// the same is known for it.
+    pub fn concerning(&self, rule: RuleIndex, key: ClassKey) -> ClassKey {
+        let concern = &self.concerns[rule as usize];
+        let resource = match (&concern.resources, key.resource) {
+            _ if !concern.has_resource => ABSENT,
+            (_, special @ (ABSENT | OTHER | UNCLEAR)) => special,
+            (Some(named), number) if !named.contains(&number) => OTHER,
+            (_, number) => number,
+        };
+        let presence = key.presence & concern.presence;
+        ClassKey { bits: key.bits & concern.bits, resource, presence }
+    }
+
     /// What is known of each field in events of a class.
     pub fn known_of(&self, key: ClassKey) -> Vec<Known<'_>> {
         (0..self.roots.len()).map(|field| self.known(key, FieldId(field as u32))).collect()
@@ -330,8 +386,8 @@ impl Index {
 
     fn resource_of(&self, event: &Event<'_>) -> u32 {
         let Some(value) = event.slot(Slot::Resource) else { return ABSENT };
-        match value.plain().and_then(|plain| std::str::from_utf8(plain).ok()) {
-            Some(plain) if plain.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) => {
+        match value.plain() {
+            Some(plain) if plain.iter().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) => {
                 self.resources.get(plain).copied().unwrap_or(OTHER)
             }
             _ => UNCLEAR,

@@ -24,6 +24,8 @@ pub struct FieldMatcher {
 #[derive(Clone, Debug, Default)]
 struct TextMatcher {
     whole: FxHashMap<Box<[u8]>, Vec<PredicateId>>,
+    /// The lengths of the whole values, a bit for each, the last for all beyond it.
+    lengths: u64,
     /// Texts that must stand at the start.
     prefixes: Ends,
     /// Texts that must stand at the end.
@@ -36,9 +38,29 @@ struct TextMatcher {
     is_used: bool,
 }
 
-/// Texts that must stand at one end of a value, read from that end on; ascending.
+/// Texts that must stand at one end of a value, read from that end on.
 #[derive(Clone, Debug, Default)]
-struct Ends(Vec<End>);
+struct Ends {
+    /// Ascending.
+    list: Vec<End>,
+    /// The bytes with which they begin.
+    firsts: ByteSet,
+}
+
+/// A set of bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct ByteSet([u64; 4]);
+
+impl ByteSet {
+    fn add(&mut self, byte: u8) {
+        self.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
+    }
+
+    #[inline]
+    fn has(&self, byte: u8) -> bool {
+        self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
+    }
+}
 
 #[derive(Clone, Debug)]
 struct End {
@@ -52,7 +74,8 @@ struct End {
 #[derive(Clone, Debug, Default)]
 struct Parts {
     automaton: Option<AhoCorasick>,
-    /// Length of the longest literal, in bytes.
+    /// Lengths of the shortest and the longest literal, in bytes.
+    length_min: usize,
     length_max: usize,
     /// Some literal holds a quote, a backslash or a control character.
     has_escapable: bool,
@@ -90,7 +113,10 @@ impl FieldMatcher {
             let add = |to: &mut Literals| to.entry(text.clone()).or_default().push(id);
             side.is_used = true;
             match place {
-                Place::Whole => side.whole.entry(text.as_bytes().into()).or_default().push(id),
+                Place::Whole => {
+                    side.lengths |= length_bit(text.len());
+                    side.whole.entry(text.as_bytes().into()).or_default().push(id);
+                }
                 _ if text.is_empty() => side.always.push(id),
                 Place::Prefix => add(prefixes),
                 Place::Suffix => add(suffixes),
@@ -150,10 +176,25 @@ impl FieldMatcher {
             self.cased.test(text, hit);
         }
         if self.folded.is_used {
+            if is_folded(text) {
+                return self.folded.test(text, hit);
+            }
             fold(text, buffer);
             self.folded.test(buffer, hit);
         }
     }
+}
+
+/// The bit of a length.
+fn length_bit(length: usize) -> u64 {
+    1 << length.min(u64::BITS as usize - 1)
+}
+
+/// Whether the text is as a comparison without case sees it; every byte is looked at, so that
+/// several are at once.
+#[inline]
+fn is_folded(text: &[u8]) -> bool {
+    !text.iter().fold(false, |any, byte| any | byte.is_ascii_uppercase() | !byte.is_ascii())
 }
 
 /// Puts the text as a comparison without case sees it into the buffer.
@@ -170,15 +211,22 @@ fn fold(text: &[u8], buffer: &mut Vec<u8>) {
 impl TextMatcher {
     fn test(&self, text: &[u8], hit: &mut dyn FnMut(PredicateId)) {
         self.always.iter().for_each(|id| hit(*id));
-        if let Some(ids) = self.whole.get(text) {
+        if self.lengths & length_bit(text.len()) != 0
+            && let Some(ids) = self.whole.get(text)
+        {
             ids.iter().for_each(|id| hit(*id));
         }
-        self.prefixes.test(|end| end.cmp(text), |end| text.starts_with(end), hit);
-        self.suffixes.test(
-            |end| end.iter().cmp(text.iter().rev()),
-            |end| end.len() <= text.len() && end.iter().eq(text.iter().rev().take(end.len())),
-            hit,
-        );
+        let (Some(first), Some(last)) = (text.first(), text.last()) else { return };
+        if self.prefixes.firsts.has(*first) {
+            self.prefixes.test(|end| end.cmp(text), |end| text.starts_with(end), hit);
+        }
+        if self.suffixes.firsts.has(*last) {
+            self.suffixes.test(
+                |end| end.iter().cmp(text.iter().rev()),
+                |end| end.len() <= text.len() && end.iter().eq(text.iter().rev().take(end.len())),
+                hit,
+            );
+        }
         if text.len() < LONG_BYTES {
             self.insides.test(text, hit);
         } else {
@@ -205,7 +253,9 @@ impl Ends {
             }
             ends[place].within = within;
         }
-        Ends(ends)
+        let mut firsts = ByteSet::default();
+        ends.iter().filter_map(|end| end.text.first()).for_each(|byte| firsts.add(*byte));
+        Ends { list: ends, firsts }
     }
 
     /// Calls `hit` for the texts with which a value begins, given how a text compares with it: the
@@ -216,9 +266,9 @@ impl Ends {
         begins: impl Fn(&[u8]) -> bool,
         hit: &mut dyn FnMut(PredicateId),
     ) {
-        let behind = self.0.partition_point(|end| compare(&end.text).is_le());
+        let behind = self.list.partition_point(|end| compare(&end.text).is_le());
         let mut at = behind.checked_sub(1);
-        while let Some(end) = at.map(|at| &self.0[at]) {
+        while let Some(end) = at.map(|at| &self.list[at]) {
             if begins(&end.text) {
                 end.ids.iter().for_each(|id| hit(*id));
             }
@@ -242,14 +292,17 @@ impl Parts {
         let mut builder = AhoCorasickBuilder::new();
         builder.match_kind(MatchKind::Standard).kind(Some(kind)).prefilter(false);
         let automaton = builder.build(literals.keys().map(|t| t.as_bytes()))?;
-        let length_max = literals.keys().map(|text| text.len()).max().unwrap_or(0);
+        let lengths = || literals.keys().map(|text| text.len());
+        let length_min = lengths().min().unwrap_or(0);
+        let length_max = lengths().max().unwrap_or(0);
         let is_escapable = |c: char| matches!(c, '"' | '\\') || c.is_control();
         let has_escapable = literals.keys().any(|text| text.contains(is_escapable));
         let mut packed = packed::Config::new().builder();
         packed.extend(literals.keys().map(|text| text.as_bytes()));
         let filter = packed.build();
         let ids = literals.into_values().collect();
-        Ok(Parts { automaton: Some(automaton), length_max, has_escapable, filter, ids })
+        let automaton = Some(automaton);
+        Ok(Parts { automaton, length_min, length_max, has_escapable, filter, ids })
     }
 
     /// As [`Parts::test`], for texts in which there is hardly ever a hit.
@@ -261,6 +314,9 @@ impl Parts {
 
     fn test(&self, text: &[u8], hit: &mut dyn FnMut(PredicateId)) {
         let Some(automaton) = &self.automaton else { return };
+        if text.len() < self.length_min {
+            return;
+        }
         for found in automaton.find_overlapping_iter(text) {
             self.ids[found.pattern().as_usize()].iter().for_each(|id| hit(*id));
         }

@@ -10,6 +10,7 @@
 pub mod field;
 pub mod values;
 pub mod wildcard;
+pub mod literal;
 pub mod predicate;
 pub mod matcher;
 pub mod cost;
@@ -238,6 +239,8 @@ impl Engine {
         let first = entries.entry(key).or_insert_with(|| {
             let known = self.index.known_of(key);
             let rules = self.index.rules_of(key);
+            let concerning = |rule| self.index.concerning(rule, key);
+            let rules = rules.map(|rule| (rule, concerning(rule)));
             graph.enter(&self.questions, program, rules, &|field| known[field.0 as usize])
         });
         graph.walk(&self.questions, program, first, state, event, matched);

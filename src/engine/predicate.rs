@@ -85,6 +85,11 @@ impl LazyRegex {
         LazyRegex { source: source.into(), ascii: OnceLock::new(), compiled: OnceLock::new() }
     }
 
+    /// The expression as it is written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// Whether it matches somewhere in the text.
     pub fn is_match(&self, text: &str) -> bool {
         if text.is_ascii()

@@ -31,6 +31,19 @@ pub enum Expression {
     Predicate(PredicateId),
 }
 
+impl Expression {
+    /// Hands over every predicate that is named, some perhaps more than once.
+    pub fn each_predicate(&self, take: &mut dyn FnMut(PredicateId)) {
+        match self {
+            Expression::And(parts) | Expression::Or(parts) => {
+                parts.iter().for_each(|part| part.each_predicate(take));
+            }
+            Expression::Not(part) | Expression::Named(_, part) => part.each_predicate(take),
+            Expression::Predicate(id) => take(*id),
+        }
+    }
+}
+
 /// Conditions compiled together.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -354,7 +367,10 @@ impl Program {
             Expression::Or(parts) => parts.iter().any(|part| self.holds_on_value(part, item)),
             Expression::Not(part) => !self.holds_on_value(part, item),
             Expression::Named(_, part) => self.holds_on_value(part, item),
-            Expression::Predicate(id) => self.predicate(*id).check.holds_on(item),
+            Expression::Predicate(id) => {
+                let is_possible = |id| self.predicate(id).check.holds_on(item);
+                self.necessary(*id).is_none_or(is_possible) && is_possible(*id)
+            }
         }
     }
 

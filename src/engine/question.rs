@@ -1,10 +1,13 @@
 //! What there is to ask about predicates: which are answered together, and what an answer costs.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
 use crate::engine::cost;
 use crate::engine::facet::{FacetId, Facets};
 use crate::engine::field::{FieldId, Source};
+use crate::engine::index::RuleIndex;
 use crate::engine::matcher::FieldMatcher;
 use crate::engine::predicate::PredicateId;
 use crate::engine::program::{Expression, Program};
@@ -14,6 +17,8 @@ use crate::engine::program::{Expression, Program};
 pub struct Questions {
     list: Vec<Question>,
     facets: Facets,
+    /// Per rule, its condition as it is asked.
+    expressions: Vec<Expression>,
 }
 
 /// What there is to ask about one predicate.
@@ -70,7 +75,15 @@ impl Questions {
             }
         };
         let list = ids.map(question).collect();
-        Questions { list, facets }
+        let rules = program.expressions().iter();
+        let expressions = rules.map(|expression| asked(program, &facets, expression)).collect();
+        Questions { list, facets, expressions }
+    }
+
+    /// The condition of a rule: without names, and with what is cheap to ask before a predicate
+    /// that is decided by itself.
+    pub fn expression(&self, rule: RuleIndex) -> &Expression {
+        &self.expressions[rule as usize]
     }
 
     /// The facets.
@@ -121,5 +134,31 @@ impl Questions {
             Expression::Not(part) | Expression::Named(_, part) => self.only_topic(part),
             Expression::Predicate(id) => Some(self.of(*id).topic),
         }
+    }
+}
+
+/// An expression as it is asked.
+fn asked(program: &Program, facets: &Facets, expression: &Expression) -> Expression {
+    let part = |part: &Expression| asked(program, facets, part);
+    match expression {
+        Expression::And(parts) => {
+            let mut all = Vec::with_capacity(parts.len());
+            for one in parts.iter().map(part) {
+                match one {
+                    Expression::And(inner) => all.extend(inner.iter().cloned()),
+                    one => all.push(one),
+                }
+            }
+            Expression::And(all.into())
+        }
+        Expression::Or(parts) => Expression::Or(parts.iter().map(part).collect()),
+        Expression::Not(inner) => Expression::Not(Arc::new(part(inner))),
+        Expression::Named(_, inner) => part(inner),
+        Expression::Predicate(id) => match program.necessary(*id) {
+            Some(necessary) if facets.of(*id).is_none() => {
+                Expression::And([necessary, *id].map(Expression::Predicate).into())
+            }
+            _ => expression.clone(),
+        },
     }
 }

@@ -20,16 +20,22 @@ pub enum ActorKind {
 
 /// Control-plane identities of managed clouds that carry no `system:` prefix: EKS (`eks:…`), AKS
 /// (`aksService`, `hcpService`), GKE (`gke-…`).
-const CLOUD_PREFIXES: [&str; 2] = ["eks:", "gke-"];
-const CLOUD_NAMES: [&str; 2] = ["aksService", "hcpService"];
+const CLOUD_PREFIXES: [&[u8]; 2] = [b"eks:", b"gke-"];
+const CLOUD_NAMES: [&[u8]; 2] = [b"aksService", b"hcpService"];
 
 impl ActorKind {
     /// The kind of the identity with this `user.username`.
     pub fn of(username: &str) -> ActorKind {
-        match username.strip_prefix("system:") {
-            Some(rest) if rest.starts_with("serviceaccount:") => ActorKind::ServiceAccount,
-            Some(rest) if rest.starts_with("node:") => ActorKind::Node,
-            Some("anonymous") => ActorKind::Anonymous,
+        ActorKind::of_bytes(username.as_bytes())
+    }
+
+    /// As [`ActorKind::of`], of a name that nobody has looked at yet.
+    #[inline]
+    pub fn of_bytes(username: &[u8]) -> ActorKind {
+        match username.strip_prefix(b"system:") {
+            Some(rest) if rest.starts_with(b"serviceaccount:") => ActorKind::ServiceAccount,
+            Some(rest) if rest.starts_with(b"node:") => ActorKind::Node,
+            Some(b"anonymous") => ActorKind::Anonymous,
             Some(_) => ActorKind::System,
             None if username.is_empty() => ActorKind::Anonymous,
             None if CLOUD_NAMES.contains(&username)

@@ -10,6 +10,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::event::actor::ActorKind;
+use crate::event::shape::{Id, is_clean};
+use crate::event::value::Type;
 use crate::event::{Event, Slot};
 
 /// A derived field that has at most one value an event.
@@ -43,11 +45,13 @@ pub enum Derived {
     AuditIdKind,
     /// `actor.is_forwarded`
     IsForwarded,
+    /// `request.annotation_keys`
+    AnnotationKeys,
 }
 
 impl Derived {
     /// Every derived field with the name by which rules use it.
-    pub const ALL: [(Derived, &'static str); 14] = [
+    pub const ALL: [(Derived, &'static str); 15] = [
         (Derived::ActorKind, "actor.kind"),
         (Derived::ActorName, "actor.name"),
         (Derived::SourceIp, "actor.source_ip"),
@@ -62,6 +66,7 @@ impl Derived {
         (Derived::PathIsClean, "request.path_is_clean"),
         (Derived::AuditIdKind, "request.audit_id_kind"),
         (Derived::IsForwarded, "actor.is_forwarded"),
+        (Derived::AnnotationKeys, "request.annotation_keys"),
     ];
 
     /// The derived field of this name.
@@ -92,14 +97,20 @@ impl Derived {
             }
             Derived::AuditIdKind => {
                 let id = bytes(event, Slot::AuditId)?;
-                Some(Cow::Borrowed(match is_uuid(&id) {
-                    true if is_random_uuid(&id) => "random",
-                    true => "uuid",
-                    false => "other",
+                Some(Cow::Borrowed(match Id::of(&id) {
+                    Id::Random => "random",
+                    Id::Uuid => "uuid",
+                    Id::Other => "other",
                 }))
             }
             Derived::IsForwarded => {
-                Some(word(event.slot(Slot::SourceIps)?.elements().nth(1).is_some()))
+                let addresses = event.slot(Slot::SourceIps)?;
+                let is_one = addresses.only_text().is_some();
+                Some(word(!is_one && addresses.elements().nth(1).is_some()))
+            }
+            Derived::AnnotationKeys => {
+                let keys = event.slot(Slot::Annotations)?.members().map(|(key, _)| key);
+                Some(Cow::Owned(keys.collect::<Vec<_>>().join(" ")))
             }
         }
     }
@@ -132,35 +143,9 @@ fn word(holds: bool) -> Cow<'static, str> {
     Cow::Borrowed(if holds { "true" } else { "false" })
 }
 
-/// Whether it is a UUID, of any version and the RFC's variant.
-fn is_uuid(id: &[u8]) -> bool {
-    let Some(id) = id.as_array::<36>() else { return false };
-    // Every byte is looked at, so that several are at once.
-    let places = id.iter().enumerate();
-    let is_spelled = places.fold(true, |is_spelled, (place, byte)| {
-        let is_hyphen = matches!(place, 8 | 13 | 18 | 23);
-        is_spelled & if is_hyphen { *byte == b'-' } else { byte.is_ascii_hexdigit() }
-    });
-    is_spelled
-        && matches!(id[14], b'1'..=b'8')
-        && matches!(id[19], b'8' | b'9' | b'a' | b'b' | b'A' | b'B')
-}
-
-/// Whether a UUID is as the API server makes them: version 4, in lower case.
-fn is_random_uuid(id: &[u8]) -> bool {
-    id.get(14) == Some(&b'4') && !id.iter().any(u8::is_ascii_uppercase)
-}
-
 /// Where the path of a URI ends.
 fn path_end(uri: &[u8]) -> usize {
     memchr::memchr2(b'?', b'#', uri).unwrap_or(uri.len())
-}
-
-/// Whether a path has nothing to decode or resolve.
-fn is_clean(path: &[u8]) -> bool {
-    // Every pair is looked at, so that several are at once.
-    let is_resolved = |pair: &[u8]| pair[0] == b'/' && matches!(pair[1], b'/' | b'.');
-    !path.contains(&b'%') && !path.windows(2).fold(false, |any, pair| any | is_resolved(pair))
 }
 
 /// How a request ended, by its HTTP status code.
@@ -200,7 +185,11 @@ impl Outcome {
 
 /// The kind of the authenticated identity, never of the impersonated one.
 pub fn actor_kind(event: &Event<'_>) -> ActorKind {
-    ActorKind::of(&event.text(Slot::Username).unwrap_or_default())
+    let name = event.slot(Slot::Username);
+    match name.filter(|name| name.kind() == Type::String).and_then(|name| name.plain()) {
+        Some(plain) => ActorKind::of_bytes(plain),
+        None => ActorKind::of(&name.and_then(|name| name.text()).unwrap_or_default()),
+    }
 }
 
 /// The effective identity: the impersonated user where there is one.
@@ -213,12 +202,11 @@ fn actor_name<'a>(event: &Event<'a>) -> Option<Cow<'a, str>> {
 /// The last source address that is no trusted proxy: kube-apiserver appends the true peer to what
 /// the client claims in X-Forwarded-For, so everything before the last untrusted hop may be forged.
 pub fn source_ip<'a>(event: &Event<'a>, proxies: &[IpNet]) -> Option<Cow<'a, str>> {
-    let mut elements = event.slot(Slot::SourceIps)?.elements();
-    if let (Some(only), None) = (elements.next(), elements.next()) {
+    let addresses = event.slot(Slot::SourceIps)?;
+    if let Some(only) = addresses.only_text() {
         return only.text();
     }
-    let addresses: Vec<_> =
-        event.slot(Slot::SourceIps)?.elements().filter_map(|value| value.text()).collect();
+    let addresses: Vec<_> = addresses.elements().filter_map(|value| value.text()).collect();
     let is_proxy = |text: &str| {
         text.parse().is_ok_and(|address: IpAddr| {
             proxies.iter().any(|net| net.contains(&address.to_canonical()))
@@ -263,14 +251,17 @@ fn user_agent_family<'a>(event: &Event<'a>) -> Option<Cow<'a, str>> {
 /// The path of a request URI: without query, percent-decoded, dot segments and doubled slashes
 /// resolved, so that `//api/./v1/%73ecrets` cannot hide from a rule.
 fn path<'a>(event: &Event<'a>) -> Option<Cow<'a, str>> {
-    let uri = event.text(Slot::RequestUri)?;
-    let end = path_end(uri.as_bytes());
-    let is_clean = is_clean(&uri.as_bytes()[..end]);
-    match uri {
-        Cow::Borrowed(uri) if is_clean => Some(Cow::Borrowed(&uri[..end])),
-        uri if is_clean => Some(Cow::Owned(uri[..end].to_owned())),
-        uri => Some(Cow::Owned(clean_path(&percent_decode(&uri[..end], false)))),
+    if let Some(uri) = event.plain(Slot::RequestUri)
+        && let Ok(path) = std::str::from_utf8(&uri[..path_end(uri)])
+        && is_clean(path.as_bytes())
+    {
+        return Some(Cow::Borrowed(path));
     }
+    let uri = event.text(Slot::RequestUri)?;
+    let path = &uri[..path_end(uri.as_bytes())];
+    let is_clean = is_clean(path.as_bytes());
+    let cleaned = || clean_path(&percent_decode(path, false));
+    Some(Cow::Owned(if is_clean { path.to_owned() } else { cleaned() }))
 }
 
 /// Resolves `//`, `/./`, `/../` and a trailing `/` as a file system does; keeps a lone `/`.
@@ -315,9 +306,12 @@ fn command<'a>(event: &Event<'a>) -> Option<Cow<'a, str>> {
 
 /// Whether the request asks for `dryRun=All`, in its query or (deletes) in its DeleteOptions.
 fn is_dry_run(event: &Event<'_>) -> bool {
-    let uri = event.text(Slot::RequestUri).unwrap_or_default();
-    let in_query = parameters(&uri)
-        .any(|(key, value)| key == "dryRun" && percent_decode(value, true) == "All");
+    let asks_for_all = |uri: Cow<'_, str>| {
+        parameters(&uri).any(|(key, value)| key == "dryRun" && percent_decode(value, true) == "All")
+    };
+    // Few queries have a capital R at all.
+    let is_possible = event.plain(Slot::RequestUri).is_none_or(|uri| uri.contains(&b'R'));
+    let in_query = is_possible && event.text(Slot::RequestUri).is_some_and(asks_for_all);
     let is_delete = event.plain(Slot::Verb).is_some_and(|verb| verb.starts_with(b"delete"));
     in_query
         || (is_delete
@@ -453,6 +447,9 @@ mod tests {
         check("request.outcome", r#""responseStatus":{"code":403}"#, Some("denied"));
         check("request.outcome", r#""responseStatus":{"code":404}"#, Some("failed"));
         check("request.outcome", r#""level":"Metadata""#, Some("unknown"));
+        let annotations = r#""annotations":{"a/b":"c","d":"e"}"#;
+        check("request.annotation_keys", annotations, Some("a/b d"));
+        check("request.annotation_keys", r#""annotations":{}"#, Some(""));
         let proxy =
             r#""objectRef":{"subresource":"proxy"},"requestURI":"/api/v1/nodes/n/proxy/run/a?b""#;
         check("request.proxy_path", proxy, Some("/run/a"));

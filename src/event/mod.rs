@@ -5,6 +5,7 @@
 //! and nothing is allocated, so an event that no rule is interested in costs its bytes and no more.
 
 pub mod actor;
+pub mod shape;
 pub mod derived;
 pub mod json;
 pub mod identity;
@@ -252,6 +253,9 @@ impl<'a> Event<'a> {
     /// The HTTP status code.
     pub fn code(&self) -> Option<u16> {
         let digits = self.plain(Slot::StatusCode)?;
+        if let [b'1'..=b'9', b'0'..=b'9', b'0'..=b'9'] = digits {
+            return Some(digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0')));
+        }
         std::str::from_utf8(digits).ok()?.parse().ok()
     }
 

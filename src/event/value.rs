@@ -94,6 +94,16 @@ impl<'a> Value<'a> {
         Elements { walk: Walk::new(self.bytes, b'[') }
     }
 
+    /// The element of an array that holds one string and nothing else, written without blanks and
+    /// escapes, as Go's encoder does: most lists of addresses are of this kind.
+    #[inline]
+    pub fn only_text(&self) -> Option<Value<'a>> {
+        let [b'[', text @ .., b']'] = self.bytes else { return None };
+        let [b'"', inner @ .., b'"'] = text else { return None };
+        let is_one = memchr::memchr2(b'"', b'\\', inner).is_none();
+        is_one.then_some(Value { bytes: text, is_escaped: false })
+    }
+
     /// The member of an object with this key; the last one where a key is repeated, as Go's decoder
     /// has it.
     pub fn member(&self, key: &str) -> Option<Value<'a>> {
@@ -304,6 +314,23 @@ mod tests {
             (r#""\uZZZZ""#, "\u{fffd}ZZZZ"),
         ] {
             assert_eq!(Value::of(raw.as_bytes()).text().expect("a string"), text, "{raw}");
+        }
+    }
+
+    #[test]
+    fn knows_an_array_of_one_text() {
+        for (raw, only) in [
+            (r#"["10.0.0.1"]"#, Some(r#""10.0.0.1""#)),
+            (r#"[""]"#, Some(r#""""#)),
+            (r#"["a","b"]"#, None),
+            (r#"["a\""]"#, None),
+            (r#"["]"#, None),
+            (r#"[1]"#, None),
+            ("[]", None),
+            ("[", None),
+        ] {
+            let found = Value::of(raw.as_bytes()).only_text();
+            assert_eq!(found.map(|value| value.raw()), only.map(str::as_bytes), "{raw}");
         }
     }
 

@@ -66,7 +66,7 @@ pub const AUDIT_LEVELS: [&str; 4] = ["None", "Metadata", "Request", "RequestResp
 pub const STAGES: [&str; 4] = ["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"];
 
 /// Paths of `audit.k8s.io/v1` and the derived fields, spelled out.
-pub const PATHS: [&str; 63] = [
+pub const PATHS: [&str; 64] = [
     "kind",
     "apiVersion",
     "level",
@@ -121,6 +121,7 @@ pub const PATHS: [&str; 63] = [
     "request.outcome",
     "actor.is_forwarded",
     "request.audit_id_kind",
+    "request.annotation_keys",
     "request.path_is_clean",
     "request.proxy_path",
     "pod.host_path",
