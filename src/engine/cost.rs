@@ -129,6 +129,34 @@ pub fn check_ns(check: &Check) -> f64 {
     }
 }
 
+/// Resources that every cluster has and uses.
+const BUILT_IN: [&str; 24] = [
+    "clusterrolebindings",
+    "clusterroles",
+    "cronjobs",
+    "customresourcedefinitions",
+    "daemonsets",
+    "deployments",
+    "endpoints",
+    "endpointslices",
+    "horizontalpodautoscalers",
+    "ingresses",
+    "jobs",
+    "mutatingwebhookconfigurations",
+    "namespaces",
+    "networkpolicies",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "replicasets",
+    "rolebindings",
+    "roles",
+    "secrets",
+    "serviceaccounts",
+    "services",
+    "statefulsets",
+    "validatingwebhookconfigurations",
+];
+
 /// The share of events for which the predicate holds.
 pub fn share(fields: &FieldTable, predicate: &Predicate) -> f64 {
     let (text, place) = match &predicate.check {
@@ -152,7 +180,8 @@ pub fn share(fields: &FieldTable, predicate: &Predicate) -> f64 {
         Place::Prefix | Place::Suffix if matches!(source, Source::Walk(_)) => 0.005,
         Place::Prefix | Place::Suffix => 0.05,
         Place::Inside if text.len() < 4 => 0.3,
-        Place::Inside => 0.001,
+        Place::Inside if text.len() < 8 => 0.001,
+        Place::Inside => 0.000_5,
     };
     match (source, text) {
         (Source::Slot(Slot::Verb), "get" | "watch" | "patch" | "update") => 0.2,
@@ -160,12 +189,15 @@ pub fn share(fields: &FieldTable, predicate: &Predicate) -> f64 {
         (Source::Slot(Slot::Stage | Slot::Level | Slot::Kind | Slot::ApiVersion), _) => 0.8,
         (Source::Slot(Slot::Resource), "pods") => 0.2,
         (Source::Slot(Slot::Resource), "leases" | "nodes" | "events" | "configmaps") => 0.1,
-        (Source::Slot(Slot::Resource), "secrets") => 0.03,
+        (Source::Slot(Slot::Resource), resource) if BUILT_IN.contains(&resource) => 0.03,
         (Source::Slot(Slot::Namespace), "kube-system") => 0.3,
         (Source::Slot(Slot::Subresource), "status") => 0.2,
+        (Source::Slot(Slot::Subresource), _) => 0.02,
         (Source::Slot(Slot::StatusCode), "200") => 0.85,
         (Source::Slot(Slot::StatusCode), "201") => 0.1,
+        (Source::Slot(Slot::StatusCode), _) => 0.02,
         (Source::Slot(Slot::ApiGroup), "apps" | "coordination.k8s.io" | "batch") => 0.1,
+        (Source::Slot(Slot::ApiGroup), group) if group.ends_with(".k8s.io") => 0.03,
         (Source::Slot(Slot::UserGroups), _) => 0.3,
         (Source::Derived(Derived::Outcome), "success") => 0.9,
         (Source::Derived(Derived::ActorKind), "user") => 0.2,

@@ -189,7 +189,14 @@ impl Index {
             let is_cheap = |clause: &&Vec<PredicateId>| {
                 clause.iter().all(|id| cost::is_selective(program.fields(), program.predicate(*id)))
             };
-            if let Some(clause) = clauses.iter().filter(is_cheap).min_by_key(|one| one.len()) {
+            let share = |clause: &Vec<PredicateId>| {
+                let shares = clause.iter().map(|id| program.predicate(*id));
+                shares.map(|one| cost::share(program.fields(), one)).sum::<f64>()
+            };
+            let by_share = |one: &&Vec<PredicateId>, other: &&Vec<PredicateId>| {
+                share(one).total_cmp(&share(other))
+            };
+            if let Some(clause) = clauses.iter().filter(is_cheap).min_by(by_share) {
                 self.common.hang(program, rule as RuleIndex, Some(clause));
                 self.is_common[rule] = true;
             }
