@@ -41,6 +41,8 @@ impl ClientContext for Notes {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
+            // What is set is no choice of the user's: nobody can act on a word about it.
+            _ if facility == "CONFWARN" => tracing::debug!(facility, "{message}"),
             RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
                 tracing::debug!(facility, "{message}");
             }

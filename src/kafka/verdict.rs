@@ -53,6 +53,7 @@ pub fn verdict(code: Code) -> Verdict {
         | Code::InvalidProducerEpoch
         | Code::ProducerFenced
         | Code::Fatal
+        | Code::GaplessGuarantee
         | Code::Fenced
         | Code::PurgeQueue
         | Code::PurgeInflight => ANOTHER,
