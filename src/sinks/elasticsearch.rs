@@ -363,9 +363,7 @@ impl Sink for Elasticsearch {
         let mut lanes = self.lanes;
         let sent = lanes.send(batch, |share| self.deliver(share)).await;
         self.lanes = lanes;
-        if sent.as_ref().map_or(true, |delivered| delivered.why.is_some()) {
-            self.client.renew();
-        }
+        self.client.renew_after(&sent);
         sent
     }
 

@@ -17,7 +17,7 @@ use url::Url;
 
 use crate::clock;
 use crate::secret::Secret;
-use crate::sinks::{CheckError, SendError, certificate_remedy};
+use crate::sinks::{CheckError, Delivered, SendError, certificate_remedy};
 use crate::units::Span;
 
 /// An answer is read up to this size.
@@ -142,9 +142,11 @@ impl Client {
         Ok(Client { client, base, is_gzip, config: config.clone() })
     }
 
-    /// Reads the certificates again, and gives up open connections.
-    pub(crate) fn renew(&mut self) {
-        if let Ok(client) = build(&self.config) {
+    /// Where a batch is not delivered, reads the certificates again, which may have been exchanged,
+    /// and gives up open connections.
+    pub(crate) fn renew_after(&mut self, sent: &Result<Delivered, SendError>) {
+        let is_delivered = sent.as_ref().is_ok_and(|delivered| delivered.why.is_none());
+        if !is_delivered && let Ok(client) = build(&self.config) {
             self.client = client;
         }
     }

@@ -303,11 +303,9 @@ impl Http {
         answer.judge()?;
         if self.config.shape == Shape::Otlp { partial_success(&answer) } else { Ok(()) }
     }
-}
 
-impl Sink for Http {
-    async fn send(&mut self, batch: &[Item<'_>]) -> Result<Delivered, SendError> {
-        self.prepare()?;
+    /// Posts a batch whole or item by item, as its shape has it.
+    async fn deliver(&mut self, batch: &[Item<'_>]) -> Result<Delivered, SendError> {
         if !self.config.shape.is_one_each() {
             let mut lanes = self.lanes;
             let post =
@@ -332,6 +330,17 @@ impl Sink for Http {
             delivered.rejected.push(Rejection { index, reason, cause });
         }
         Ok(delivered)
+    }
+}
+
+impl Sink for Http {
+    async fn send(&mut self, batch: &[Item<'_>]) -> Result<Delivered, SendError> {
+        self.prepare()?;
+        let sent = self.deliver(batch).await;
+        if let Some(client) = &mut self.client {
+            client.renew_after(&sent);
+        }
+        sent
     }
 
     fn batches(&self) -> usize {

@@ -346,7 +346,9 @@ impl Kafka {
     /// What to do about the messages that failed.
     fn judge(&mut self, failures: Vec<Failure>) -> Delivered {
         let mut delivered = Delivered::default();
-        let mut is_broken = false;
+        // What the brokers refuse for good ends a producer that leaves no gaps.
+        let is_ended = |failure: &Failure| !failure.is_alone && self.ledger.is_none();
+        let mut is_broken = failures.iter().any(is_ended);
         let is_large = |failure: &&Failure| verdict(failure.code) == TOO_LARGE && !failure.is_alone;
         let is_one = failures.iter().filter(is_large).count() == 1;
         for Failure { index, code, is_alone } in failures {

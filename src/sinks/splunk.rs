@@ -267,6 +267,7 @@ impl Sink for Splunk {
         let mut lanes = self.lanes;
         let sent = lanes.send(batch, |share| self.deliver(share)).await;
         self.lanes = lanes;
+        self.client.renew_after(&sent);
         sent
     }
 

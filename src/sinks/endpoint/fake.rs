@@ -1,12 +1,17 @@
 //! A server that answers by a script, and remembers what it was sent.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Request, Response, Uri};
+use axum::serve::Listener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::record::StoredEvent;
 use crate::sinks::{Item, Outgoing};
@@ -68,9 +73,31 @@ impl Fake {
     ) -> Fake {
         let inner = Inner { seen: Vec::new(), script: VecDeque::new(), answer: Box::new(answer) };
         let inner = Arc::new(Mutex::new(inner));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = Router::new().fallback(handle).with_state(Arc::clone(&inner));
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Fake { url, inner }
+    }
+
+    /// Starts a server that shows a certificate for localhost and answers 200.
+    pub(crate) async fn start_tls(own: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Fake {
+        let key = own.signing_key.serialize_der();
+        let key = rustls_pki_types::PrivateKeyDer::try_from(key).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let answer: Answerer = Box::new(|_| answer(200, ""));
+        let inner = Inner { seen: Vec::new(), script: VecDeque::new(), answer };
+        let inner = Arc::new(Mutex::new(inner));
+        let app = Router::new().fallback(handle).with_state(Arc::clone(&inner));
+        let listener = Encrypted { listener, acceptor: TlsAcceptor::from(Arc::new(config)) };
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Fake { url, inner }
     }
@@ -83,6 +110,30 @@ impl Fake {
     /// Takes what has arrived.
     pub(crate) fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut self.inner.lock().unwrap().seen)
+    }
+}
+
+/// A listener behind TLS, which drops who does not trust it.
+struct Encrypted {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Encrypted {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.listener.accept().await.unwrap();
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
     }
 }
 

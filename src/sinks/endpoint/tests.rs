@@ -51,6 +51,26 @@ async fn redirects_are_not_followed_and_bodies_are_compressed() {
 }
 
 #[tokio::test]
+async fn certificates_that_were_exchanged_are_read_again() {
+    let made = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (old, new) = (made(), made());
+    let fake = Fake::start_tls(&new).await;
+    let dir = tempfile::tempdir().unwrap();
+    let ca_file = dir.path().join("ca.pem");
+    std::fs::write(&ca_file, old.cert.pem()).unwrap();
+    let config = Config { ca_file: Some(ca_file.clone()), ..Config::default() };
+    let mut client = Client::new(&fake.url, &config, false).unwrap();
+    let refused = client.post("", HeaderMap::new(), vec![]).await.unwrap_err();
+    assert!(matches!(refused, SendError::Block { .. }), "{refused}");
+    std::fs::write(&ca_file, new.cert.pem()).unwrap();
+    // What was delivered is no reason to look.
+    client.renew_after(&Ok(Delivered::default()));
+    let refused = client.post("", HeaderMap::new(), vec![]).await.unwrap_err();
+    client.renew_after(&Err(refused));
+    assert_eq!(client.post("", HeaderMap::new(), vec![]).await.unwrap().status, 200);
+}
+
+#[tokio::test]
 async fn an_answer_says_when_to_come_again() {
     for (value, least, most) in [
         ("7", 7, 7),
