@@ -293,6 +293,13 @@ const NAMES: [&str; 21] = [
     "apisecret",
 ];
 
+static NAME: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    AhoCorasick::builder()
+        .kind(Some(aho_corasick::AhoCorasickKind::DFA))
+        .build(NAMES)
+        .expect("the names are fixed and a test builds the automaton")
+});
+
 /// Ends of such names that make them name something else.
 const NOT_VALUES: [&str; 9] =
     ["file", "path", "dir", "name", "ttl", "issuer", "namespace", "type", "seconds"];
@@ -300,7 +307,7 @@ const NOT_VALUES: [&str; 9] =
 /// Whether a variable, flag, header or parameter of this name holds a credential.
 pub(crate) fn is_secretive(name: &[u8]) -> bool {
     let name = folded(name);
-    let is_named = NAMES.iter().any(|part| name.contains(part))
+    let is_named = NAME.is_match(&name)
         || matches!(name.as_str(), "sig" | "auth" | "key" | "pass" | "pw" | "code")
         || name.ends_with("pass");
     is_named && !NOT_VALUES.iter().any(|end| name.ends_with(end))
@@ -362,7 +369,7 @@ pub(crate) fn is_plain(text: &[u8]) -> bool {
             .split(|byte| matches!(byte, b'-' | b'_' | b'.' | b'/' | b':' | b',' | b' '))
             .all(is_part)
         && !has_bootstrap_token(text)
-        && !NAMES.iter().any(|name| memchr::memmem::find(text, name.as_bytes()).is_some())
+        && !NAME.is_match(text)
 }
 
 /// Whether a word of a command is long and mixed enough to be a credential: no blanks, slashes or

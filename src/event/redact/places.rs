@@ -6,6 +6,7 @@
 
 use std::sync::LazyLock;
 
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use rustc_hash::FxHashMap;
 
 /// What is done with a value.
@@ -158,8 +159,38 @@ const PLACES: &[Place] = &[
     at(OBJECT, &["**", "files", "[]", "content"], Rule::Whole),
 ];
 
+/// Of every name that has a scope, a part.
+static TELLING: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    let parts = [
+        "secret",
+        "token",
+        "credential",
+        "key",
+        "configmap",
+        "storageclass",
+        "volumesnapshotclass",
+        "volumeattributesclass",
+        "providerconfig",
+        "challenge",
+    ];
+    AhoCorasick::builder()
+        .ascii_case_insensitive(true)
+        .kind(Some(AhoCorasickKind::DFA))
+        .build(parts)
+        .expect("the parts are fixed and a test builds the automaton")
+});
+
 /// The scopes of a resource (`secrets`) or kind (`SecretList`).
 pub(crate) fn scopes_of(name: &str) -> Scopes {
+    match name {
+        "secrets" | "Secret" => return SECRET,
+        "configmaps" | "ConfigMap" => return CONFIG_MAP,
+        _ => {}
+    }
+    // Most names have nothing of this.
+    if !TELLING.is_match(name) {
+        return 0;
+    }
     let lower = name.to_ascii_lowercase();
     let holds = |part: &str| lower.contains(part);
     let mut scopes = 0;
@@ -238,30 +269,66 @@ const ROOTED: u16 = u16::MAX;
 pub(crate) struct Table {
     places: Vec<(Scopes, Vec<Step>, Rule)>,
     /// The places that start at a root, by their first key.
-    rooted: FxHashMap<&'static [u8], Vec<u16>>,
-    /// Those of them that do not start with one key.
+    rooted: ByKey,
+    /// Those of them that do not start with one key, and all their scopes.
     rooted_otherwise: Vec<u16>,
+    otherwise_scopes: Scopes,
     /// The places that start anywhere, by their first key.
-    floating: FxHashMap<&'static [u8], Vec<u16>>,
+    floating: ByKey,
+}
+
+/// Places by a key.
+#[derive(Default)]
+struct ByKey {
+    places: FxHashMap<&'static [u8], Vec<u16>>,
+    /// What the keys look like at a glance: most of those that are asked for look otherwise.
+    looks: [u64; 4],
+}
+
+impl ByKey {
+    fn look_of(key: &[u8]) -> (usize, u64) {
+        let first = key.first().copied().unwrap_or_default();
+        let look = first.wrapping_mul(37) ^ key.len() as u8;
+        (usize::from(look >> 6), 1 << (look & 63))
+    }
+
+    fn add(&mut self, key: &'static [u8], place: u16) {
+        let (word, bit) = ByKey::look_of(key);
+        self.looks[word] |= bit;
+        self.places.entry(key).or_default().push(place);
+    }
+
+    #[inline]
+    fn get(&self, key: &[u8]) -> Option<&Vec<u16>> {
+        let (word, bit) = ByKey::look_of(key);
+        if self.looks[word] & bit == 0 {
+            return None;
+        }
+        self.places.get(key)
+    }
 }
 
 pub(crate) static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let mut table = Table {
         places: Vec::new(),
-        rooted: FxHashMap::default(),
+        rooted: ByKey::default(),
         rooted_otherwise: Vec::new(),
-        floating: FxHashMap::default(),
+        otherwise_scopes: 0,
+        floating: ByKey::default(),
     };
     for (number, place) in (0u16..).zip(PLACES) {
         let path = match place.path {
             ["**", path @ ..] => {
-                table.floating.entry(path[0].as_bytes()).or_default().push(number);
+                table.floating.add(path[0].as_bytes(), number);
                 path
             }
             path => {
                 match Step::of(path[0]) {
-                    Step::Key(key) => table.rooted.entry(key.as_bytes()).or_default().push(number),
-                    _ => table.rooted_otherwise.push(number),
+                    Step::Key(key) => table.rooted.add(key.as_bytes(), number),
+                    _ => {
+                        table.rooted_otherwise.push(number);
+                        table.otherwise_scopes |= place.scopes;
+                    }
                 }
                 path
             }
@@ -294,8 +361,11 @@ impl Table {
             let active = actives[index];
             if active.place == ROOTED {
                 let places = key.and_then(|key| self.rooted.get(key)).into_iter().flatten();
-                let places = places.chain(&self.rooted_otherwise);
                 self.try_first(active.step, places, key, actives, &mut reached);
+                if active.step & self.otherwise_scopes != 0 {
+                    let places = self.rooted_otherwise.iter();
+                    self.try_first(active.step, places, key, actives, &mut reached);
+                }
             } else {
                 self.try_step(active, key, actives, &mut reached);
             }

@@ -50,10 +50,8 @@ impl Walker<'_> {
     fn parts(&mut self, at: usize, length: usize, is_escaped: bool, site: Site) {
         let text = self.text;
         let inner = &text[at..at + length];
-        if matches!(site.rule, Rule::Search | Rule::Text)
-            && !is_escaped
-            && !is_suspicious_by(self.hints.may_be_in(at, at + length), inner)
-        {
+        let may_look = is_escaped || is_suspicious_by(self.hints.may_be_in(at, at + length), inner);
+        if matches!(site.rule, Rule::Search | Rule::Text) && !may_look {
             return;
         }
         let decoded = is_escaped.then(|| Decoded::json(inner));
@@ -63,7 +61,7 @@ impl Walker<'_> {
         match site.rule {
             Rule::Message => texts::message(plain, &mut spans),
             Rule::Url => texts::url(plain, &mut spans),
-            Rule::Uri => texts::uri(plain, &mut spans),
+            Rule::Uri => texts::uri_by(may_look, plain, &mut spans),
             Rule::Arg => match self.frames.last_mut().map(|frame| &mut frame.form) {
                 Some(Form::Command(words)) => words.next(plain, &mut spans),
                 _ => Words::new(false).next(plain, &mut spans),

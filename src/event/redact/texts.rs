@@ -15,11 +15,19 @@ pub(crate) type Spans = Vec<(usize, usize)>;
 
 /// A request URI: credentials in its path, and in its query by name, by place, and by look.
 pub(crate) fn uri(text: &[u8], spans: &mut Spans) {
-    let Some(mark) = memchr::memchr(b'?', text) else {
-        return find(text, Class::Full, spans);
-    };
-    let path = &text[..mark];
-    find(path, Class::Full, spans);
+    uri_by(true, text, spans);
+}
+
+/// The same, where `may_look` says whether some part of it may look like a credential.
+pub(crate) fn uri_by(may_look: bool, text: &[u8], spans: &mut Spans) {
+    // What is encoded may be anything.
+    let may_look = may_look || memchr::memchr(b'%', text).is_some();
+    let mark = memchr::memchr(b'?', text);
+    let path = &text[..mark.unwrap_or(text.len())];
+    if may_look {
+        find(path, Class::Full, spans);
+    }
+    let Some(mark) = mark else { return };
     // What stands behind a proxy is another server's, and so is the query.
     let is_proxied = memmem::find(path, b"/proxy/").is_some() || path.ends_with(b"/proxy");
     let mut words = Words::new(true);
@@ -31,7 +39,7 @@ pub(crate) fn uri(text: &[u8], spans: &mut Spans) {
         let end = at + pair.len();
         match equals {
             None if is_proxied => whole(text, at, end, spans),
-            None => find_decoded(pair, at, spans),
+            None if may_look => find_decoded(pair, at, spans),
             Some(_) if is_proxied || is_parameter(&name.bytes) => whole(text, start, end, spans),
             Some(_) if *name.bytes == *b"command" => {
                 let word = Decoded::percent(&text[start..end]);
@@ -39,7 +47,8 @@ pub(crate) fn uri(text: &[u8], spans: &mut Spans) {
                 words.next(&word.bytes, &mut inner);
                 back(&word, start, &inner, spans);
             }
-            Some(_) => find_decoded(&text[start..end], start, spans),
+            Some(_) if may_look => find_decoded(&text[start..end], start, spans),
+            _ => {}
         }
         at = end + 1;
     }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use crate::event::json::{Stop, skip_blank, skip_string, skip_value};
 use crate::event::redact::Redactor;
 use crate::event::redact::hints::Hints;
-use crate::event::redact::patterns::{Class, is_mark, is_secretive};
+use crate::event::redact::patterns::{Class, is_mark, is_secretive, is_suspicious_by};
 use crate::event::redact::places::{Active, EVENT, Rule, Scopes, TABLE};
 use crate::event::redact::splice::{Decoded, Edit};
 use crate::event::redact::texts::{Spans, Words};
@@ -126,7 +126,6 @@ impl<'w> Walker<'w> {
         }
         loop {
             let Ok((key, value)) = self.key(at) else { return at };
-            let Some(end) = end_of(text, value) else { return value };
             let rule = TABLE.step(EVENT, Some(&key), (0, first), &mut self.actives);
             let rule = rule.unwrap_or(Rule::Search);
             let class = match rule {
@@ -134,7 +133,7 @@ impl<'w> Walker<'w> {
                 _ => Class::Strong,
             };
             let site = Site { rule, class, scopes: EVENT, roots: 0, actives: first };
-            self.member(value, end, site);
+            let Some(end) = self.member(value, site) else { return value };
             self.actives.truncate(first);
             at = skip_blank(text, end);
             match text.get(at) {
@@ -145,19 +144,36 @@ impl<'w> Walker<'w> {
         }
     }
 
-    /// One value of the event, which ends at `end`.
-    fn member(&mut self, at: usize, end: usize, site: Site) {
+    /// One value of the event; returns where it ends, if it does.
+    fn member(&mut self, at: usize, site: Site) -> Option<usize> {
+        if site.rule == Rule::Search && self.actives.len() == site.actives {
+            // Nothing in it is secret by its place.
+            let end = end_of(self.text, at)?;
+            if self.is_harmless(at, end) {
+                return Some(end);
+            }
+        }
         let edits = self.edits.len();
         let site = match site.rule {
             Rule::Body => Site { rule: Rule::Root, scopes: self.subject.scopes, ..site },
             _ => site,
         };
-        if !self.walk(at, site).is_ok_and(|found| found == end) {
-            self.edits.truncate(edits);
-            self.frames.clear();
-            self.unreadable += 1;
-            self.replace(at, end);
+        if let Ok(end) = self.walk(at, site) {
+            return Some(end);
         }
+        self.edits.truncate(edits);
+        self.frames.clear();
+        let end = end_of(self.text, at)?;
+        self.unreadable += 1;
+        self.replace(at, end);
+        Some(end)
+    }
+
+    /// Whether nothing between two offsets can be a credential by itself.
+    fn is_harmless(&self, start: usize, end: usize) -> bool {
+        let bytes = &self.text[start..end];
+        memchr::memchr(b'\\', bytes).is_none()
+            && !is_suspicious_by(self.hints.may_be_in(start, end), bytes)
     }
 
     /// Walks the value at `at`; returns the offset behind it.
