@@ -5,6 +5,7 @@
 
 use crate::engine::field::{FieldId, FieldTable, NodeId, Source};
 use crate::event::json::{skip_blank, skip_string, skip_value};
+use crate::event::shape;
 use crate::event::value::{Type, Value, unescape};
 use crate::event::{Event, Slot};
 use ipnet::IpNet;
@@ -110,7 +111,11 @@ impl<'v> Item<'v> {
 
     /// The address that it spells, an IPv4 address mapped into IPv6 as what it is.
     pub fn address(&self) -> Option<IpAddr> {
-        self.text()?.parse().ok().map(|address: IpAddr| address.to_canonical())
+        let address = match self.plain() {
+            Some(plain) => shape::address(plain),
+            None => shape::address(self.text()?.as_bytes()),
+        };
+        address.map(|address| address.to_canonical())
     }
 
     /// Whether it is null.

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::event::actor::ActorKind;
-use crate::event::shape::{Id, is_clean};
+use crate::event::shape::{self, Id, is_clean};
 use crate::event::value::Type;
 use crate::event::{Event, Slot};
 
@@ -81,7 +81,7 @@ impl Derived {
             Derived::ActorName => actor_name(event),
             Derived::SourceIp => source_ip(event, proxies),
             Derived::SourcePublic => {
-                let address = source_ip(event, proxies)?.parse().ok()?;
+                let address = source_address(event, proxies)?;
                 Some(Cow::Borrowed(if is_public(address) { "true" } else { "false" }))
             }
             Derived::CredentialId => event.user_extra(CREDENTIAL_ID),
@@ -214,6 +214,15 @@ pub fn source_ip<'a>(event: &Event<'a>, proxies: &[IpNet]) -> Option<Cow<'a, str
     };
     let untrusted = addresses.iter().rposition(|address| !is_proxy(address)).unwrap_or(0);
     addresses.into_iter().nth(untrusted)
+}
+
+/// The same as an address, if it is one.
+fn source_address(event: &Event<'_>, proxies: &[IpNet]) -> Option<IpAddr> {
+    let only = event.slot(Slot::SourceIps)?.only_text();
+    match only.and_then(|only| only.plain()) {
+        Some(plain) => shape::address(plain),
+        None => shape::address(source_ip(event, proxies)?.as_bytes()),
+    }
 }
 
 /// Whether the address is routed on the internet: none of the special-purpose blocks of IANA's
