@@ -21,7 +21,7 @@ fi
 file=$1
 shift
 [ -x "$tool/bin/rsigma" ] ||
-    cargo install rsigma --version "=$version" --locked --ignore-rust-version --root "$tool" >&2
+    cargo install rsigma --version "=$version" --ignore-rust-version --root "$tool" >&2
 cargo build --release --manifest-path "$here/Cargo.toml" >&2
 
 # CPU seconds of a command, user's and system's.
