@@ -1,9 +1,9 @@
 //! Millions of users, each seen a few times and never again: what the state of correlations and
 //! baselines grows to. Every event is one that many stateful rules count.
 //!
-//! `KUBEWITNESS_SOAK_USERS=10000000 cargo bench --bench soak` takes ten million, some forty minutes;
-//! they come out of a generator through the reader that standard input has, a part at a time, and
-//! all parts meet the same state.
+//! Ten million (`KUBEWITNESS_SOAK_USERS=10000000 cargo bench --bench soak`) take some forty
+//! minutes. They come out of a generator through the reader that standard input has, a part at a
+//! time, and all parts meet the same state.
 
 mod ruleset;
 

@@ -193,10 +193,8 @@ impl Index {
                 let shares = clause.iter().map(|id| program.predicate(*id));
                 shares.map(|one| cost::share(program.fields(), one)).sum::<f64>()
             };
-            let by_share = |one: &&Vec<PredicateId>, other: &&Vec<PredicateId>| {
-                share(one).total_cmp(&share(other))
-            };
-            if let Some(clause) = clauses.iter().filter(is_cheap).min_by(by_share) {
+            let cheap = clauses.iter().filter(is_cheap);
+            if let Some(clause) = cheap.min_by(|a, b| share(a).total_cmp(&share(b))) {
                 self.common.hang(program, rule as RuleIndex, Some(clause));
                 self.is_common[rule] = true;
             }
