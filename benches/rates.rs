@@ -19,7 +19,7 @@ use kubewitness::event::decode::{Decoded, Scratch, decode};
 use kubewitness::rule::RuleSet;
 use kubewitness::rule::pack::{Pack, select};
 
-use crate::replaying::{Replayed, replay};
+use crate::replaying::{Replayed, peak_bytes, replay};
 use crate::synthetic::{Way, synthetic};
 use crate::traffic::{Traffic, each_line};
 
@@ -118,14 +118,6 @@ fn header(traffic: &Traffic, rules: &RuleSet) {
 fn load() -> String {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     load.split(' ').take(3).collect::<Vec<_>>().join(" ")
-}
-
-/// The most memory that this process has had resident; 0 where /proc does not tell.
-fn peak_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
 }
 
 fn table(rounds: &[Round], bytes: u64, first: Replayed) {

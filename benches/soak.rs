@@ -5,6 +5,7 @@
 //! minutes. They come out of a generator through the reader that standard input has, a part at a
 //! time, and all parts meet the same state.
 
+mod replaying;
 mod ruleset;
 
 use std::fmt::Write as _;
@@ -19,6 +20,8 @@ use kubewitness::ingest::InputFormat;
 use kubewitness::ingest::discover::discover;
 use kubewitness::replay::{Options, run};
 use kubewitness::report::progress::Progress;
+
+use crate::replaying::peak_bytes;
 
 /// Where the environment says nothing.
 const USERS: u64 = 200_000;
@@ -112,16 +115,8 @@ fn main() {
         let evictions = summary.evictions.values().sum::<u64>();
         assert_eq!(events, users * ACTS.len() as u64, "every event is analysed");
         if users.is_multiple_of((most / 10).max(1)) || users == most {
-            let (peak, wall) = (peak_bytes() / 1e6, clock.elapsed().as_secs_f64());
+            let (peak, wall) = (peak_bytes() as f64 / 1e6, clock.elapsed().as_secs_f64());
             println!("{users:>12}{events:>12}{alerts:>12}{evictions:>14}{peak:>10.0}{wall:>9.0}");
         }
     }
-}
-
-/// The most memory that this process ever had.
-fn peak_bytes() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    kilobytes.unwrap_or_default() * 1024.0
 }

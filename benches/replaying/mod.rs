@@ -59,3 +59,11 @@ pub fn replay(engine: &Arc<Engine>, path: &Path, threads: usize) -> Replayed {
         alone: first_alert.map_or(Duration::ZERO, |first| first.elapsed()),
     }
 }
+
+/// The most memory that this process has had resident; 0 where /proc does not tell.
+pub fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

@@ -105,9 +105,9 @@ const UNIQUE: [Slot; 14] = [
 impl Facets {
     /// The facets of a program for audit events.
     pub fn new(program: &Program) -> Facets {
-        let (of, parts) = (vec![None; program.predicates()], Vec::new());
+        let count = program.predicates();
+        let (of, parts) = (vec![None; count], vec![PartSet::default(); count]);
         let mut facets = Facets { list: Vec::new(), of, parts };
-        facets.parts.resize(program.predicates(), PartSet::default());
         for number in 0..program.predicates() {
             let id = PredicateId(number as u32);
             let Some(slot) = slot_of(program, id) else { continue };
@@ -413,9 +413,7 @@ fn each_value(
     match fields.source(field) {
         Source::Slot(slot) => {
             let Some(value) = event.slot(slot) else { return false };
-            if let Some(only) = value.only_text() {
-                take(&Item::Json(only));
-            } else if value.kind() == Type::Array {
+            if value.kind() == Type::Array {
                 value.elements().for_each(|element| take(&Item::Json(element)));
             } else {
                 take(&Item::Json(value));

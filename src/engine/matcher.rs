@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::engine::predicate::{Check, PredicateId, lowercase};
 use crate::engine::values::Item;
+use crate::event::shape::ByteSet;
 use crate::rule::Place;
 
 /// The shared matcher of one field.
@@ -45,21 +46,6 @@ struct Ends {
     list: Vec<End>,
     /// The bytes with which they begin.
     firsts: ByteSet,
-}
-
-/// A set of bytes.
-#[derive(Clone, Copy, Debug, Default)]
-struct ByteSet([u64; 4]);
-
-impl ByteSet {
-    fn add(&mut self, byte: u8) {
-        self.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
-    }
-
-    #[inline]
-    fn has(&self, byte: u8) -> bool {
-        self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
-    }
 }
 
 #[derive(Clone, Debug)]

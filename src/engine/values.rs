@@ -312,9 +312,6 @@ fn is_scalar(raw: &[u8], at: usize) -> bool {
 
 /// An element of an array; what is no array is its own first.
 pub fn element(value: Value<'_>, place: u32) -> Option<Value<'_>> {
-    if let Some(only) = value.only_text() {
-        return Some(only).filter(|_| place == 0);
-    }
     match value.kind() {
         Type::Array => value.elements().nth(place as usize),
         _ => Some(value).filter(|_| place == 0),

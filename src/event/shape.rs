@@ -30,6 +30,23 @@ const KINDS: [u8; 256] = {
     kinds
 };
 
+/// A set of bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByteSet([u64; 4]);
+
+impl ByteSet {
+    /// Adds a byte.
+    pub fn add(&mut self, byte: u8) {
+        self.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
+    }
+
+    /// Whether a byte is in it.
+    #[inline]
+    pub fn has(&self, byte: u8) -> bool {
+        self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
+    }
+}
+
 /// How an Audit-ID is spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Id {

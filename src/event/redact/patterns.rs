@@ -75,7 +75,8 @@ static STRONG_HINT: LazyLock<AhoCorasick> = LazyLock::new(|| hint(&STRONG));
 static FULL_HINT: LazyLock<AhoCorasick> =
     LazyLock::new(|| hint(&[&STRONG[..], &WEAK[..]].concat()));
 
-fn hint(literals: &[&str]) -> AhoCorasick {
+/// An automaton that looks for these, whatever their case.
+pub(crate) fn hint(literals: &[&str]) -> AhoCorasick {
     AhoCorasick::builder()
         .ascii_case_insensitive(true)
         .kind(Some(aho_corasick::AhoCorasickKind::DFA))

@@ -6,8 +6,11 @@
 
 use std::sync::LazyLock;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use aho_corasick::AhoCorasick;
 use rustc_hash::FxHashMap;
+
+use crate::event::redact::patterns::hint;
+use crate::event::shape::ByteSet;
 
 /// What is done with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +164,7 @@ const PLACES: &[Place] = &[
 
 /// Of every name that has a scope, a part.
 static TELLING: LazyLock<AhoCorasick> = LazyLock::new(|| {
-    let parts = [
+    hint(&[
         "secret",
         "token",
         "credential",
@@ -172,12 +175,7 @@ static TELLING: LazyLock<AhoCorasick> = LazyLock::new(|| {
         "volumeattributesclass",
         "providerconfig",
         "challenge",
-    ];
-    AhoCorasick::builder()
-        .ascii_case_insensitive(true)
-        .kind(Some(AhoCorasickKind::DFA))
-        .build(parts)
-        .expect("the parts are fixed and a test builds the automaton")
+    ])
 });
 
 /// The scopes of a resource (`secrets`) or kind (`SecretList`).
@@ -282,26 +280,22 @@ pub(crate) struct Table {
 struct ByKey {
     places: FxHashMap<&'static [u8], Vec<u16>>,
     /// What the keys look like at a glance: most of those that are asked for look otherwise.
-    looks: [u64; 4],
+    looks: ByteSet,
 }
 
 impl ByKey {
-    fn look_of(key: &[u8]) -> (usize, u64) {
-        let first = key.first().copied().unwrap_or_default();
-        let look = first.wrapping_mul(37) ^ key.len() as u8;
-        (usize::from(look >> 6), 1 << (look & 63))
+    fn look_of(key: &[u8]) -> u8 {
+        key.first().copied().unwrap_or_default().wrapping_mul(37) ^ key.len() as u8
     }
 
     fn add(&mut self, key: &'static [u8], place: u16) {
-        let (word, bit) = ByKey::look_of(key);
-        self.looks[word] |= bit;
+        self.looks.add(ByKey::look_of(key));
         self.places.entry(key).or_default().push(place);
     }
 
     #[inline]
     fn get(&self, key: &[u8]) -> Option<&Vec<u16>> {
-        let (word, bit) = ByKey::look_of(key);
-        if self.looks[word] & bit == 0 {
+        if !self.looks.has(ByKey::look_of(key)) {
             return None;
         }
         self.places.get(key)

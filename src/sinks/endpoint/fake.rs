@@ -71,10 +71,14 @@ impl Fake {
     pub(crate) async fn start(
         answer: impl FnMut(&Seen) -> Response<Body> + Send + 'static,
     ) -> Fake {
-        let inner = Inner { seen: Vec::new(), script: VecDeque::new(), answer: Box::new(answer) };
-        let inner = Arc::new(Mutex::new(inner));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
+        Fake::serve(url, listener, Box::new(answer))
+    }
+
+    fn serve<L: Listener<Addr = SocketAddr>>(url: String, listener: L, answer: Answerer) -> Fake {
+        let inner = Inner { seen: Vec::new(), script: VecDeque::new(), answer };
+        let inner = Arc::new(Mutex::new(inner));
         let app = Router::new().fallback(handle).with_state(Arc::clone(&inner));
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Fake { url, inner }
@@ -82,24 +86,10 @@ impl Fake {
 
     /// Starts a server that shows a certificate for localhost and answers 200.
     pub(crate) async fn start_tls(own: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Fake {
-        let key = own.signing_key.serialize_der();
-        let key = rustls_pki_types::PrivateKeyDer::try_from(key).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![own.cert.der().clone()], key)
-            .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-        let answer: Answerer = Box::new(|_| answer(200, ""));
-        let inner = Inner { seen: Vec::new(), script: VecDeque::new(), answer };
-        let inner = Arc::new(Mutex::new(inner));
-        let app = Router::new().fallback(handle).with_state(Arc::clone(&inner));
-        let listener = Encrypted { listener, acceptor: TlsAcceptor::from(Arc::new(config)) };
-        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Fake { url, inner }
+        let listener = Encrypted { listener, acceptor: acceptor(own) };
+        Fake::serve(url, listener, Box::new(|_| answer(200, "")))
     }
 
     /// Puts an answer before all others.
@@ -111,6 +101,19 @@ impl Fake {
     pub(crate) fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut self.inner.lock().unwrap().seen)
     }
+}
+
+/// The server's side of TLS with this certificate.
+pub(crate) fn acceptor(own: &rcgen::CertifiedKey<rcgen::KeyPair>) -> TlsAcceptor {
+    let key = rustls_pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
 }
 
 /// A listener behind TLS, which drops who does not trust it.

@@ -9,6 +9,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::pipeline::tests::faults::http::{self, Service};
 use crate::pipeline::tests::faults::{Stored, kafka, stream};
 use crate::sinks::config::Config;
+use crate::sinks::endpoint::fake::acceptor;
 
 /// Which records a sink gets.
 #[derive(Clone, Copy)]
@@ -110,16 +111,8 @@ impl Case {
 /// A certificate for localhost, and the sink's setting that trusts it.
 fn encryption() -> (Option<TlsAcceptor>, Value) {
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = rustls_pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![own.cert.der().clone()], key)
-        .unwrap();
     let ca = json!({"ca_file": file(&own.cert.pem())});
-    (Some(TlsAcceptor::from(Arc::new(config))), ca)
+    (Some(acceptor(&own)), ca)
 }
 
 /// A body that holds all of an item.
