@@ -56,7 +56,7 @@ pub struct Builder {
     fields: FieldTable,
     predicates: Vec<Predicate>,
     labels: Vec<Box<str>>,
-    necessary: Vec<Option<PredicateId>>,
+    necessary: Vec<Box<[PredicateId]>>,
     known: FxHashMap<(FieldId, Box<str>), PredicateId>,
     expressions: Vec<Expression>,
 }
@@ -153,7 +153,7 @@ impl Builder {
             return Ok(id);
         }
         let check = self.check(&test.matcher, test.field.is_none())?;
-        let necessary = self.literal_of(field, &check);
+        let necessary = self.literals_of(field, &check);
         let id = self.push(Predicate { field, check }, label, necessary);
         self.known.insert(key, id);
         Ok(id)
@@ -163,7 +163,7 @@ impl Builder {
         &mut self,
         predicate: Predicate,
         label: Box<str>,
-        necessary: Option<PredicateId>,
+        necessary: Box<[PredicateId]>,
     ) -> PredicateId {
         let id = PredicateId(self.predicates.len() as u32);
         self.predicates.push(predicate);
@@ -172,35 +172,40 @@ impl Builder {
         id
     }
 
-    /// For a pattern with wildcards or a regular expression, the predicate that its longest literal
-    /// is somewhere in the text: decided together with all others, and nearly always enough to say
-    /// no.
-    fn literal_of(&mut self, field: FieldId, check: &Check) -> Option<PredicateId> {
+    /// For a pattern with wildcards or a regular expression, the predicates that its longest literal,
+    /// or that of one of its alternatives, is somewhere in the text: decided together with all
+    /// others, and nearly always enough to say no.
+    fn literals_of(&mut self, field: FieldId, check: &Check) -> Box<[PredicateId]> {
         /// Shorter literals are in too many texts to be worth it.
         const LITERAL_MIN: usize = 3;
-        let Literal { text: literal, cased } = match check {
+        let literals = match check {
             Check::Wildcard { pattern, cased } => {
-                Literal { text: pattern.literal().into(), cased: *cased }
+                vec![Literal { text: pattern.literal().into(), cased: *cased }]
             }
             // The event as a whole is read as it is written or unescaped, as it is convenient.
             Check::Regex(regex) if self.fields.source(field) != Source::Whole => {
                 literal::needed(regex.source())
             }
-            _ => return None,
+            _ => Vec::new(),
         };
-        if literal.len() < LITERAL_MIN {
-            return None;
+        if literals.iter().any(|literal| literal.text.len() < LITERAL_MIN) {
+            return Box::default();
         }
+        literals.into_iter().map(|literal| self.inside(field, literal)).collect()
+    }
+
+    /// The predicate that a text is somewhere in the values of a field.
+    fn inside(&mut self, field: FieldId, Literal { text, cased }: Literal) -> PredicateId {
         let cased_label = if cased { "cased " } else { "" };
-        let label: Box<str> = format!("\u{0}{cased_label}{literal}").into();
+        let label: Box<str> = format!("\u{0}{cased_label}{text}").into();
         let key = (field, label.clone());
         if let Some(&id) = self.known.get(&key) {
-            return Some(id);
+            return id;
         }
-        let check = Check::Text { text: literal.into(), place: Place::Inside, cased };
-        let id = self.push(Predicate { field, check }, label, None);
+        let check = Check::Text { text: text.into(), place: Place::Inside, cased };
+        let id = self.push(Predicate { field, check }, label, Box::default());
         self.known.insert(key, id);
-        Some(id)
+        id
     }
 
     fn check(&mut self, matcher: &Matcher, is_keyword: bool) -> Result<Check, Error> {

@@ -71,7 +71,10 @@ pub fn clauses(program: &Program, expression: &Expression) -> Vec<Vec<PredicateI
     /// Clauses longer than this are no help and make the index large.
     const CLAUSE_MAX: usize = 4_096;
     match expression {
-        Expression::Predicate(id) => vec![vec![program.necessary(*id).unwrap_or(*id)]],
+        Expression::Predicate(id) => match program.necessary(*id) {
+            [] => vec![vec![*id]],
+            necessary => vec![necessary.to_vec()],
+        },
         Expression::Named(_, part) => clauses(program, part),
         Expression::And(parts) => parts.iter().flat_map(|part| clauses(program, part)).collect(),
         Expression::Or(parts) => {

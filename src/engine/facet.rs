@@ -20,7 +20,7 @@ use crate::event::value::{Type, Value};
 use crate::event::{Event, Slot};
 
 /// Index of a facet in its [`Facets`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FacetId(u32);
 
 impl FacetId {
@@ -346,8 +346,7 @@ impl Part {
             program.matcher(self.field).test(item, buffer, &mut |id| found.push(id));
         }
         for id in &self.single {
-            let is_possible = |necessary: PredicateId| found.contains(&necessary);
-            if program.necessary(*id).is_none_or(is_possible)
+            if program.is_possible(*id, |necessary| found.contains(&necessary))
                 && program.predicate(*id).check.holds_on(item)
             {
                 found.push(*id);

@@ -27,6 +27,7 @@ use crate::engine::matcher::FieldMatcher;
 use crate::engine::predicate::PredicateId;
 use crate::engine::program::{Program, State};
 use crate::engine::question::Questions;
+use crate::engine::signpost::{Signposts, Step};
 use crate::engine::values::Subject;
 use crate::event::Event;
 
@@ -65,6 +66,25 @@ enum Ask {
 }
 
 impl Ask {
+    /// What the event says, where that is not for a facet to tell; `None` where nothing is asked.
+    #[inline]
+    fn answer(&self, program: &Program, state: &mut State, event: &Event<'_>) -> Option<u64> {
+        let subject = Subject::Audit(event);
+        match self {
+            Ask::Nothing | Ask::Facet(..) => None,
+            Ask::Text(field, ids) => {
+                program.share(*field, state, subject);
+                let bits = ids.iter().rev();
+                Some(bits.fold(0, |bits, id| bits << 1 | u64::from(state.holds(*id))))
+            }
+            Ask::One(id) => Some(u64::from(program.test(*id, state, subject))),
+            Ask::Present(fields) => Some(fields.iter().rev().fold(0, |bits, field| {
+                state.values.find(program.fields(), subject, *field);
+                bits << 1 | u64::from(state.values.is_present(*field))
+            })),
+        }
+    }
+
     /// A number for an answer that says the same of a rest in every node which asks this.
     fn number(&self, bits: u64) -> Option<u64> {
         match self {
@@ -84,21 +104,13 @@ struct Node {
     present: Box<[FieldId]>,
 }
 
-/// An answer, and what follows from it.
-#[derive(Clone, Debug, Default)]
-pub struct Step {
-    next: u32,
-    matched: Box<[RuleIndex]>,
-}
-
 /// The graph of one thread.
 #[derive(Debug)]
 pub struct Graph {
     open_max: usize,
     steps_max: usize,
     nodes: Vec<Node>,
-    /// By node and answer.
-    steps: FxHashMap<(u32, u64), Step>,
+    signposts: Signposts,
     /// By node that asks for a facet, and the predicates asked for that hold: classes that differ
     /// in others only share a step.
     by_hits: FxHashMap<(u32, Box<[PredicateId]>), Step>,
@@ -128,7 +140,7 @@ impl Graph {
             open_max,
             steps_max,
             nodes: Vec::new(),
-            steps: FxHashMap::default(),
+            signposts: Signposts::default(),
             by_hits: FxHashMap::default(),
             readings: Readings::default(),
             rests: Rests::default(),
@@ -155,7 +167,7 @@ impl Graph {
     /// Whether the graph has reached a limit and must be cleared, with all steps into it.
     pub fn is_full(&self) -> bool {
         self.open > self.open_max
-            || self.steps.len() > self.steps_max
+            || self.signposts.steps() > self.steps_max
             || self.readings.classes() > self.steps_max
     }
 
@@ -216,36 +228,28 @@ impl Graph {
         event: &Event<'_>,
         matched: &mut Vec<RuleIndex>,
     ) {
-        let subject = Subject::Audit(event);
         matched.extend_from_slice(&first.matched);
         let mut at = first.next;
         loop {
-            let bits = match &self.nodes[at as usize].ask {
-                Ask::Nothing => break,
-                Ask::Facet(facet, _) => {
+            let answer = match self.signposts.facet(at) {
+                Some(facet) => {
                     let facets = questions.facets();
-                    u64::from(self.readings.class(facets, *facet, program, state, event))
+                    u64::from(self.readings.class(facets, facet, program, state, event))
                 }
-                Ask::Text(field, ids) => {
-                    program.share(*field, state, subject);
-                    ids.iter().rev().fold(0, |bits, id| bits << 1 | u64::from(state.holds(*id)))
-                }
-                Ask::One(id) => u64::from(program.test(*id, state, subject)),
-                Ask::Present(fields) => fields.iter().rev().fold(0, |bits, field| {
-                    state.values.find(program.fields(), subject, *field);
-                    bits << 1 | u64::from(state.values.is_present(*field))
-                }),
+                None => match self.nodes[at as usize].ask.answer(program, state, event) {
+                    Some(answer) => answer,
+                    None => break,
+                },
             };
-            if let Some(step) = self.steps.get(&(at, bits)) {
-                matched.extend_from_slice(&step.matched);
-                at = step.next;
+            if let Some((next, holding)) = self.signposts.follow(at, answer) {
+                matched.extend_from_slice(holding);
+                at = next;
                 continue;
             }
-            let step = self.known_step(questions, program, at, bits);
+            let step = self.known_step(questions, program, at, answer);
             matched.extend_from_slice(&step.matched);
-            let next = step.next;
-            self.steps.insert((at, bits), step);
-            at = next;
+            self.signposts.learn(at, answer, &step);
+            at = step.next;
         }
     }
 
@@ -344,6 +348,10 @@ impl Graph {
         known.push(number);
         self.open += open.len() + 1;
         let ask = self.choose(questions, program, &open, &present);
+        self.signposts.add(match ask {
+            Ask::Facet(facet, _) => Some(facet),
+            _ => None,
+        });
         self.nodes.push(Node { ask, open: open.into(), present });
         number
     }

@@ -1,5 +1,5 @@
-//! A text that every match of a regular expression contains: looking for it together with all
-//! others of a field is nearly always enough to say no.
+//! Texts of which every match of a regular expression contains one: looking for them together with
+//! all others of a field is nearly always enough to say no.
 
 use regex_syntax::ast::parse::Parser;
 use regex_syntax::ast::{
@@ -15,27 +15,33 @@ pub struct Literal {
     pub cased: bool,
 }
 
-/// The longest text that is needed; empty where none is.
-pub fn needed(source: &str) -> Literal {
-    let Ok(ast) = Parser::new().parse(source) else { return Literal::default() };
-    let mut search = Search { is_folded: false, run: String::new(), longest: Literal::default() };
+/// More alternatives are no help.
+const ALTERNATIVES_MAX: usize = 32;
+
+/// The texts of which one is needed, chosen so that the shortest is as long as can be; empty where
+/// none is.
+pub fn needed(source: &str) -> Vec<Literal> {
+    let Ok(ast) = Parser::new().parse(source) else { return Vec::new() };
+    let mut search = Search::default();
     search.read(&ast);
     search.end_run();
-    search.longest
+    search.best
 }
 
+#[derive(Default)]
 struct Search {
     /// Whether `(?i)` is on.
     is_folded: bool,
     /// The literals read last, with nothing between them.
     run: String,
-    longest: Literal,
+    best: Vec<Literal>,
 }
 
 impl Search {
     fn read(&mut self, ast: &Ast) {
         match ast {
             Ast::Concat(concat) => concat.asts.iter().for_each(|part| self.read(part)),
+            Ast::Alternation(alternation) => self.read_alternatives(&alternation.asts),
             Ast::Literal(literal) => self.take(literal.c),
             // What stands between characters does not part them.
             Ast::Empty(_) | Ast::Assertion(_) => {}
@@ -70,6 +76,25 @@ impl Search {
         }
     }
 
+    /// Where each alternative needs something, one of it is needed.
+    fn read_alternatives(&mut self, alternatives: &[Ast]) {
+        self.end_run();
+        let mut union = Vec::new();
+        let mut is_needed = true;
+        for alternative in alternatives {
+            let mut search = Search { is_folded: self.is_folded, ..Search::default() };
+            search.read(alternative);
+            search.end_run();
+            // A flag holds on to the end of the group.
+            self.is_folded = search.is_folded;
+            is_needed &= !search.best.is_empty();
+            union.extend(search.best);
+        }
+        if is_needed {
+            self.consider(union);
+        }
+    }
+
     fn take(&mut self, character: char) {
         // Beyond ASCII there are characters that fold to `k` and to `s`, and not by being put in
         // lower case.
@@ -92,8 +117,15 @@ impl Search {
 
     fn end_run(&mut self) {
         let text = std::mem::take(&mut self.run);
-        if text.len() > self.longest.text.len() {
-            self.longest = Literal { text, cased: !self.is_folded };
+        if !text.is_empty() {
+            self.consider(vec![Literal { text, cased: !self.is_folded }]);
+        }
+    }
+
+    fn consider(&mut self, texts: Vec<Literal>) {
+        let shortest = |texts: &[Literal]| texts.iter().map(|one| one.text.len()).min();
+        if texts.len() <= ALTERNATIVES_MAX && shortest(&texts) > shortest(&self.best) {
+            self.best = texts;
         }
     }
 }
@@ -104,7 +136,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn finds_the_longest_text_that_is_needed() {
+    fn finds_the_longest_texts_that_are_needed() {
         for (source, text, cased) in [
             ("abc", "abc", true),
             ("^abc$", "abc", true),
@@ -112,8 +144,13 @@ mod tests {
             ("must not include [^)]*\"(ALL|SYS)\"", "must not include ", true),
             ("ab(cdef)+gh", "cdef", true),
             ("ab(cdef)*gh", "ab", true),
-            ("abc|def", "", true),
-            ("(abc|def)gh", "gh", true),
+            ("abc|def", "abc def", true),
+            ("(abc|def)gh", "abc def", true),
+            ("(abc|d)efg", "efg", true),
+            ("abc|d*", "", true),
+            ("(abc|(def|ghi)j)+", "abc def ghi", true),
+            ("(?i)(curl|wget)", "curl wget", false),
+            ("(?i:curl|wget) http:", " http:", true),
             ("ab?c", "a", true),
             ("a{0,3}bc", "bc", true),
             ("(?i)CURL/", "curl/", false),
@@ -126,23 +163,25 @@ mod tests {
             ("(", "", false),
         ] {
             let found = needed(source);
-            assert_eq!(found.text, text, "{source}");
-            assert!(found.text.is_empty() || found.cased == cased, "{source}: case");
+            let texts: Vec<&str> = found.iter().map(|one| &*one.text).collect();
+            assert_eq!(texts.join(" ").trim_start(), text.trim_start(), "{source}");
+            assert!(found.iter().all(|one| one.cased == cased), "{source}: case");
         }
     }
 
     proptest! {
         #[test]
         fn what_matches_contains_it(
-            source in "(\\(\\?i\\))?[aKs]{0,2}(\\([ab]{1,3}\\|?[aS]{0,2}\\)[*+?]?)?[a-cK.]{0,3}[*+?]?b{0,2}",
+            source in "(\\(\\?i\\))?[aKs]{0,2}(\\(((\\?i)?[ab]{1,3}\\|?(\\(\\?i\\))?){1,3}[aS]{0,2}\\)[*+?]?)?[a-cK.|]{0,3}[*+?]?b{0,2}",
             text in "[abcksKSſK]{0,12}",
         ) {
             let Ok(regex) = regex::Regex::new(&source) else { return Ok(()) };
-            let literal = needed(&source);
-            if regex.is_match(&text) {
+            let literals = needed(&source);
+            if regex.is_match(&text) && !literals.is_empty() {
                 let folded = crate::engine::predicate::lowercase(&text);
-                let within = if literal.cased { text.as_str() } else { folded.as_str() };
-                prop_assert!(within.contains(&literal.text), "{} {:?} {}", source, literal, text);
+                let within = |one: &Literal| if one.cased { &text } else { &folded };
+                let is_in = |one: &Literal| within(one).contains(&one.text);
+                prop_assert!(literals.iter().any(is_in), "{} {:?} {}", source, literals, text);
             }
         }
     }

@@ -51,7 +51,7 @@ pub struct Program {
     pub(crate) predicates: Vec<Predicate>,
     pub(crate) labels: Vec<Box<str>>,
     /// Per predicate, a cheaper one that holds whenever it does.
-    pub(crate) necessary: Vec<Option<PredicateId>>,
+    pub(crate) necessary: Vec<Box<[PredicateId]>>,
     pub(crate) shared: Vec<FieldMatcher>,
     pub(crate) expressions: Vec<Expression>,
     /// Every predicate asks one value of the element itself.
@@ -181,9 +181,15 @@ impl Program {
         self.predicates.len()
     }
 
-    /// A cheaper predicate that holds whenever this one does, where there is one.
-    pub fn necessary(&self, id: PredicateId) -> Option<PredicateId> {
-        self.necessary[id.0 as usize]
+    /// Cheaper predicates of which one holds whenever this one does, where there are such.
+    pub fn necessary(&self, id: PredicateId) -> &[PredicateId] {
+        &self.necessary[id.0 as usize]
+    }
+
+    /// Whether a predicate can hold where this tells which of its [`Program::necessary`] do.
+    pub fn is_possible(&self, id: PredicateId, holds: impl FnMut(PredicateId) -> bool) -> bool {
+        let necessary = self.necessary(id);
+        necessary.is_empty() || necessary.iter().copied().any(holds)
     }
 
     /// What a predicate asks, for people: `endswith ":default"`.
@@ -223,9 +229,7 @@ impl Program {
             self.share(*field, state, subject);
             return state.truth[id.0 as usize] == Truth::Holds;
         }
-        if let Some(necessary) = self.necessary[id.0 as usize]
-            && !self.test(necessary, state, subject)
-        {
+        if !self.is_possible(id, |necessary| self.test(necessary, state, subject)) {
             state.set(id, false);
             return false;
         }
@@ -368,8 +372,8 @@ impl Program {
             Expression::Not(part) => !self.holds_on_value(part, item),
             Expression::Named(_, part) => self.holds_on_value(part, item),
             Expression::Predicate(id) => {
-                let is_possible = |id| self.predicate(id).check.holds_on(item);
-                self.necessary(*id).is_none_or(is_possible) && is_possible(*id)
+                let holds = |id| self.predicate(id).check.holds_on(item);
+                self.is_possible(*id, holds) && holds(*id)
             }
         }
     }

@@ -155,10 +155,13 @@ fn asked(program: &Program, facets: &Facets, expression: &Expression) -> Express
         Expression::Not(inner) => Expression::Not(Arc::new(part(inner))),
         Expression::Named(_, inner) => part(inner),
         Expression::Predicate(id) => match program.necessary(*id) {
-            Some(necessary) if facets.of(*id).is_none() => {
-                Expression::And([necessary, *id].map(Expression::Predicate).into())
+            [] => expression.clone(),
+            _ if facets.of(*id).is_some() => expression.clone(),
+            [one] => Expression::And([*one, *id].map(Expression::Predicate).into()),
+            necessary => {
+                let any = necessary.iter().copied().map(Expression::Predicate).collect();
+                Expression::And([Expression::Or(any), Expression::Predicate(*id)].into())
             }
-            _ => expression.clone(),
         },
     }
 }

@@ -50,7 +50,7 @@ impl<E> Window<E> {
                 None => {}
             }
         }
-        let place = self.marks.partition_point(|known| known.time_us <= mark.time_us);
+        let place = self.end_of(mark.time_us);
         let member = mark.member as usize;
         if self.members.len() <= member {
             self.members.resize(member + 1, 0);
@@ -88,6 +88,14 @@ impl<E> Window<E> {
         }
     }
 
+    /// How many matches there are up to this time: mostly it is not before the newest.
+    fn end_of(&self, time_us: i64) -> usize {
+        match self.newest_us() <= time_us {
+            true => self.marks.len(),
+            false => self.marks.partition_point(|mark| mark.time_us <= time_us),
+        }
+    }
+
     /// How many matches there are.
     pub fn len(&self) -> usize {
         self.marks.len()
@@ -105,8 +113,13 @@ impl<E> Window<E> {
 
     /// The matches within `span_us` up to and including `end_us`.
     pub fn within(&self, end_us: i64, span_us: i64) -> impl DoubleEndedIterator<Item = &Mark<E>> {
-        let start = self.marks.partition_point(|mark| mark.time_us < end_us - span_us);
-        let end = self.marks.partition_point(|mark| mark.time_us <= end_us);
+        let start_us = end_us - span_us;
+        let is_all = self.marks.front().is_none_or(|oldest| oldest.time_us >= start_us);
+        let start = match is_all {
+            true => 0,
+            false => self.marks.partition_point(|mark| mark.time_us < start_us),
+        };
+        let end = self.end_of(end_us);
         self.marks.range(start..end.max(start))
     }
 
