@@ -37,10 +37,60 @@ pub struct Raiser<K = Arc<Told>> {
     matches: Vec<u64>,
 }
 
+/// What an observation comes to.
+#[derive(Debug)]
+pub enum Raised {
+    /// One of the sighting's matches that is an alert by itself; what it says depends on nothing
+    /// else and can be told later ([`Telling`]).
+    Match(usize),
+    /// The alert of a correlation.
+    Correlated(Box<Alert>),
+}
+
+/// Tells the alerts of one sighting.
+#[derive(Debug)]
+pub struct Telling<'e> {
+    engine: &'e Engine,
+    /// What its alerts have in common.
+    context: Option<Context>,
+}
+
+impl<'e> Telling<'e> {
+    /// Nothing told yet.
+    pub fn new(engine: &'e Engine) -> Telling<'e> {
+        Telling { engine, context: None }
+    }
+
+    /// The alert of what was raised for the sighting.
+    pub fn alert<K: Clone>(
+        &mut self,
+        sighting: &Sighting,
+        heads: &mut dyn Heads<Kept = K>,
+        raised: Raised,
+    ) -> Alert {
+        let found = match raised {
+            Raised::Correlated(alert) => return *alert,
+            Raised::Match(place) => &sighting.matches[place],
+        };
+        let head = heads.head(sighting);
+        let proxies = self.engine.proxies();
+        let context = self.context.get_or_insert_with(|| Context::new(&head.event, proxies));
+        match_alert(self.engine.detection(found.detection), sighting, head, context, found)
+    }
+}
+
+/// Takes what is raised, with the heads.
+type Raise<'r, K> = &'r mut dyn FnMut(&mut dyn Heads<Kept = K>, Raised);
+
 impl Raiser {
     /// Takes the next sighting, with its head; calls `raise` for each alert, those of single events
     /// first.
     pub fn observe(&mut self, sighting: &Sighting, raise: &mut dyn FnMut(Alert)) {
+        let engine = Arc::clone(&self.engine);
+        let mut telling = Telling::new(&engine);
+        let raise: Raise<'_, _> = &mut |heads, raised| {
+            raise(telling.alert(sighting, heads, raised));
+        };
         self.observe_with(sighting, &mut AtHand, raise);
     }
 
@@ -70,27 +120,22 @@ impl<K: Clone> Raiser<K> {
         }
     }
 
-    /// Takes the next sighting; calls `raise` for each alert, those of single events first.
+    /// Takes the next sighting; calls `raise` for what it comes to, matches first.
     pub fn observe_with(
         &mut self,
         sighting: &Sighting,
         heads: &mut dyn Heads<Kept = K>,
-        raise: &mut dyn FnMut(Alert),
+        raise: Raise<'_, K>,
     ) {
-        let mut context = None;
         let mut fired = Vec::new();
         let mut kept = None;
-        for found in &sighting.matches {
+        for (place, found) in sighting.matches.iter().enumerate() {
             if !self.is_first(sighting, found.detection) {
                 continue;
             }
             self.matches[found.detection as usize] += 1;
-            let rule = self.engine.detection(found.detection);
-            if rule.alerts {
-                let head = heads.head(sighting);
-                let proxies = self.engine.proxies();
-                let context = context.get_or_insert_with(|| Context::new(&head.event, proxies));
-                raise(match_alert(rule, sighting, head, context, found));
+            if self.engine.detection(found.detection).alerts {
+                raise(heads, Raised::Match(place));
             }
             for feed in &found.feeds {
                 let engine = &self.engine;
@@ -105,7 +150,10 @@ impl<K: Clone> Raiser<K> {
             }
         }
         for one in fired {
-            self.raise_fired(one, Some(sighting), heads, raise);
+            let mut correlated = None;
+            self.raise_fired(one, Some(sighting), heads, &mut |alert| correlated = Some(alert));
+            let correlated = correlated.map(|alert| Raised::Correlated(Box::new(alert)));
+            correlated.into_iter().for_each(|raised| raise(heads, raised));
         }
     }
 
@@ -114,6 +162,11 @@ impl<K: Clone> Raiser<K> {
         let mut fired = Vec::new();
         self.correlator.finish(&mut |one| fired.push(one));
         fired.into_iter().for_each(|one| self.raise_fired(one, None, heads, raise));
+    }
+
+    /// The rules by which it raises.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
     }
 
     /// Matches by the id of their rule, stages of one request counted once; rules without any are

@@ -92,7 +92,7 @@ impl<'w> Worker<'w> {
             name,
             outcome: &mut outcome,
         };
-        decode_chunk(chunk, &mut self.decoder, &mut |record, decoded| {
+        decode_records(chunk.records(), &mut self.decoder, &mut |record, decoded| {
             matching.take(record, decoded);
         });
         outcome
@@ -155,13 +155,13 @@ impl Matching<'_> {
 }
 
 /// Hands over what the records of a chunk decode to, each with its record, in their order.
-pub fn decode_chunk(
-    chunk: &Chunk,
+pub fn decode_records<'c>(
+    records: impl Iterator<Item = Record<'c>>,
     decoder: &mut decode::Scratch,
     take: &mut dyn FnMut(&Record<'_>, &Decoded<'_>),
 ) {
     let mut last = None;
-    for record in chunk.records() {
+    for record in records {
         let mut emit = |decoded: Decoded<'_>| take(&record, &decoded);
         match record.header {
             None => decode::decode(record.bytes, decoder, &mut emit),
