@@ -127,7 +127,35 @@ impl Chunk {
 
     /// The records in the order of the file. Blank lines are among them.
     pub fn records(&self) -> Records<'_> {
-        Records { chunk: self, at: 0, next: 0, line: self.first_line }
+        self.records_of(0..usize::MAX)
+    }
+
+    /// The records of a part. Lines are all in one part.
+    pub fn records_of(&self, part: Range<usize>) -> Records<'_> {
+        let Range { start, end } = part;
+        Records { chunk: self, at: 0, next: start, end, line: self.first_line }
+    }
+
+    /// Parts of about equal length, at most so many, that can be decoded apart: elements of lists
+    /// can, what stands by itself may be a piece of a line.
+    pub fn parts(&self, most: usize) -> Vec<Range<usize>> {
+        /// Fewer elements are not worth waking a thread for.
+        const PART_ITEMS_MIN: usize = 64;
+        let items = self.items.len();
+        let is_of_lists = self.items.iter().all(|item| !item.header.is_empty());
+        let parts = if is_of_lists { most.min(items / PART_ITEMS_MIN).max(1) } else { 1 };
+        let end = |part: usize| if part == parts { usize::MAX } else { items / parts * part };
+        (0..parts).map(|part| end(part)..end(part + 1)).collect()
+    }
+
+    /// How many bytes of input a part holds.
+    pub fn bytes_of(&self, part: &Range<usize>) -> usize {
+        let end = part.end.min(self.items.len());
+        match self.items.get(part.start..end) {
+            Some([only]) => only.bytes.len(),
+            Some([first, .., last]) => last.bytes.end - first.bytes.start,
+            _ => self.filled,
+        }
     }
 
     /// Makes room for `length` bytes in all.
@@ -159,6 +187,8 @@ pub struct Records<'c> {
     /// Where counting lines stands.
     at: usize,
     next: usize,
+    /// The element before which to stop.
+    end: usize,
     line: u64,
 }
 
@@ -191,7 +221,7 @@ impl<'c> Records<'c> {
     }
 
     fn next_item(&mut self) -> Option<Record<'c>> {
-        let item = self.chunk.items.get(self.next)?;
+        let item = self.chunk.items.get(self.next).filter(|_| self.next < self.end)?;
         let start = item.bytes.start;
         self.line += lines(&self.chunk.bytes[self.at..start]);
         self.at = start;

@@ -1,5 +1,6 @@
 //! The left half: batches of sources to durable events with their alerts, and the sources' answers.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use tokio::runtime::Handle;
@@ -18,16 +19,18 @@ use crate::spool;
 /// by the intake.
 const TICKETS_MAX: usize = 64;
 
-/// A batch for a worker, with the rules that judge it.
+/// A part of a batch for a worker, with the rules that judge it.
 struct Work {
-    batch: Batch,
+    batch: Arc<Batch>,
+    part: Range<usize>,
     engine: Arc<Engine>,
-    done: oneshot::Sender<Box<(Batch, Judged)>>,
+    done: oneshot::Sender<Judged>,
 }
 
 /// A place in the order of everything that moves the state.
 enum Ticket {
-    Batch(oneshot::Receiver<Box<(Batch, Judged)>>),
+    /// A batch and what becomes of its parts.
+    Batch(Arc<Batch>, Vec<oneshot::Receiver<Judged>>),
     Step(Step),
 }
 
@@ -57,7 +60,7 @@ pub struct Analysis {
 pub async fn run(analysis: Analysis) -> Result<(), Failure> {
     let Analysis { mut outlet, mut orders, mut engine, judgement, threads, sequencer, stop } =
         analysis;
-    // Any worker takes any batch. What the order depends on is drawn before: a ticket.
+    // Any worker takes any part of a batch. What the order depends on is drawn before: a ticket.
     let work = start_workers(threads, &judgement, &engine)?;
     // One thread takes the tickets in order, waits for each batch to be judged, tells the detector,
     // and hands the append to the spool's writer.
@@ -82,15 +85,10 @@ pub async fn run(analysis: Analysis) -> Result<(), Failure> {
                 Order::Notice(notice) => Some(Ticket::Step(Step::Notice(notice))),
             },
             batch = outlet.next() => match batch {
-                Some(batch) => {
-                    let (done, judged) = oneshot::channel();
-                    let engine = Arc::clone(&engine);
-                    if let Err(unsent) = work.send(Work { batch, engine, done }).await {
-                        refuse(unsent.0.batch, Refused::Closed);
-                        break;
-                    }
-                    Some(Ticket::Batch(judged))
-                }
+                Some(batch) => match share(batch, threads, &engine, &work).await {
+                    Some(ticket) => Some(ticket),
+                    None => break,
+                },
                 None => break,
             },
             _ = tick.tick() => Some(Ticket::Step(Step::Tick)),
@@ -111,6 +109,26 @@ pub async fn run(analysis: Analysis) -> Result<(), Failure> {
     sequence.await.unwrap_or(Err(Failure::Spool(spool::Error::Closed)))
 }
 
+/// Shares a batch out among the workers: the client of a webhook waits for it.
+async fn share(
+    batch: Batch,
+    threads: usize,
+    engine: &Arc<Engine>,
+    work: &mpsc::Sender<Work>,
+) -> Option<Ticket> {
+    let parts = batch.chunk.parts(threads);
+    let batch = Arc::new(batch);
+    let mut judged = Vec::with_capacity(parts.len());
+    for part in parts {
+        let (done, one) = oneshot::channel();
+        let (batch, engine) = (Arc::clone(&batch), Arc::clone(engine));
+        // Without workers nobody is answered, which is as good as a refusal.
+        work.send(Work { batch, part, engine, done }).await.ok()?;
+        judged.push(one);
+    }
+    Some(Ticket::Batch(batch, judged))
+}
+
 /// Starts the threads that judge batches; they end when the sender is dropped.
 fn start_workers(
     threads: usize,
@@ -125,10 +143,12 @@ fn start_workers(
         let run = move || {
             // Whoever has the lock waits for work; the others wait for the lock.
             let next = || spool::guard(&receiver).blocking_recv();
-            while let Some(Work { batch, engine, done }) = next() {
-                let judged = worker.take(&batch, &engine);
+            while let Some(Work { batch, part, engine, done }) = next() {
+                let judged = worker.take(&batch, part, &engine);
+                // Whoever has all parts has the batch to himself.
+                drop(batch);
                 // The sequencer is gone only when the spool failed; the source is not answered.
-                drop(done.send(Box::new((batch, judged))));
+                drop(done.send(judged));
             }
         };
         let thread = std::thread::Builder::new().name(format!("judge-{number}"));
@@ -150,13 +170,17 @@ fn start_sequencer(mut sequencer: Sequencer) -> Result<(mpsc::Sender<Ticket>, En
         while let (Ok(()), Some(ticket)) = (&result, receiver.blocking_recv()) {
             let step = match ticket {
                 Ticket::Step(step) => step,
-                Ticket::Batch(judged) => match judged.blocking_recv() {
-                    Ok(both) => Step::Batch(both),
-                    Err(_) => {
-                        result = Err(Failure::Worker);
-                        break;
+                Ticket::Batch(batch, parts) => {
+                    let judged: Result<Vec<Judged>, _> =
+                        parts.into_iter().map(oneshot::Receiver::blocking_recv).collect();
+                    match (judged, Arc::into_inner(batch)) {
+                        (Ok(judged), Some(batch)) => Step::Batch(Box::new(batch), judged),
+                        _ => {
+                            result = Err(Failure::Worker);
+                            break;
+                        }
                     }
-                },
+                }
             };
             result = sequencer.step(step, &handle);
         }

@@ -70,8 +70,8 @@ pub struct Sequencer {
 
 /// What the sequencer is handed, in order.
 pub enum Step {
-    /// A batch and what a worker made of it.
-    Batch(Box<(Batch, Judged)>),
+    /// A batch and what the workers made of its parts.
+    Batch(Box<Batch>, Vec<Judged>),
     /// Other rules judge what follows.
     Rules(Arc<Engine>),
     /// Something is wrong with the audit trail.
@@ -93,15 +93,14 @@ impl Sequencer {
         self.turned_us.store(now_us, Ordering::Release);
         let is_store = matches!(step, Step::Store);
         let (assembly, mut settlement) = match step {
-            Step::Batch(both) => {
-                let (batch, judged) = *both;
+            Step::Batch(batch, judged) => {
                 self.batch_us = now_us;
                 match self.refusal(&batch, handle) {
                     Some(refused) => {
-                        refuse(batch, refused);
+                        refuse(*batch, refused);
                         return Ok(());
                     }
-                    None => self.batch(batch, judged),
+                    None => self.batch(*batch, judged),
                 }
             }
             Step::Rules(engine) => self.rules(engine),
@@ -145,18 +144,24 @@ impl Sequencer {
     }
 
     /// Events that are new, what they cause, and the source's positions behind them.
-    fn batch(&mut self, batch: Batch, judged: Judged) -> (Assembly, Settlement) {
-        let Judged { bytes, entries, letters, counts } = judged;
-        let mut assembly = self.assembly(bytes.len() + entries.len() * 64);
-        let mut receipt = Receipt { rejects: counts.rejects.iter().sum(), ..Receipt::default() };
-        let mut tally = Tally { source: batch.source.to_string(), counts, ..Tally::default() };
-        for entry in &entries {
-            if self.detector.is_duplicate(&entry.duplicate_key) {
-                receipt.duplicates += 1;
-                continue;
+    fn batch(&mut self, batch: Batch, judged: Vec<Judged>) -> (Assembly, Settlement) {
+        let bytes = judged.iter().map(|part| part.bytes.len() + part.entries.len() * 64).sum();
+        let mut assembly = self.assembly(bytes);
+        let mut receipt = Receipt::default();
+        let mut tally = Tally { source: batch.source.to_string(), ..Tally::default() };
+        let mut letters = Vec::new();
+        for part in judged {
+            for entry in &part.entries {
+                if self.detector.is_duplicate(&entry.duplicate_key) {
+                    receipt.duplicates += 1;
+                    continue;
+                }
+                receipt.events += 1;
+                self.event(entry, &part.bytes, batch.received_us, &mut assembly, &mut tally);
             }
-            receipt.events += 1;
-            self.event(entry, &bytes, batch.received_us, &mut assembly, &mut tally);
+            receipt.rejects += part.counts.rejects.iter().sum::<u64>();
+            tally.counts.add(&part.counts);
+            letters.extend(part.letters);
         }
         if self.keeps_rejects {
             for letter in &letters {

@@ -17,7 +17,7 @@ use crate::ingest::chunk::Record;
 use crate::pipeline::letter::{Letters, Seal};
 use crate::pipeline::reuse;
 use crate::record::{self, StoredEvent};
-use crate::replay::worker::{decode_chunk, position};
+use crate::replay::worker::{decode_records, position};
 use crate::spool::DeadLetter;
 
 /// What all workers are told.
@@ -35,7 +35,7 @@ pub struct Judgement {
     pub event_bytes_max: usize,
 }
 
-/// What a worker made of a batch.
+/// What a worker made of a part of a batch.
 #[derive(Debug, Default)]
 pub struct Judged {
     /// Payloads of EVENT records and packed sightings, one behind the other.
@@ -96,8 +96,11 @@ impl Worker {
         Worker { judgement, engine, scratch, decoder, redacted: Vec::new() }
     }
 
-    /// Judges a batch by these rules.
-    pub fn take(&mut self, batch: &Batch, engine: &Arc<Engine>) -> Judged {
+    /// Judges a part of a batch ([`Chunk::parts`]) by these rules; with the first comes what is of
+    /// the batch as a whole.
+    ///
+    /// [`Chunk::parts`]: crate::ingest::chunk::Chunk::parts
+    pub fn take(&mut self, batch: &Batch, part: Range<usize>, engine: &Arc<Engine>) -> Judged {
         if !Arc::ptr_eq(&self.engine, engine) {
             self.engine = Arc::clone(engine);
             self.scratch = engine.scratch();
@@ -107,19 +110,24 @@ impl Worker {
             judgement: &judgement,
             engine,
             batch,
+            start: part.start,
             scratch: &mut self.scratch,
             redacted: &mut self.redacted,
             letters: Letters::new(batch, judgement.seal.as_ref()),
             judged: Judged::default(),
             last_us: None,
         };
-        judging.judged.counts.bytes = batch.chunk.len() as u64;
-        judging.judged.bytes.reserve(batch.chunk.len() + batch.chunk.len() / 8);
-        for reject in &batch.chunk.rejects {
-            judging.judged.counts.reject(reject.reject.reason);
-            judging.letters.push(&reject.reject, format!("{}:{}", batch.label, reject.line), b"");
+        let records = batch.chunk.records_of(part.clone());
+        judging.judged.bytes.reserve(batch.chunk.bytes_of(&part) / 8 * 9);
+        if part.start == 0 {
+            judging.judged.counts.bytes = batch.chunk.len() as u64;
+            for reject in &batch.chunk.rejects {
+                judging.judged.counts.reject(reject.reject.reason);
+                let position = format!("{}:{}", batch.label, reject.line);
+                judging.letters.push(&reject.reject, position, b"");
+            }
         }
-        decode_chunk(&batch.chunk, &mut self.decoder, &mut |record, decoded| {
+        decode_records(records, &mut self.decoder, &mut |record, decoded| {
             judging.take(record, decoded);
         });
         let Judging { letters, mut judged, .. } = judging;
@@ -132,6 +140,8 @@ struct Judging<'j> {
     judgement: &'j Judgement,
     engine: &'j Engine,
     batch: &'j Batch,
+    /// The first record of the part.
+    start: usize,
     scratch: &'j mut Scratch,
     redacted: &'j mut Vec<u8>,
     letters: Letters<'j>,
@@ -169,7 +179,7 @@ impl Judging<'_> {
     ) {
         let (judgement, batch) = (self.judgement, self.batch);
         let own_us = event.time_us().or(context.time_us);
-        let time_us = own_us.or(self.last_us).unwrap_or(batch.received_us);
+        let time_us = own_us.unwrap_or_else(|| self.time_before());
         self.last_us = Some(time_us);
         let position = position(&batch.label, record, ordinal);
         let configured = batch.cluster.as_deref().or(judgement.cluster.as_deref());
@@ -228,6 +238,24 @@ impl Judging<'_> {
     }
 }
 
+impl Judging<'_> {
+    /// The time of the event before one that lost its own; that may be in another part.
+    fn time_before(&self) -> i64 {
+        let chunk = &self.batch.chunk;
+        let before = (0..self.start).rev().find_map(|record| {
+            let mut time_us = None;
+            let records = chunk.records_of(record..record + 1);
+            decode_records(records, &mut decode::Scratch::default(), &mut |_, decoded| {
+                if let Decoded::Event { event, context, .. } = decoded {
+                    time_us = event.time_us().or(context.time_us).or(time_us);
+                }
+            });
+            time_us
+        });
+        self.last_us.or(before).unwrap_or(self.batch.received_us)
+    }
+}
+
 /// What is shown of an event whose redacted copy cannot be read.
 const NOTHING: &[u8] = b"{}";
 
@@ -241,6 +269,17 @@ fn shorten(raw: &mut Vec<u8>, bytes_max: usize) {
 }
 
 impl Counts {
+    /// Adds what happened to other events.
+    pub fn add(&mut self, other: &Counts) {
+        let Counts { rejects, salvaged, redactions, oversized, bytes } = other;
+        let both = self.rejects.iter_mut().zip(rejects);
+        both.for_each(|(sum, count)| *sum += count);
+        self.salvaged += salvaged;
+        self.redactions += redactions;
+        self.oversized += oversized;
+        self.bytes += bytes;
+    }
+
     fn reject(&mut self, reason: RejectReason) {
         self.rejects[reason as usize] += 1;
     }
@@ -248,5 +287,85 @@ impl Counts {
     /// The name of the reason for which an event is not all there.
     pub fn salvage_reason() -> &'static str {
         PartialReason::Truncated.name()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::redact::Mode;
+    use crate::ingest::webhook::cutter::Cutter;
+    use crate::pipeline::tests::{RULES, engine, line};
+
+    /// The batch of a webhook's body.
+    fn batch(body: &str) -> Batch {
+        let mut cutter = Cutter::new(1 << 20);
+        assert!(cutter.push(&mut body.as_bytes()).is_none());
+        let chunk = cutter.finish().expect("a chunk");
+        Batch { received_us: 7, ..Batch::new("webhook", "webhook", chunk).0 }
+    }
+
+    /// All that the parts of a batch come to, and how many they are.
+    #[derive(Clone, Debug, Default, PartialEq)]
+    struct Whole {
+        entries: Vec<Entry>,
+        /// Of each entry, what it points to.
+        bytes: Vec<[Vec<u8>; 2]>,
+        letters: String,
+        counts: Counts,
+    }
+
+    fn judged(batch: &Batch, most: usize) -> (usize, Whole) {
+        let judgement = Judgement {
+            cluster: None,
+            redactor: Redactor::new(Mode::Secrets, None),
+            duplicate_key: [1; 16],
+            seal: None,
+            event_bytes_max: 1 << 20,
+        };
+        let engine = engine(RULES);
+        let mut worker = Worker::new(Arc::new(judgement), Arc::clone(&engine));
+        let mut whole = Whole::default();
+        let parts = batch.chunk.parts(most);
+        for part in &parts {
+            let Judged { bytes, entries, letters, counts } =
+                worker.take(batch, part.clone(), &engine);
+            for entry in entries {
+                let at = |range: &Range<usize>| bytes[range.clone()].to_vec();
+                whole.bytes.push([at(&entry.event), at(&entry.sighting)]);
+                whole.entries.push(Entry { event: 0..0, sighting: 0..0, ..entry });
+            }
+            letters.iter().for_each(|letter| whole.letters += &format!("{letter:?}\n"));
+            whole.counts.add(&counts);
+        }
+        (parts.len(), whole)
+    }
+
+    #[test]
+    fn parts_of_a_batch_come_to_the_whole() {
+        let timeless = r#"{"auditID":"a","verb":"get","stage":"ResponseComplete"}"#.to_owned();
+        let list = |items: Vec<String>| format!("{{\"items\":[{}]}}", items.join(",\n"));
+        let read = |second| line(second, "eve", "get", "secrets", "prod");
+        for (body, parts) in [
+            (list((0..300).map(read).collect()), [1, 2, 3, 4, 4]),
+            (list((0..127).map(read).collect()), [1; 5]),
+            (list(vec![timeless.clone(); 300]), [1, 2, 3, 4, 4]),
+            (
+                list((0..300).map(|n| if n == 70 { read(n) } else { timeless.clone() }).collect()),
+                [1, 2, 3, 4, 4],
+            ),
+            (
+                list((0..300).map(|n| if n % 3 > 0 { "7".into() } else { read(n) }).collect()),
+                [1, 2, 3, 4, 4],
+            ),
+            ((0..300).map(read).collect::<Vec<_>>().join("\n"), [1; 5]),
+        ] {
+            let batch = batch(&body);
+            let (_, whole) = judged(&batch, 1);
+            assert!(!whole.entries.is_empty());
+            for (most, parts) in (1..).zip(parts) {
+                assert_eq!(judged(&batch, most), (parts, whole.clone()));
+            }
+        }
     }
 }
