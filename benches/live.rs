@@ -82,7 +82,7 @@ fn log_to_file(traffic: &Traffic) {
     let engine = ruleset::compile(ruleset::shipped_rules());
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
-        let floor = replay(&engine, traffic.path(), 2);
+        let floor = replay(&ruleset::afresh(&engine), traffic.path(), 2);
         let dir = directory();
         let instance = Instance::start(dir.path(), &file_sink(dir.path()));
         let (started, clock) = (instance.cpu(), Stopwatch::start());

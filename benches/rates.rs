@@ -62,6 +62,10 @@ struct Round {
 
 impl Round {
     fn run(traffic: &Traffic, engine: &Arc<Engine>, standard: &Arc<Engine>) -> Round {
+        let matching = ruleset::afresh(engine);
+        let replay_of = |engine: &Arc<Engine>, threads| {
+            replay(&ruleset::afresh(engine), traffic.path(), threads)
+        };
         Round {
             lines: cpu(|| each_line(traffic.file(), |line| _ = black_box(line))),
             extract: cpu(|| {
@@ -75,10 +79,12 @@ impl Round {
                     decode(line, &mut scratch, &mut |decoded| _ = black_box(decoded));
                 });
             }),
-            matching: cpu(|| _ = decode_and_match(engine, |take| each_line(traffic.file(), take))),
-            one: replay(engine, traffic.path(), 1),
-            two: replay(engine, traffic.path(), 2),
-            standard: replay(standard, traffic.path(), 1),
+            matching: cpu(|| {
+                _ = decode_and_match(&matching, |take| each_line(traffic.file(), take));
+            }),
+            one: replay_of(engine, 1),
+            two: replay_of(engine, 2),
+            standard: replay_of(standard, 1),
         }
     }
 }
@@ -182,8 +188,9 @@ fn many_rules(traffic: &Traffic, shipped: &RuleSet) {
         let run = |engine: &Engine| decode_and_match(engine, |take| each_line(&input[..], take));
         let (few_matches, many_matches) = (run(&few), run(&many));
         let ratio = median((0..ROUNDS).map(|_| {
-            let (few, many) = (cpu(|| _ = run(&few)), cpu(|| _ = run(&many)));
-            quotient(many, few)
+            let (few, many) = (ruleset::afresh(&few), ruleset::afresh(&many));
+            let few = cpu(|| _ = run(&few));
+            quotient(cpu(|| _ = run(&many)), few)
         }));
         let name = format!("10,000 {way:?} rules / 100").to_lowercase();
         println!(

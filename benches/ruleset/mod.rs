@@ -1,5 +1,7 @@
 //! The shipped rules, compiled.
 
+#![allow(dead_code, reason = "each benchmark uses a part")]
+
 use std::sync::Arc;
 
 use kubewitness::engine::Engine;
@@ -17,4 +19,9 @@ pub fn shipped_rules() -> RuleSet {
 /// An engine for audit events.
 pub fn compile(rules: RuleSet) -> Arc<Engine> {
     Arc::new(Engine::compile(rules, Shape::Audit, &[]).expect("the rules compile"))
+}
+
+/// The same rules in an engine that has learnt nothing yet, as every process begins.
+pub fn afresh(engine: &Engine) -> Arc<Engine> {
+    compile(engine.rules().clone())
 }

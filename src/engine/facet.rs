@@ -192,11 +192,56 @@ fn slot_of(program: &Program, id: PredicateId) -> Option<Slot> {
     is_decided.then_some(slot)
 }
 
+/// The classes of every facet, numbered.
+#[derive(Debug, Default)]
+pub struct ClassTable {
+    facets: Vec<Numbered>,
+    count: usize,
+}
+
+/// The classes of one facet.
+#[derive(Debug, Default)]
+struct Numbered {
+    by_hits: FxHashMap<Box<[PredicateId]>, u32>,
+    hits: Vec<Box<[PredicateId]>>,
+}
+
+impl ClassTable {
+    /// The number of the class for which these predicates hold, ascending.
+    pub fn number(&mut self, facet: FacetId, hits: &[PredicateId]) -> u32 {
+        let place = facet.0 as usize;
+        if self.facets.len() <= place {
+            self.facets.resize_with(place + 1, Numbered::default);
+        }
+        let facet = &mut self.facets[place];
+        if let Some(class) = facet.by_hits.get(hits) {
+            return *class;
+        }
+        let class = facet.hits.len() as u32;
+        facet.hits.push(hits.into());
+        facet.by_hits.insert(hits.into(), class);
+        self.count += 1;
+        class
+    }
+
+    /// The predicates that hold for a class, ascending.
+    pub fn hits(&self, facet: FacetId, class: u32) -> &[PredicateId] {
+        &self.facets[facet.0 as usize].hits[class as usize]
+    }
+
+    /// How many classes there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+}
+
+/// Tells the number of a class; `None` where numbers hold no more.
+type Number<'n> = &'n mut dyn FnMut(FacetId, &[PredicateId]) -> Option<u32>;
+
 /// The classes that a thread has met.
 #[derive(Debug, Default)]
 pub struct Readings {
     met: Vec<Met>,
-    classes: usize,
     found: Vec<PredicateId>,
     buffer: Vec<u8>,
     address: Address,
@@ -222,28 +267,17 @@ impl Address {
     }
 }
 
-/// The classes of one facet.
+/// What a thread has met of one facet.
 #[derive(Debug, Default)]
 struct Met {
     by_value: Memo<u32>,
     of_absence: Option<u32>,
     by_hits: FxHashMap<Box<[PredicateId]>, u32>,
-    hits: Vec<Box<[PredicateId]>>,
 }
 
 impl Readings {
-    /// How many classes there are.
-    pub fn classes(&self) -> usize {
-        self.classes
-    }
-
-    /// The predicates that hold for a class, ascending.
-    pub fn hits(&self, facet: FacetId, class: u32) -> &[PredicateId] {
-        &self.met[facet.0 as usize].hits[class as usize]
-    }
-
     /// The class of the event's value; of one whose like does not come again, as far as these
-    /// parts decide it.
+    /// parts decide it. `None` where `number` told none.
     #[inline]
     pub fn class(
         &mut self,
@@ -252,7 +286,8 @@ impl Readings {
         program: &Program,
         state: &mut State,
         event: &Event<'_>,
-    ) -> u32 {
+        number: Number<'_>,
+    ) -> Option<u32> {
         if self.met.is_empty() {
             self.met.resize_with(facets.list.len(), Met::default);
         }
@@ -260,21 +295,21 @@ impl Readings {
         let value = event.slot(facets.list[facet.0 as usize].slot);
         let Some(key) = value.map(|value| value.raw()) else {
             if let Some(class) = met.of_absence {
-                return class;
+                return Some(class);
             }
-            let class = self.decide(facets, (facet, PartSet::ALL), program, state, event);
-            self.met[facet.0 as usize].of_absence = Some(class);
+            let class = self.decide(facets, (facet, PartSet::ALL), program, state, event, number);
+            self.met[facet.0 as usize].of_absence = class;
             return class;
         };
         if !met.by_value.is_on(key) {
-            return self.decide(facets, (facet, parts), program, state, event);
+            return self.decide(facets, (facet, parts), program, state, event, number);
         }
         if let Some(class) = met.by_value.get(key) {
-            return *class;
+            return Some(*class);
         }
-        let class = self.decide(facets, (facet, PartSet::ALL), program, state, event);
+        let class = self.decide(facets, (facet, PartSet::ALL), program, state, event, number)?;
         self.met[facet.0 as usize].by_value.insert(key, class);
-        class
+        Some(class)
     }
 
     /// Decides every predicate of these parts of a facet.
@@ -285,8 +320,9 @@ impl Readings {
         program: &Program,
         state: &mut State,
         event: &Event<'_>,
-    ) -> u32 {
-        let Readings { met, classes, found, buffer, address } = self;
+        number: Number<'_>,
+    ) -> Option<u32> {
+        let Readings { met, found, buffer, address } = self;
         found.clear();
         let list = facets.list[id.0 as usize].parts.iter().enumerate();
         for (_, part) in list.filter(|(place, _)| parts.has(*place)) {
@@ -296,13 +332,11 @@ impl Readings {
         found.dedup();
         let met = &mut met[id.0 as usize];
         if let Some(class) = met.by_hits.get(found.as_slice()) {
-            return *class;
+            return Some(*class);
         }
-        let class = met.hits.len() as u32;
-        met.hits.push(found.as_slice().into());
+        let class = number(id, found)?;
         met.by_hits.insert(found.as_slice().into(), class);
-        *classes += 1;
-        class
+        Some(class)
     }
 }
 

@@ -12,145 +12,76 @@
 //! step is known, and an event costs as many look-ups as questions that matter for it, whatever
 //! the number of rules. Where steps do not repeat the graph says so ([`Graph::is_on`]) and rests.
 
-use std::cell::Cell;
-use std::hash::Hasher as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustc_hash::{FxHashMap, FxHasher};
-
-use crate::engine::facet::{FacetId, PartSet, Readings};
+use crate::engine::facet::Readings;
 use crate::engine::field::FieldId;
-use crate::engine::gate::{self, Known, Possible};
+use crate::engine::gate::Known;
 use crate::engine::index::{ClassKey, RuleIndex};
-use crate::engine::left::{Left, Outcome, Rests, partial};
-use crate::engine::matcher::FieldMatcher;
-use crate::engine::predicate::PredicateId;
+use crate::engine::learnt::{Ask, Bounds, Learnt};
 use crate::engine::program::{Program, State};
 use crate::engine::question::Questions;
 use crate::engine::signpost::{Signposts, Step};
-use crate::engine::values::Subject;
 use crate::event::Event;
 
-/// Open rules of all nodes together; beyond it the graph starts afresh.
-pub const OPEN_MAX: usize = 1 << 19;
-/// Steps of the graph; beyond it the graph starts afresh.
-pub const STEPS_MAX: usize = 1 << 16;
 /// A graph that was full again after fewer events than this is not worth its while.
 const EVENTS_MIN: u64 = 500_000;
 /// For so many events it then rests.
 const EVENTS_AT_REST: u64 = 2_000_000;
-/// Answers are bits of one word.
-const ASKED_MAX: usize = 64;
 
-/// A rule that is not decided yet.
-#[derive(Clone, Debug)]
-pub struct Open {
-    rule: RuleIndex,
-    /// What is left of its condition.
-    left: Arc<Left>,
-}
-
-/// What a node asks of an event.
-#[derive(Clone, Debug)]
-enum Ask {
-    /// Nothing: every rule is decided.
-    Nothing,
-    /// Which of these predicates, all of one facet, hold.
-    Facet((FacetId, PartSet), Box<[PredicateId]>),
-    /// Which of these text predicates of a field hold.
-    Text(FieldId, Box<[PredicateId]>),
-    /// Whether this predicate holds.
-    One(PredicateId),
-    /// Which of these fields are there.
-    Present(Box<[FieldId]>),
-}
-
-impl Ask {
-    /// What the event says, where that is not for a facet to tell; `None` where nothing is asked.
-    #[inline]
-    fn answer(&self, program: &Program, state: &mut State, event: &Event<'_>) -> Option<u64> {
-        let subject = Subject::Audit(event);
-        match self {
-            Ask::Nothing | Ask::Facet(..) => None,
-            Ask::Text(field, ids) => {
-                program.share(*field, state, subject);
-                let bits = ids.iter().rev();
-                Some(bits.fold(0, |bits, id| bits << 1 | u64::from(state.holds(*id))))
-            }
-            Ask::One(id) => Some(u64::from(program.test(*id, state, subject))),
-            Ask::Present(fields) => Some(fields.iter().rev().fold(0, |bits, field| {
-                state.values.find(program.fields(), subject, *field);
-                bits << 1 | u64::from(state.values.is_present(*field))
-            })),
-        }
-    }
-
-    /// A number for an answer that says the same of a rest in every node which asks this.
-    fn number(&self, bits: u64) -> Option<u64> {
-        match self {
-            // Of its facet a node asks for everything that is open.
-            Ask::Facet((facet, _), _) => Some(facet.number() << 33 | bits),
-            Ask::One(id) => Some(1 << 63 | u64::from(id.0) << 1 | bits),
-            Ask::Nothing | Ask::Text(..) | Ask::Present(_) => None,
-        }
-    }
-}
-
+/// What is learnt meanwhile began afresh: what a thread knows holds no more.
 #[derive(Debug)]
-struct Node {
-    ask: Ask,
-    open: Box<[Open]>,
-    /// Fields that are known to be there, ascending.
-    present: Box<[FieldId]>,
-}
+pub struct Stale;
 
-/// The graph of one thread.
+/// The graph as far as one thread knows it. What comes for the first time is asked of what all
+/// threads have learnt.
 #[derive(Debug)]
 pub struct Graph {
-    open_max: usize,
-    steps_max: usize,
-    nodes: Vec<Node>,
+    learnt: Arc<Mutex<Learnt>>,
+    epoch: u64,
+    bounds: Bounds,
     signposts: Signposts,
-    /// By node that asks for a facet, and the predicates asked for that hold: classes that differ
-    /// in others only share a step.
-    by_hits: FxHashMap<(u32, Box<[PredicateId]>), Step>,
+    /// Per node that is known, what it asks.
+    asks: Vec<Option<Arc<Ask>>>,
     readings: Readings,
-    rests: Rests,
-    /// By rule and what it depends on, what is known of it before anything is asked.
-    entered: FxHashMap<(RuleIndex, ClassKey), Outcome>,
-    known: FxHashMap<u64, Vec<u32>>,
-    open: usize,
+    is_full: bool,
     events: u64,
     resting: u64,
-    /// Per predicate, scratch space: what an answer says of it, and how much its topic matters.
-    answers: Vec<Option<bool>>,
-    weights: Vec<f32>,
 }
 
 impl Default for Graph {
     fn default() -> Graph {
-        Graph::with_limits(OPEN_MAX, STEPS_MAX)
+        Graph::with_bounds(Bounds::default())
     }
 }
 
+fn guard(learnt: &Mutex<Learnt>) -> MutexGuard<'_, Learnt> {
+    // Whoever panicked left nothing half done that another would use.
+    learnt.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Graph {
-    /// An empty graph that starts afresh beyond so many open rules or steps.
-    pub fn with_limits(open_max: usize, steps_max: usize) -> Graph {
+    /// A graph by itself, with other bounds.
+    pub fn with_bounds(bounds: Bounds) -> Graph {
+        Graph::sharing(Arc::new(Mutex::new(Learnt::new(bounds))))
+    }
+
+    /// A graph that learns with others.
+    pub fn sharing(learnt: Arc<Mutex<Learnt>>) -> Graph {
+        let (epoch, bounds) = {
+            let learnt = guard(&learnt);
+            (learnt.epoch(), learnt.bounds())
+        };
         Graph {
-            open_max,
-            steps_max,
-            nodes: Vec::new(),
+            learnt,
+            epoch,
+            bounds,
             signposts: Signposts::default(),
-            by_hits: FxHashMap::default(),
+            asks: Vec::new(),
             readings: Readings::default(),
-            rests: Rests::default(),
-            entered: FxHashMap::default(),
-            known: FxHashMap::default(),
-            open: 0,
+            is_full: false,
             events: 0,
             resting: 0,
-            answers: Vec::new(),
-            weights: Vec::new(),
         }
     }
 
@@ -164,61 +95,55 @@ impl Graph {
         true
     }
 
-    /// Whether the graph has reached a limit and must be cleared, with all steps into it.
+    /// Whether the graph has reached a bound and must be cleared, with all steps into it.
     pub fn is_full(&self) -> bool {
-        self.open > self.open_max
-            || self.signposts.steps() > self.steps_max
-            || self.readings.classes() > self.steps_max
+        self.is_full || self.signposts.steps() > self.bounds.steps_max
     }
 
-    /// Forgets everything; rests for a while when that comes too often.
+    /// Forgets everything, for all threads; rests for a while when that comes too often.
     pub fn clear(&mut self) {
         let resting = if self.events < EVENTS_MIN { EVENTS_AT_REST } else { 0 };
-        *self = Graph { resting, ..Graph::with_limits(self.open_max, self.steps_max) };
+        {
+            let mut learnt = guard(&self.learnt);
+            if learnt.epoch() == self.epoch {
+                learnt.clear();
+            }
+        }
+        self.renew();
+        self.resting = resting;
     }
 
-    /// The step into the graph for these rules when all that is known are the values of fields;
-    /// with each rule comes as much of that as its condition depends on.
+    /// Begins again with what is learnt at present.
+    pub fn renew(&mut self) {
+        *self = Graph::sharing(Arc::clone(&self.learnt));
+    }
+
+    /// The step into the graph for events of a class, as [`Learnt::enter`] has it.
+    ///
+    /// # Errors
+    /// What this graph knows holds no more; [`Graph::renew`] mends that.
     pub fn enter<'k>(
         &mut self,
         questions: &Questions,
         program: &Program,
+        key: ClassKey,
         rules: impl Iterator<Item = (RuleIndex, ClassKey)>,
         known: &dyn Fn(FieldId) -> Known<'k>,
-    ) -> Step {
-        // Hundreds of rules ask the same.
-        let mut answers = vec![None; program.predicates()];
-        let answers = Cell::from_mut(answers.as_mut_slice()).as_slice_of_cells();
-        let decide = |id: PredicateId| {
-            let answer = &answers[id.0 as usize];
-            answer.get().unwrap_or_else(|| {
-                let predicate = program.predicate(id);
-                let decided = decided(gate::decided(&predicate.check, known(predicate.field)));
-                answer.set(Some(decided));
-                decided
-            })
-        };
-        let mut open = Vec::new();
-        let mut matched = Vec::new();
-        if self.entered.len() > self.open_max {
-            self.entered.clear();
+    ) -> Result<Step, Stale> {
+        let learnt = Arc::clone(&self.learnt);
+        let mut learnt = guard(&learnt);
+        if learnt.epoch() != self.epoch {
+            return Err(Stale);
         }
-        for (rule, concern) in rules {
-            let outcome = self.entered.entry((rule, concern)).or_insert_with(|| {
-                let known = partial(questions.expression(rule), &decide);
-                self.rests.outcome(questions, known)
-            });
-            match outcome.clone() {
-                Outcome::Holds => matched.push(rule),
-                Outcome::Fails => {}
-                Outcome::Open(left) => open.push(Open { rule, left }),
-            }
-        }
-        let next = self.node(questions, program, open, Box::default());
-        Step { next, matched: matched.into() }
+        let step = learnt.enter(questions, program, key, rules, known);
+        self.meet(&learnt, step.next);
+        Ok(step)
     }
 
     /// Follows the graph from a step to the end; adds the rules that hold.
+    ///
+    /// # Errors
+    /// What this graph knows holds no more; [`Graph::renew`] mends that.
     pub fn walk(
         &mut self,
         questions: &Questions,
@@ -227,244 +152,71 @@ impl Graph {
         state: &mut State,
         event: &Event<'_>,
         matched: &mut Vec<RuleIndex>,
-    ) {
+    ) -> Result<(), Stale> {
         matched.extend_from_slice(&first.matched);
         let mut at = first.next;
         loop {
             let answer = match self.signposts.facet(at) {
                 Some(facet) => {
+                    let (learnt, epoch) = (&self.learnt, self.epoch);
+                    let mut number = |facet, hits: &[_]| {
+                        let mut learnt = guard(learnt);
+                        (learnt.epoch() == epoch).then(|| learnt.class(facet, hits))
+                    };
                     let facets = questions.facets();
-                    u64::from(self.readings.class(facets, facet, program, state, event))
+                    let class =
+                        self.readings.class(facets, facet, program, state, event, &mut number);
+                    u64::from(class.ok_or(Stale)?)
                 }
-                None => match self.nodes[at as usize].ask.answer(program, state, event) {
-                    Some(answer) => answer,
-                    None => break,
-                },
+                None => {
+                    let ask = self.asks[at as usize].as_ref();
+                    match ask.and_then(|ask| ask.answer(program, state, event)) {
+                        Some(answer) => answer,
+                        None => return Ok(()),
+                    }
+                }
             };
             if let Some((next, holding)) = self.signposts.follow(at, answer) {
                 matched.extend_from_slice(holding);
                 at = next;
                 continue;
             }
-            let step = self.known_step(questions, program, at, answer);
+            let step = self.learn(questions, program, at, answer)?;
             matched.extend_from_slice(&step.matched);
-            self.signposts.learn(at, answer, &step);
             at = step.next;
         }
     }
 
-    /// What follows from an answer that comes for the first time: of a facet, perhaps only for
-    /// this class.
-    fn known_step(&mut self, questions: &Questions, program: &Program, at: u32, bits: u64) -> Step {
-        let Ask::Facet((facet, _), ids) = &self.nodes[at as usize].ask else {
-            return self.step(questions, program, at, bits, &[]);
-        };
-        let hits = self.readings.hits(*facet, bits as u32);
-        let is_hit = |id: &&PredicateId| hits.binary_search(id).is_ok();
-        let hits: Box<[PredicateId]> = ids.iter().filter(is_hit).copied().collect();
-        let key = (at, hits);
-        if let Some(step) = self.by_hits.get(&key) {
-            return step.clone();
-        }
-        let step = self.step(questions, program, at, bits, &key.1);
-        self.by_hits.insert(key, step.clone());
-        step
-    }
-
-    /// What follows from an answer; of a facet the predicates are given that hold.
-    fn step(
+    /// What follows from an answer that is new to this thread.
+    fn learn(
         &mut self,
         questions: &Questions,
         program: &Program,
         at: u32,
-        bits: u64,
-        hits: &[PredicateId],
-    ) -> Step {
-        let mut answers = std::mem::take(&mut self.answers);
-        answers.resize(program.predicates(), None);
-        let Node { ask, open, present } = &self.nodes[at as usize];
-        let asked = match ask {
-            Ask::Facet(_, ids) => {
-                ids.iter().for_each(|id| answers[id.0 as usize] = Some(false));
-                hits.iter().for_each(|id| answers[id.0 as usize] = Some(true));
-                ids.to_vec()
-            }
-            ask => answer(questions, program, ask, bits, open, &mut answers),
-        };
-        let number = ask.number(bits);
-        let mut left = Vec::with_capacity(open.len());
-        let mut matched = Vec::new();
-        let decide = |id: PredicateId| answers[id.0 as usize];
-        for one in open {
-            if one.left.asks.iter().all(|id| decide(*id).is_none()) {
-                left.push(one.clone());
-                continue;
-            }
-            match self.rests.after(questions, &one.left, number, &decide) {
-                Outcome::Holds => matched.push(one.rule),
-                Outcome::Fails => {}
-                Outcome::Open(rest) => left.push(Open { rule: one.rule, left: rest }),
-            }
+        answer: u64,
+    ) -> Result<Step, Stale> {
+        let learnt = Arc::clone(&self.learnt);
+        let mut learnt = guard(&learnt);
+        if learnt.epoch() != self.epoch {
+            return Err(Stale);
         }
-        let present = found_present(ask, bits, present);
-        asked.iter().for_each(|id| answers[id.0 as usize] = None);
-        self.answers = answers;
-        Step { next: self.node(questions, program, left, present), matched: matched.into() }
+        let step = learnt.step(questions, program, at, answer);
+        self.signposts.learn(at, answer, &step);
+        self.meet(&learnt, step.next);
+        Ok(step)
     }
 
-    /// The node for these open rules; an equal one is used again.
-    fn node(
-        &mut self,
-        questions: &Questions,
-        program: &Program,
-        open: Vec<Open>,
-        present: Box<[FieldId]>,
-    ) -> u32 {
-        // What is known of fields that nobody asks for any more makes no difference.
-        let is_asked = |field: &FieldId| {
-            let mut asks = open.iter().flat_map(|one| one.left.asks.iter());
-            asks.any(|id| questions.of(*id).root == *field)
-        };
-        let present: Box<[FieldId]> = present.into_iter().filter(is_asked).collect();
-        let mut hasher = FxHasher::default();
-        open.iter().for_each(|one| {
-            hasher.write_u32(one.rule);
-            hasher.write_u64(one.left.hash);
-        });
-        present.iter().for_each(|field| hasher.write_u32(field.0));
-        let hash = hasher.finish();
-        let is_equal = |node: &Node| {
-            node.present == present
-                && node.open.len() == open.len()
-                && node.open.iter().zip(&open).all(|(one, other)| {
-                    one.rule == other.rule && Arc::ptr_eq(&one.left, &other.left)
-                })
-        };
-        let known = self.known.entry(hash).or_default();
-        if let Some(node) = known.iter().find(|node| is_equal(&self.nodes[**node as usize])) {
-            return *node;
+    /// Takes over what a node asks.
+    fn meet(&mut self, learnt: &Learnt, node: u32) {
+        self.is_full = learnt.is_full();
+        let place = node as usize;
+        if self.asks.len() <= place {
+            self.asks.resize(place + 1, None);
         }
-        let number = self.nodes.len() as u32;
-        known.push(number);
-        self.open += open.len() + 1;
-        let ask = self.choose(questions, program, &open, &present);
-        self.signposts.add(match ask {
-            Ask::Facet(facet, _) => Some(facet),
-            _ => None,
-        });
-        self.nodes.push(Node { ask, open: open.into(), present });
-        number
-    }
-}
-
-/// The truth of a predicate of which this is possible, where that is but one.
-fn decided(possible: Possible) -> Option<bool> {
-    (!possible.holds || !possible.fails).then_some(possible.holds)
-}
-
-/// Notes what an answer says of predicates; returns these.
-fn answer(
-    questions: &Questions,
-    program: &Program,
-    ask: &Ask,
-    bits: u64,
-    open: &[Open],
-    answers: &mut [Option<bool>],
-) -> Vec<PredicateId> {
-    let bit = |place: usize| bits >> place & 1 == 1;
-    match ask {
-        Ask::Nothing | Ask::Facet(..) => Vec::new(),
-        Ask::Text(_, ids) => {
-            let places = ids.iter().enumerate();
-            places.for_each(|(place, id)| answers[id.0 as usize] = Some(bit(place)));
-            ids.to_vec()
+        if self.asks[place].is_none() {
+            let ask = learnt.ask(node);
+            self.signposts.set(node, ask.facet());
+            self.asks[place] = Some(Arc::clone(ask));
         }
-        Ask::One(id) => {
-            answers[id.0 as usize] = Some(bit(0));
-            vec![*id]
-        }
-        Ask::Present(fields) => {
-            let mut asked = Vec::new();
-            for id in open.iter().flat_map(|one| one.left.asks.iter()) {
-                let place = fields.binary_search(&questions.of(*id).root);
-                if place.is_ok_and(|place| !bit(place)) && answers[id.0 as usize].is_none() {
-                    let check = &program.predicate(*id).check;
-                    answers[id.0 as usize] = decided(gate::decided(check, Known::Absent));
-                    asked.push(*id);
-                }
-            }
-            asked
-        }
-    }
-}
-
-/// The fields that are known to be there after an answer.
-fn found_present(ask: &Ask, bits: u64, before: &[FieldId]) -> Box<[FieldId]> {
-    let mut present = before.to_vec();
-    if let Ask::Present(fields) = ask {
-        let places = fields.iter().enumerate();
-        let found = places.filter(|(place, _)| bits >> place & 1 == 1);
-        present.extend(found.map(|(_, field)| *field));
-        present.sort();
-    }
-    present.into()
-}
-
-impl Graph {
-    /// The question that is likely to decide most for what it costs.
-    fn choose(
-        &mut self,
-        questions: &Questions,
-        program: &Program,
-        open: &[Open],
-        present: &[FieldId],
-    ) -> Ask {
-        self.weights.resize(program.predicates(), 0.0);
-        let mut topics = Vec::new();
-        for (topic, weight) in open.iter().flat_map(|one| one.left.topics.iter()) {
-            let sum = &mut self.weights[topic.0 as usize];
-            if *sum == 0.0 {
-                topics.push(*topic);
-            }
-            *sum += weight;
-        }
-        let price =
-            |topic: &PredicateId| questions.of(*topic).cost_ns / self.weights[topic.0 as usize];
-        let best = topics
-            .iter()
-            .copied()
-            .min_by(|one, other| price(one).total_cmp(&price(other)).then_with(|| one.cmp(other)));
-        topics.iter().for_each(|topic| self.weights[topic.0 as usize] = 0.0);
-        let Some(topic) = best else { return Ask::Nothing };
-        let question = questions.of(topic);
-        let asks = || open.iter().flat_map(|one| one.left.asks.iter().copied());
-        if let Some(facet) = question.facet {
-            let mut ids: Vec<_> = asks().filter(|id| questions.of(*id).topic == topic).collect();
-            ids.sort();
-            ids.dedup();
-            return Ask::Facet((facet, questions.facets().parts(&ids)), ids.into());
-        }
-        if question.is_walked {
-            let mut fields: Vec<FieldId> = asks()
-                .map(|id| questions.of(id))
-                .filter(|one| one.is_walked && one.is_in_body == question.is_in_body)
-                .map(|one| one.root)
-                .filter(|field| present.binary_search(field).is_err())
-                .collect();
-            fields.sort();
-            fields.dedup();
-            fields.truncate(ASKED_MAX);
-            if fields.len() > 1 {
-                return Ask::Present(fields.into());
-            }
-        }
-        if !FieldMatcher::decides(&program.predicate(topic).check) {
-            return Ask::One(topic);
-        }
-        let mut ids: Vec<_> = asks().filter(|id| questions.of(*id).topic == topic).collect();
-        ids.sort();
-        ids.dedup();
-        ids.truncate(ASKED_MAX);
-        Ask::Text(program.predicate(topic).field, ids.into())
     }
 }

@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no async. An event's slots are read at most once each, by **facets**
 //! ([`facet`]): what a user name, an address, a URI says of every predicate on it is a number, its
 //! class. A **decision graph** ([`graph`]) leads from class to class to the rules that hold; its
-//! nodes are made as events come. Where that does not pay (plain JSON, thousands of rules on one
+//! nodes are made as events come, once for all threads ([`learnt`]). Where that does not pay (plain JSON, thousands of rules on one
 //! field, events that never repeat) an index of necessary clauses ([`index`]) finds the rules that
 //! can hold. The cost grows with the event, not with the number of rules.
 
@@ -24,6 +24,7 @@ pub mod facet;
 pub mod question;
 pub mod left;
 pub mod signpost;
+pub mod learnt;
 pub mod graph;
 pub mod explain;
 pub mod window;
@@ -34,7 +35,8 @@ pub mod feed;
 pub mod table;
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex};
 
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
@@ -42,9 +44,10 @@ use rustc_hash::FxHashMap;
 use crate::engine::builder::Builder;
 use crate::engine::correlate::Feed;
 use crate::engine::feed::FeedPlan;
-use crate::engine::field::Shape;
-use crate::engine::graph::Graph;
-use crate::engine::index::{CLASSES_MAX, ClassKey, Classes, Index};
+use crate::engine::field::{FieldId, Shape};
+use crate::engine::graph::{Graph, Stale};
+use crate::engine::index::{ClassKey, Classes, Index};
+use crate::engine::learnt::Learnt;
 use crate::engine::program::{Program, State};
 use crate::engine::question::Questions;
 use crate::engine::signpost::Step;
@@ -73,9 +76,11 @@ pub enum Error {
     },
 }
 
-/// A compiled rule set; immutable, shared by all threads.
+/// A compiled rule set, shared by all threads. What they learn of it as events come makes no
+/// difference but to the time that the next ones take.
 #[derive(Debug)]
 pub struct Engine {
+    learnt: Arc<Mutex<Learnt>>,
     rules: RuleSet,
     program: Program,
     index: Index,
@@ -142,7 +147,17 @@ impl Engine {
         let index = Index::new(&program, &names_stage);
         let questions = Questions::new(&program);
         let proxies = proxies.to_vec();
-        Ok(Engine { rules, program, index, questions, detections, correlations, plans, proxies })
+        Ok(Engine {
+            learnt: Arc::default(),
+            rules,
+            program,
+            index,
+            questions,
+            detections,
+            correlations,
+            plans,
+            proxies,
+        })
     }
 
     /// The rules.
@@ -194,10 +209,10 @@ impl Engine {
 
     /// Fresh scratch space for a thread.
     pub fn scratch(&self) -> Scratch {
-        self.scratch_with(Graph::default())
+        self.scratch_with(Graph::sharing(Arc::clone(&self.learnt)))
     }
 
-    /// Fresh scratch space with a graph of other limits.
+    /// Fresh scratch space with a graph of its own.
     pub fn scratch_with(&self, graph: Graph) -> Scratch {
         Scratch {
             state: self.program.state(&self.proxies),
@@ -232,25 +247,37 @@ impl Engine {
     /// Finds what matches by the decision graph.
     fn follow(&self, key: ClassKey, event: &Event<'_>, scratch: &mut Scratch) {
         let subject = Subject::Audit(event);
-        let Scratch { state, graph, entries, candidates, matched, .. } = scratch;
-        let program = &self.program;
-        if graph.is_full() || entries.len() > CLASSES_MAX {
-            graph.clear();
-            entries.clear();
+        while self.walk(key, event, scratch).is_err() {
+            scratch.graph.renew();
+            scratch.entries.clear();
+            scratch.matched.clear();
         }
-        let first = entries.entry(key).or_insert_with(|| {
-            let known = self.index.known_of(key);
-            let rules = self.index.rules_of(key);
-            let concerning = |rule| self.index.concerning(rule, key);
-            let rules = rules.map(|rule| (rule, concerning(rule)));
-            graph.enter(&self.questions, program, rules, &|field| known[field.0 as usize])
-        });
-        graph.walk(&self.questions, program, first, state, event, matched);
-        self.index.common(program, key.bits(), state, subject, candidates);
+        let Scratch { state, candidates, .. } = scratch;
+        self.index.common(&self.program, key.bits(), state, subject, candidates);
         candidates.sort_unstable();
         candidates.dedup();
         self.try_candidates(subject, scratch);
         scratch.matched.sort_unstable();
+    }
+
+    fn walk(&self, key: ClassKey, event: &Event<'_>, scratch: &mut Scratch) -> Result<(), Stale> {
+        let Scratch { state, graph, entries, matched, .. } = scratch;
+        let program = &self.program;
+        if graph.is_full() {
+            graph.clear();
+            entries.clear();
+        }
+        let first = match entries.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(free) => {
+                let known = self.index.known_of(key);
+                let rules = self.index.rules_of(key);
+                let rules = rules.map(|rule| (rule, self.index.concerning(rule, key)));
+                let known = |field: FieldId| known[field.0 as usize];
+                free.insert(graph.enter(&self.questions, program, key, rules, &known)?)
+            }
+        };
+        graph.walk(&self.questions, program, first, state, event, matched)
     }
 
     fn try_candidates(&self, subject: Subject<'_>, scratch: &mut Scratch) {

@@ -38,7 +38,7 @@ struct Signpost {
     near: [(u32, Known); NEAR],
 }
 
-/// The signposts of a graph, one for each node.
+/// The signposts of a graph, one for each node that is known.
 #[derive(Debug)]
 pub struct Signposts {
     list: Vec<Signpost>,
@@ -57,11 +57,15 @@ impl Default for Signposts {
 }
 
 impl Signposts {
-    /// Adds one for the next node, which asks for these parts of a facet, if for a facet.
-    pub fn add(&mut self, facet: Option<(FacetId, PartSet)>) {
+    /// Sets up the one of a node, which asks for these parts of a facet, if for a facet.
+    pub fn set(&mut self, node: u32, facet: Option<(FacetId, PartSet)>) {
         let nowhere = Known { next: u32::MAX, matched: 0 };
-        let facet = facet.unwrap_or_default();
-        self.list.push(Signpost { facet, near: [(0, nowhere); NEAR] });
+        let blank = Signpost { facet: Default::default(), near: [(0, nowhere); NEAR] };
+        let node = node as usize;
+        if self.list.len() <= node {
+            self.list.resize(node + 1, blank);
+        }
+        self.list[node].facet = facet.unwrap_or_default();
     }
 
     /// How many steps are known.
@@ -120,8 +124,8 @@ mod tests {
     #[test]
     fn leads_where_it_was_told() {
         let mut signposts = Signposts::default();
-        signposts.add(None);
-        signposts.add(Some(Default::default()));
+        signposts.set(1, None);
+        signposts.set(0, Some(Default::default()));
         let answers: Vec<u64> = (0..40).map(|bit| 1 << bit).chain([0, u64::MAX]).collect();
         let step = |node: u32, answer: u64| {
             let matched = (0..answer.count_ones() % 3).map(|rule| rule + node).collect();

@@ -2,9 +2,11 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use kubewitness::engine::field::Shape;
 use kubewitness::engine::graph::Graph;
+use kubewitness::engine::learnt::{Bounds, Learnt};
 use kubewitness::engine::values::Subject;
 use kubewitness::engine::{Engine, Scratch};
 use kubewitness::event::Event;
@@ -57,24 +59,41 @@ fn case_files(directory: &Path, files: &mut Vec<PathBuf>) {
 /// classes and memos never change what matches.
 #[test]
 fn the_index_hides_no_match() {
-    compare(rules(), 1, Graph::default());
+    compare(rules(), 1, vec![Graph::default()]);
 }
 
 #[test]
 fn the_index_of_many_rules_hides_no_match() {
-    compare(many_rules(), 7, Graph::default());
+    compare(many_rules(), 7, vec![Graph::default()]);
 }
 
 /// A graph that is full after a few events is cleared and then rests, so that the classes decide.
 #[test]
 fn a_full_graph_hides_no_match() {
-    compare(rules(), 7, Graph::with_limits(5_000, 500));
+    compare(rules(), 7, vec![Graph::with_bounds(NARROW)]);
 }
 
-/// Compares on every `stride`-th event.
-fn compare(rules: RuleSet, stride: usize, graph: Graph) {
+const NARROW: Bounds = Bounds { open_max: 5_000, steps_max: 500 };
+
+/// Graphs that learn together use what the others learnt, and begin again when one of them clears
+/// it under the others.
+#[test]
+fn graphs_that_learn_together_hide_no_match() {
+    for bounds in [Bounds::default(), NARROW] {
+        let learnt = Arc::new(Mutex::new(Learnt::new(bounds)));
+        let graphs = (0..3).map(|_| Graph::sharing(Arc::clone(&learnt)));
+        compare(rules(), 7, graphs.collect());
+        let cleared = learnt.lock().unwrap().epoch();
+        assert_eq!(cleared > 0, bounds == NARROW, "cleared {cleared} times");
+    }
+}
+
+/// Compares on every `stride`-th event; graphs take turns.
+fn compare(rules: RuleSet, stride: usize, graphs: Vec<Graph>) {
     let engine = Engine::compile(rules, Shape::Audit, &[]).unwrap();
-    let (mut scratch, mut slow) = (engine.scratch_with(graph), engine.scratch());
+    let mut scratches: Vec<_> =
+        graphs.into_iter().map(|graph| engine.scratch_with(graph)).collect();
+    let mut slow = engine.scratch();
     let mut lines: Vec<Vec<u8>> = Vec::new();
     let sample = std::fs::File::open("tests/corpus/sample.log.gz").unwrap();
     let mut text = String::new();
@@ -98,10 +117,12 @@ fn compare(rules: RuleSet, stride: usize, graph: Graph) {
         decode::decode(line, &mut decoder, &mut |decoded| {
             if let Decoded::Event { event, .. } = decoded {
                 events += 1;
-                matches += check(&engine, &mut scratch, &mut slow, &event);
+                let turn = events % scratches.len();
+                let scratch = &mut scratches[turn];
+                matches += check(&engine, scratch, &mut slow, &event);
                 let half = &event.raw()[..event.raw().len() / 2];
                 if let Some(cut) = Event::salvage(half) {
-                    check(&engine, &mut scratch, &mut slow, &cut);
+                    check(&engine, scratch, &mut slow, &cut);
                 }
             }
         });
