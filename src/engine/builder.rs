@@ -172,9 +172,9 @@ impl Builder {
         id
     }
 
-    /// For a pattern with wildcards or a regular expression, the predicates that its longest literal,
-    /// or that of one of its alternatives, is somewhere in the text: decided together with all
-    /// others, and nearly always enough to say no.
+    /// For a pattern with wildcards or a regular expression, the predicates that its longest
+    /// literal, or that of one of its alternatives, is somewhere in the text: decided together with
+    /// all others, and nearly always enough to say no.
     fn literals_of(&mut self, field: FieldId, check: &Check) -> Box<[PredicateId]> {
         /// Shorter literals are in too many texts to be worth it.
         const LITERAL_MIN: usize = 3;

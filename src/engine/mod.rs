@@ -3,9 +3,10 @@
 //! Pure: no I/O, no clock, no async. An event's slots are read at most once each, by **facets**
 //! ([`facet`]): what a user name, an address, a URI says of every predicate on it is a number, its
 //! class. A **decision graph** ([`graph`]) leads from class to class to the rules that hold; its
-//! nodes are made as events come, once for all threads ([`learnt`]). Where that does not pay (plain JSON, thousands of rules on one
-//! field, events that never repeat) an index of necessary clauses ([`index`]) finds the rules that
-//! can hold. The cost grows with the event, not with the number of rules.
+//! nodes are made as events come, once for all threads ([`learnt`]). Where that does not pay (plain
+//! JSON, thousands of rules on one field, events that never repeat) an index of necessary clauses
+//! ([`index`]) finds the rules that can hold. The cost grows with the event, not with the number of
+//! rules.
 
 pub mod field;
 pub mod values;
