@@ -116,6 +116,7 @@ fn webhook(bodies: &[Body]) {
     let dir = directory();
     let instance = Instance::start(dir.path(), &file_sink(dir.path()));
     let (mut acks, mut syncs) = paced(&instance, bodies, dir.path());
+    memory(&instance, "at 4,000 events/s");
     let (ack, sync) = (percentiles(&mut acks), percentiles(&mut syncs));
     println!("{:<44}{:>8}{:>9}{:>9}", format!("{POSTS} POSTs, ms"), "p50", "p99", "most");
     let row = |name: &str, [p50, p99, most]: [f64; 3]| {

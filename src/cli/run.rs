@@ -19,6 +19,7 @@ use crate::config::{Config, Source};
 use crate::event::redact::Redactor;
 use crate::ingest::kafka::Source as KafkaSource;
 use crate::ingest::log::LogSource;
+use crate::ingest::sample;
 use crate::ingest::webhook::WebhookSource;
 use crate::pipeline::Clock;
 use crate::pipeline::graph::{Pipeline, Setup};
@@ -137,6 +138,7 @@ async fn start(config: &Config, engine: Arc<crate::engine::Engine>) -> Result<Pi
         spool: (spool, options, recovery),
         sinks: sinks.map_err(unusable)?,
         clock: Clock::real(),
+        rehearsal: Some(sample::batch()),
     };
     Pipeline::start(setup).await.map_err(|error| Error::Failed(chain(&error)))
 }

@@ -9,6 +9,7 @@ pub mod batch;
 pub mod intake;
 pub mod documents;
 pub mod replay;
+pub mod sample;
 pub mod log;
 pub mod webhook;
 pub mod kafka;

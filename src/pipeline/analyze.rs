@@ -141,6 +141,7 @@ fn start_workers(
         let receiver = Arc::clone(&receiver);
         let mut worker = Worker::new(Arc::clone(judgement), Arc::clone(engine));
         let run = move || {
+            worker.rehearse();
             // Whoever has the lock waits for work; the others wait for the lock.
             let next = || spool::guard(&receiver).blocking_recv();
             while let Some(Work { batch, part, engine, done }) = next() {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Engine;
 use crate::engine::correlate::Limits;
 use crate::event::redact::Redactor;
-use crate::ingest::batch::Checkpoint;
+use crate::ingest::batch::{Batch, Checkpoint};
 use crate::ingest::intake::{Intake, Outlet, intake};
 use crate::pipeline::analyze::{self, Analysis};
 use crate::pipeline::backoff::Backoff;
@@ -129,6 +129,8 @@ pub struct Setup<S> {
     pub sinks: Vec<Frame<S>>,
     /// The time of day.
     pub clock: Clock,
+    /// What the rules are tried on before anything comes; none of it is stored or counted.
+    pub rehearsal: Option<Batch>,
 }
 
 /// A running pipeline. Dropping it without [`Pipeline::drain`] is as good as a crash: nothing
@@ -161,7 +163,8 @@ impl Pipeline {
     /// # Errors
     /// The spool cannot be read or written.
     pub async fn start<S: Sink + 'static>(setup: Setup<S>) -> Result<Pipeline, Failure> {
-        let Setup { config, cluster, engine, redactor, seal_to, spool, sinks, clock } = setup;
+        let Setup { config, cluster, engine, redactor, seal_to, spool, sinks, clock, rehearsal } =
+            setup;
         let (spool, options, recovery) = spool;
         let memory = config.memory();
         let recovered = recover(&spool, &recovery, Arc::clone(&engine), memory, &clock).await?;
@@ -192,6 +195,7 @@ impl Pipeline {
             duplicate_key: recovered.duplicate_key,
             seal: seal_to.map(Seal::new),
             event_bytes_max: (options.batch_bytes_max / 4 * 3) as usize,
+            rehearsal: rehearsal.map(Arc::new),
         });
         tell(&recovered, &engine, &orders);
         let sequencer = Sequencer {

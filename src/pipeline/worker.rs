@@ -33,6 +33,9 @@ pub struct Judgement {
     pub seal: Option<Seal>,
     /// The largest event that is stored whole; of a larger one the bodies go.
     pub event_bytes_max: usize,
+    /// What is judged at the beginning and thrown away, so that nobody waits for what is to be
+    /// learnt of the rules.
+    pub rehearsal: Option<Arc<Batch>>,
 }
 
 /// What a worker made of a part of a batch.
@@ -94,6 +97,14 @@ impl Worker {
         let scratch = engine.scratch();
         let decoder = decode::Scratch::default();
         Worker { judgement, engine, scratch, decoder, redacted: Vec::new() }
+    }
+
+    /// Judges what is there for it, and forgets that; what was learnt stays.
+    pub fn rehearse(&mut self) {
+        if let Some(batch) = self.judgement.rehearsal.clone() {
+            let engine = Arc::clone(&self.engine);
+            self.take(&batch, 0..usize::MAX, &engine);
+        }
     }
 
     /// Judges a part of a batch ([`Chunk::parts`]) by these rules; with the first comes what is of
@@ -322,6 +333,7 @@ mod tests {
             duplicate_key: [1; 16],
             seal: None,
             event_bytes_max: 1 << 20,
+            rehearsal: None,
         };
         let engine = engine(RULES);
         let mut worker = Worker::new(Arc::new(judgement), Arc::clone(&engine));

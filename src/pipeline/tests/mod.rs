@@ -225,6 +225,7 @@ impl Rig {
             spool: (spool, options, recovery),
             sinks,
             clock,
+            rehearsal: None,
         })
         .await?;
         Ok(Rig { pipeline, now_us })
