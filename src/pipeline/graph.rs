@@ -171,13 +171,11 @@ impl Pipeline {
         let checkpoints = recovered.detector.checkpoints();
         let spool = Arc::new(spool);
         let (failed, failure) = watch::channel(None);
-        let failed = Arc::new(failed);
-        let (orders, received) = mpsc::unbounded_channel();
+        let (failed, (orders, received)) = (Arc::new(failed), mpsc::unbounded_channel());
         let (stop_sources, stop_sinks) = (CancellationToken::new(), CancellationToken::new());
 
         let ways = Ways::new(&spool, &orders, &clock, [&stop_sources, &stop_sinks]);
         let (right, keeps_rejects) = ways.start(sinks, &failed).await?;
-
         let (intake, outlet) = intake(config.queue_bytes_max.as_usize());
         let (settlements, settling) = mpsc::unbounded_channel();
         let snapshots = Arc::new(Snapshots::default());
@@ -214,11 +212,11 @@ impl Pipeline {
             stored_us: clock.now_us(),
             batch_us: clock.now_us(),
         };
-        let first = Arc::clone(&engine);
+        let room = make_room(Arc::downgrade(&spool), engine.clone(), memory, stop_sources.clone());
+        tokio::spawn(room);
         let analysis = analysis(outlet, received, engine, judgement, &config, sequencer);
         let analysis = Analysis { stop: stop_sources.clone(), ..analysis };
         let left = vec![watched(settle, &failed), watched(analyze::run(analysis), &failed)];
-        tokio::spawn(make_room(Arc::downgrade(&spool), first, memory, stop_sources.clone()));
         let appender = spool.appender();
         let health = Health { clock, turned_us, appender, failure: failure.clone() };
         Ok(Pipeline {
