@@ -46,6 +46,9 @@ pub struct Analysis {
     pub judgement: Arc<Judgement>,
     /// Worker threads.
     pub threads: usize,
+    /// What each worker judges before it begins and throws away, so that nobody waits for what is
+    /// to be learnt of the rules.
+    pub rehearsal: Option<Batch>,
     /// The ordered part.
     pub sequencer: Sequencer,
     /// Cancelled: take no more batches, finish those that were sent.
@@ -58,10 +61,10 @@ pub struct Analysis {
 /// # Errors
 /// The spool takes nothing any more; the rest was refused.
 pub async fn run(analysis: Analysis) -> Result<(), Failure> {
-    let Analysis { mut outlet, mut orders, mut engine, judgement, threads, sequencer, stop } =
-        analysis;
+    let Analysis { mut outlet, mut orders, mut engine, judgement, threads, .. } = analysis;
+    let Analysis { rehearsal, sequencer, stop, .. } = analysis;
     // Any worker takes any part of a batch. What the order depends on is drawn before: a ticket.
-    let work = start_workers(threads, &judgement, &engine)?;
+    let work = start_workers(threads, &judgement, &engine, rehearsal)?;
     // One thread takes the tickets in order, waits for each batch to be judged, tells the detector,
     // and hands the append to the spool's writer.
     let (tickets, sequence) = start_sequencer(sequencer)?;
@@ -114,16 +117,19 @@ async fn share(
     batch: Batch,
     threads: usize,
     engine: &Arc<Engine>,
-    work: &mpsc::Sender<Work>,
+    workers: &mpsc::Sender<Work>,
 ) -> Option<Ticket> {
     let parts = batch.chunk.parts(threads);
     let batch = Arc::new(batch);
     let mut judged = Vec::with_capacity(parts.len());
     for part in parts {
         let (done, one) = oneshot::channel();
-        let (batch, engine) = (Arc::clone(&batch), Arc::clone(engine));
-        // Without workers nobody is answered, which is as good as a refusal.
-        work.send(Work { batch, part, engine, done }).await.ok()?;
+        let work = Work { batch: Arc::clone(&batch), part, engine: Arc::clone(engine), done };
+        if workers.send(work).await.is_err() {
+            // No worker is left that could have another part of it.
+            Arc::into_inner(batch).into_iter().for_each(|batch| refuse(batch, Refused::Closed));
+            return None;
+        }
         judged.push(one);
     }
     Some(Ticket::Batch(batch, judged))
@@ -134,14 +140,19 @@ fn start_workers(
     threads: usize,
     judgement: &Arc<Judgement>,
     engine: &Arc<Engine>,
+    rehearsal: Option<Batch>,
 ) -> Result<mpsc::Sender<Work>, Failure> {
+    let rehearsal = rehearsal.map(Arc::new);
     let (sender, receiver) = mpsc::channel::<Work>(threads.max(1));
     let receiver = Arc::new(Mutex::new(receiver));
     for number in 0..threads.max(1) {
         let receiver = Arc::clone(&receiver);
         let mut worker = Worker::new(Arc::clone(judgement), Arc::clone(engine));
+        let rehearsal = rehearsal.clone();
         let run = move || {
-            worker.rehearse();
+            if let Some(batch) = rehearsal {
+                worker.rehearse(&batch);
+            }
             // Whoever has the lock waits for work; the others wait for the lock.
             let next = || spool::guard(&receiver).blocking_recv();
             while let Some(Work { batch, part, engine, done }) = next() {

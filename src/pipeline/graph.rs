@@ -171,7 +171,8 @@ impl Pipeline {
         let checkpoints = recovered.detector.checkpoints();
         let spool = Arc::new(spool);
         let (failed, failure) = watch::channel(None);
-        let (failed, (orders, received)) = (Arc::new(failed), mpsc::unbounded_channel());
+        let failed = Arc::new(failed);
+        let (orders, received) = mpsc::unbounded_channel();
         let (stop_sources, stop_sinks) = (CancellationToken::new(), CancellationToken::new());
 
         let ways = Ways::new(&spool, &orders, &clock, [&stop_sources, &stop_sinks]);
@@ -193,7 +194,6 @@ impl Pipeline {
             duplicate_key: recovered.duplicate_key,
             seal: seal_to.map(Seal::new),
             event_bytes_max: (options.batch_bytes_max / 4 * 3) as usize,
-            rehearsal: rehearsal.map(Arc::new),
         });
         tell(&recovered, &engine, &orders);
         let sequencer = Sequencer {
@@ -214,7 +214,7 @@ impl Pipeline {
         };
         let room = make_room(Arc::downgrade(&spool), engine.clone(), memory, stop_sources.clone());
         tokio::spawn(room);
-        let analysis = analysis(outlet, received, engine, judgement, &config, sequencer);
+        let analysis = analysis(outlet, received, engine, judgement, &config, sequencer, rehearsal);
         let analysis = Analysis { stop: stop_sources.clone(), ..analysis };
         let left = vec![watched(settle, &failed), watched(analyze::run(analysis), &failed)];
         let appender = spool.appender();
@@ -382,9 +382,10 @@ fn analysis(
     judgement: Arc<Judgement>,
     config: &Config,
     sequencer: Sequencer,
+    rehearsal: Option<Batch>,
 ) -> Analysis {
     let (threads, stop) = (config.threads(), CancellationToken::new());
-    Analysis { outlet, orders, engine, judgement, threads, sequencer, stop }
+    Analysis { outlet, orders, engine, judgement, threads, rehearsal, sequencer, stop }
 }
 
 /// A full spool takes no record, so the state behind the next one is never stored, and the snapshot

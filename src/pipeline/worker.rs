@@ -33,9 +33,6 @@ pub struct Judgement {
     pub seal: Option<Seal>,
     /// The largest event that is stored whole; of a larger one the bodies go.
     pub event_bytes_max: usize,
-    /// What is judged at the beginning and thrown away, so that nobody waits for what is to be
-    /// learnt of the rules.
-    pub rehearsal: Option<Arc<Batch>>,
 }
 
 /// What a worker made of a part of a batch.
@@ -99,12 +96,10 @@ impl Worker {
         Worker { judgement, engine, scratch, decoder, redacted: Vec::new() }
     }
 
-    /// Judges what is there for it, and forgets that; what was learnt stays.
-    pub fn rehearse(&mut self) {
-        if let Some(batch) = self.judgement.rehearsal.clone() {
-            let engine = Arc::clone(&self.engine);
-            self.take(&batch, 0..usize::MAX, &engine);
-        }
+    /// Judges a batch and forgets it; what was learnt of the rules stays.
+    pub fn rehearse(&mut self, batch: &Batch) {
+        let engine = Arc::clone(&self.engine);
+        self.take(batch, 0..usize::MAX, &engine);
     }
 
     /// Judges a part of a batch ([`Chunk::parts`]) by these rules; with the first comes what is of
@@ -190,7 +185,7 @@ impl Judging<'_> {
     ) {
         let (judgement, batch) = (self.judgement, self.batch);
         let own_us = event.time_us().or(context.time_us);
-        let time_us = own_us.unwrap_or_else(|| self.time_before());
+        let time_us = own_us.or(self.last_us).unwrap_or_else(|| self.time_before_part());
         self.last_us = Some(time_us);
         let position = position(&batch.label, record, ordinal);
         let configured = batch.cluster.as_deref().or(judgement.cluster.as_deref());
@@ -247,23 +242,18 @@ impl Judging<'_> {
         let (event, sighting) = (event_start..sighting_start, sighting_start..bytes.len());
         self.judged.entries.push(Entry { duplicate_key, time_us, audit_id, event, sighting });
     }
-}
 
-impl Judging<'_> {
-    /// The time of the event before one that lost its own; that may be in another part.
-    fn time_before(&self) -> i64 {
-        let chunk = &self.batch.chunk;
-        let before = (0..self.start).rev().find_map(|record| {
-            let mut time_us = None;
-            let records = chunk.records_of(record..record + 1);
-            decode_records(records, &mut decode::Scratch::default(), &mut |_, decoded| {
-                if let Decoded::Event { event, context, .. } = decoded {
-                    time_us = event.time_us().or(context.time_us).or(time_us);
-                }
-            });
-            time_us
+    /// The time of the last event before this part that has one. It is asked for once a part at
+    /// most: only its first event can have none before it.
+    fn time_before_part(&self) -> i64 {
+        let mut time_us = self.batch.received_us;
+        let before = self.batch.chunk.records_of(0..self.start);
+        decode_records(before, &mut decode::Scratch::default(), &mut |_, decoded| {
+            if let Decoded::Event { event, context, .. } = decoded {
+                time_us = event.time_us().or(context.time_us).unwrap_or(time_us);
+            }
         });
-        self.last_us.or(before).unwrap_or(self.batch.received_us)
+        time_us
     }
 }
 
@@ -333,7 +323,6 @@ mod tests {
             duplicate_key: [1; 16],
             seal: None,
             event_bytes_max: 1 << 20,
-            rehearsal: None,
         };
         let engine = engine(RULES);
         let mut worker = Worker::new(Arc::new(judgement), Arc::clone(&engine));
