@@ -61,26 +61,19 @@ impl<'e> Telling<'e> {
         Telling { engine, context: None }
     }
 
-    /// The alert of what was raised for the sighting.
+    /// The alert of one of the sighting's matches.
     pub fn alert<K: Clone>(
         &mut self,
         sighting: &Sighting,
         heads: &mut dyn Heads<Kept = K>,
-        raised: Raised,
+        place: usize,
     ) -> Alert {
-        let found = match raised {
-            Raised::Correlated(alert) => return *alert,
-            Raised::Match(place) => &sighting.matches[place],
-        };
-        let head = heads.head(sighting);
+        let (head, found) = (heads.head(sighting), &sighting.matches[place]);
         let proxies = self.engine.proxies();
         let context = self.context.get_or_insert_with(|| Context::new(&head.event, proxies));
         match_alert(self.engine.detection(found.detection), sighting, head, context, found)
     }
 }
-
-/// Takes what is raised, with the heads.
-type Raise<'r, K> = &'r mut dyn FnMut(&mut dyn Heads<Kept = K>, Raised);
 
 impl Raiser {
     /// Takes the next sighting, with its head; calls `raise` for each alert, those of single events
@@ -88,17 +81,18 @@ impl Raiser {
     pub fn observe(&mut self, sighting: &Sighting, raise: &mut dyn FnMut(Alert)) {
         let engine = Arc::clone(&self.engine);
         let mut telling = Telling::new(&engine);
-        let raise: Raise<'_, _> = &mut |heads, raised| {
-            raise(telling.alert(sighting, heads, raised));
-        };
-        self.observe_with(sighting, &mut AtHand, raise);
+        self.observe_with(sighting, &mut AtHand, &mut |raised| match raised {
+            Raised::Match(place) => raise(telling.alert(sighting, &mut AtHand, place)),
+            Raised::Correlated(alert) => raise(*alert),
+        });
     }
 
     /// Lets time pass without an event.
     pub fn advance(&mut self, time_us: i64, raise: &mut dyn FnMut(Alert)) {
         let mut fired = Vec::new();
         self.correlator.advance(time_us, &mut |one| fired.push(one));
-        fired.into_iter().for_each(|one| self.raise_fired(one, None, &mut AtHand, raise));
+        let fired = fired.into_iter();
+        fired.filter_map(|one| self.fired(one, None, &mut AtHand)).for_each(raise);
     }
 
     /// As [`Raiser::finish_with`], for heads at hand.
@@ -125,7 +119,7 @@ impl<K: Clone> Raiser<K> {
         &mut self,
         sighting: &Sighting,
         heads: &mut dyn Heads<Kept = K>,
-        raise: Raise<'_, K>,
+        raise: &mut dyn FnMut(Raised),
     ) {
         let mut fired = Vec::new();
         let mut kept = None;
@@ -135,7 +129,7 @@ impl<K: Clone> Raiser<K> {
             }
             self.matches[found.detection as usize] += 1;
             if self.engine.detection(found.detection).alerts {
-                raise(heads, Raised::Match(place));
+                raise(Raised::Match(place));
             }
             for feed in &found.feeds {
                 let engine = &self.engine;
@@ -150,10 +144,9 @@ impl<K: Clone> Raiser<K> {
             }
         }
         for one in fired {
-            let mut correlated = None;
-            self.raise_fired(one, Some(sighting), heads, &mut |alert| correlated = Some(alert));
-            let correlated = correlated.map(|alert| Raised::Correlated(Box::new(alert)));
-            correlated.into_iter().for_each(|raised| raise(heads, raised));
+            if let Some(alert) = self.fired(one, Some(sighting), heads) {
+                raise(Raised::Correlated(Box::new(alert)));
+            }
         }
     }
 
@@ -161,7 +154,8 @@ impl<K: Clone> Raiser<K> {
     pub fn finish_with(&mut self, heads: &mut dyn Heads<Kept = K>, raise: &mut dyn FnMut(Alert)) {
         let mut fired = Vec::new();
         self.correlator.finish(&mut |one| fired.push(one));
-        fired.into_iter().for_each(|one| self.raise_fired(one, None, heads, raise));
+        let fired = fired.into_iter();
+        fired.filter_map(|one| self.fired(one, None, heads)).for_each(raise);
     }
 
     /// The rules by which it raises.
@@ -199,25 +193,20 @@ impl<K: Clone> Raiser<K> {
         true
     }
 
-    /// Raises the alert of a correlation. What completed it is the sighting at hand, or, where it
-    /// waited, the last of its evidence.
-    fn raise_fired(
+    /// The alert of a correlation that fired, if it raises one. What completed it is the sighting
+    /// at hand, or, where it waited, the last of its evidence.
+    fn fired(
         &mut self,
         fired: Fired<Trace<K>>,
         now: Option<&Sighting>,
         heads: &mut dyn Heads<Kept = K>,
-        raise: &mut dyn FnMut(Alert),
-    ) {
+    ) -> Option<Alert> {
         let engine = Arc::clone(&self.engine);
         let rule = engine.correlation(fired.correlation);
-        let Some(last) = fired.evidence.last().filter(|_| rule.alerts) else { return };
+        let last = fired.evidence.last().filter(|_| rule.alerts)?;
         let (time_us, head) = match (fired.has_waited, now) {
-            (true, _) => match heads.whole(&last.kept) {
-                Some(head) => (last.time_us, head),
-                None => return,
-            },
-            (false, Some(now)) => (now.time_us, heads.head(now).clone()),
-            (false, None) => return,
+            (true, _) => (last.time_us, heads.whole(&last.kept)?),
+            (false, now) => (now?.time_us, heads.head(now?).clone()),
         };
         let known = last.labels.iter().find(|(correlation, _)| *correlation == fired.correlation);
         let group = match (known, now) {
@@ -226,7 +215,7 @@ impl<K: Clone> Raiser<K> {
             _ => self.labels(last.detection, fired.correlation, &head),
         };
         let context = Context::new(&head.event, engine.proxies());
-        raise(correlation_alert(rule, (time_us, &head), &context, &fired, &group, heads));
+        Some(correlation_alert(rule, (time_us, &head), &context, &fired, &group, heads))
     }
 
     /// The group-by values of what fired.

@@ -15,9 +15,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::facet::Readings;
-use crate::engine::field::FieldId;
-use crate::engine::gate::Known;
-use crate::engine::index::{ClassKey, RuleIndex};
+use crate::engine::index::RuleIndex;
 use crate::engine::learnt::{Ask, Bounds, Learnt};
 use crate::engine::program::{Program, State};
 use crate::engine::question::Questions;
@@ -56,7 +54,7 @@ impl Default for Graph {
 }
 
 fn guard(learnt: &Mutex<Learnt>) -> MutexGuard<'_, Learnt> {
-    // Whoever panicked left nothing half done that another would use.
+    // What a panic interrupts leaves at most a scratch space behind, never half a node or step.
     learnt.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -118,28 +116,6 @@ impl Graph {
         *self = Graph::sharing(Arc::clone(&self.learnt));
     }
 
-    /// The step into the graph for events of a class, as [`Learnt::enter`] has it.
-    ///
-    /// # Errors
-    /// What this graph knows holds no more; [`Graph::renew`] mends that.
-    pub fn enter<'k>(
-        &mut self,
-        questions: &Questions,
-        program: &Program,
-        key: ClassKey,
-        rules: impl Iterator<Item = (RuleIndex, ClassKey)>,
-        known: &dyn Fn(FieldId) -> Known<'k>,
-    ) -> Result<Step, Stale> {
-        let learnt = Arc::clone(&self.learnt);
-        let mut learnt = guard(&learnt);
-        if learnt.epoch() != self.epoch {
-            return Err(Stale);
-        }
-        let step = learnt.enter(questions, program, key, rules, known);
-        self.meet(&learnt, step.next);
-        Ok(step)
-    }
-
     /// Follows the graph from a step to the end; adds the rules that hold.
     ///
     /// # Errors
@@ -181,27 +157,24 @@ impl Graph {
                 at = next;
                 continue;
             }
-            let step = self.learn(questions, program, at, answer)?;
+            let step = self.learn(|learnt| learnt.step(questions, program, at, answer))?;
+            self.signposts.learn(at, answer, &step);
             matched.extend_from_slice(&step.matched);
             at = step.next;
         }
     }
 
-    /// What follows from an answer that is new to this thread.
-    fn learn(
-        &mut self,
-        questions: &Questions,
-        program: &Program,
-        at: u32,
-        answer: u64,
-    ) -> Result<Step, Stale> {
+    /// Asks for a step that is new to this thread, and takes over what it leads to.
+    ///
+    /// # Errors
+    /// What this graph knows holds no more; [`Graph::renew`] mends that.
+    pub fn learn(&mut self, step: impl FnOnce(&mut Learnt) -> Step) -> Result<Step, Stale> {
         let learnt = Arc::clone(&self.learnt);
         let mut learnt = guard(&learnt);
         if learnt.epoch() != self.epoch {
             return Err(Stale);
         }
-        let step = learnt.step(questions, program, at, answer);
-        self.signposts.learn(at, answer, &step);
+        let step = step(&mut learnt);
         self.meet(&learnt, step.next);
         Ok(step)
     }

@@ -314,15 +314,15 @@ impl Learnt {
                     one.rule == other.rule && Arc::ptr_eq(&one.left, &other.left)
                 })
         };
-        let known = self.known.entry(hash).or_default();
-        if let Some(node) = known.iter().find(|node| is_equal(&self.nodes[**node as usize])) {
+        let mut known = self.known.get(&hash).into_iter().flatten();
+        if let Some(node) = known.find(|node| is_equal(&self.nodes[**node as usize])) {
             return *node;
         }
-        let number = self.nodes.len() as u32;
-        known.push(number);
-        self.open += open.len() + 1;
         let ask = self.choose(questions, program, &open, &present);
+        let number = self.nodes.len() as u32;
+        self.open += open.len() + 1;
         self.nodes.push(Node { ask: Arc::new(ask), open: open.into(), present });
+        self.known.entry(hash).or_default().push(number);
         number
     }
 }

@@ -172,7 +172,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_matches_contains_it(
-            source in "(\\(\\?i\\))?[aKs]{0,2}(\\(((\\?i)?[ab]{1,3}\\|?(\\(\\?i\\))?){1,3}[aS]{0,2}\\)[*+?]?)?[a-cK.|]{0,3}[*+?]?b{0,2}",
+            source in "(\\(\\?i\\))?[aKs]{0,2}(\\(((\\(\\?i\\))?[ab]{1,3}\\|?(\\(\\?i\\))?){1,3}[aS]{0,2}\\)[*+?]?)?[a-cK.|]{0,3}[*+?]?b{0,2}",
             text in "[abcksKSſK]{0,12}",
         ) {
             let Ok(regex) = regex::Regex::new(&source) else { return Ok(()) };

@@ -125,8 +125,9 @@ impl<V: Clone + Default> Memo<V> {
             let old = std::mem::replace(&mut self.places, larger);
             self.taken = 0;
             for Place { decided, key, .. } in old {
-                let hash = key.bytes().map(hash);
-                hash.into_iter().for_each(|hash| self.put(hash, key.clone(), decided.clone()));
+                if let Some(hash) = key.bytes().map(hash) {
+                    self.put(hash, key, decided);
+                }
             }
         }
         self.put(hash(key), Key::new(key), decided);

@@ -275,7 +275,10 @@ impl Engine {
                 let rules = self.index.rules_of(key);
                 let rules = rules.map(|rule| (rule, self.index.concerning(rule, key)));
                 let known = |field: FieldId| known[field.0 as usize];
-                free.insert(graph.enter(&self.questions, program, key, rules, &known)?)
+                let enter = |learnt: &mut Learnt| {
+                    learnt.enter(&self.questions, program, key, rules, &known)
+                };
+                free.insert(graph.learn(enter)?)
             }
         };
         graph.walk(&self.questions, program, first, state, event, matched)

@@ -50,7 +50,7 @@ pub struct Program {
     pub(crate) fields: FieldTable,
     pub(crate) predicates: Vec<Predicate>,
     pub(crate) labels: Vec<Box<str>>,
-    /// Per predicate, a cheaper one that holds whenever it does.
+    /// Per predicate, cheaper ones of which one holds whenever it does, where there are such.
     pub(crate) necessary: Vec<Box<[PredicateId]>>,
     pub(crate) shared: Vec<FieldMatcher>,
     pub(crate) expressions: Vec<Expression>,

@@ -155,13 +155,12 @@ fn asked(program: &Program, facets: &Facets, expression: &Expression) -> Express
         Expression::Not(inner) => Expression::Not(Arc::new(part(inner))),
         Expression::Named(_, inner) => part(inner),
         Expression::Predicate(id) => match program.necessary(*id) {
-            [] => expression.clone(),
-            _ if facets.of(*id).is_some() => expression.clone(),
-            [one] => Expression::And([*one, *id].map(Expression::Predicate).into()),
-            necessary => {
-                let any = necessary.iter().copied().map(Expression::Predicate).collect();
+            [_, ..] if facets.of(*id).is_none() => {
+                let necessary = program.necessary(*id).iter().copied();
+                let any = necessary.map(Expression::Predicate).collect();
                 Expression::And([Expression::Or(any), Expression::Predicate(*id)].into())
             }
+            _ => expression.clone(),
         },
     }
 }

@@ -42,7 +42,7 @@ pub fn analyse(
     let engine = Arc::clone(raiser.engine());
     let mut chosen = Chosen::new(sorted, options, summary);
     let mut raising = Raising::new(raiser, &store);
-    let mut taking = Taking { engine: &engine, place: Place::new(&store), raise };
+    let mut taking = Taking { engine: &engine, raise };
     if options.threads < 2 {
         return on_one_thread(&mut chosen, &mut raising, &mut taking);
     }
@@ -52,9 +52,7 @@ pub fn analyse(
         let choosing = scope.spawn(move || hand_on(&mut chosen, &to_raising));
         let raising = scope.spawn(move || raise_all(&mut raising, batches, &to_taking));
         // A stage that fails lets go of its channels, which ends the others.
-        let taken = raised.iter().try_for_each(|(batch, outcomes): Step| {
-            outcomes.into_iter().try_for_each(|outcome| taking.take(&batch, outcome))
-        });
+        let taken = take_all(&mut taking, &mut Place::new(&store), &raised);
         drop(raised);
         let stages = [raising.join(), choosing.join()];
         for stage in stages {
@@ -70,10 +68,11 @@ fn on_one_thread(
     taking: &mut Taking<'_>,
 ) -> Result<(), Error> {
     while let Some(event) = chosen.next()? {
-        let alerts = raising.observe_and_tell(&event, taking.engine)?;
-        alerts.into_iter().try_for_each(&mut *taking.raise).map_err(Error::Write)?;
+        let outcome = raising.observe(&event)?;
+        taking.take(&mut raising.place, outcome)?;
     }
-    raising.finish()?.into_iter().try_for_each(&mut *taking.raise).map_err(Error::Write)
+    let outcome = raising.finish()?;
+    taking.take(&mut raising.place, outcome)
 }
 
 /// Sightings on their way to the other stages.
@@ -91,18 +90,23 @@ impl Batch {
     }
 }
 
-/// What an event of a batch came to.
+/// What an event came to.
 #[derive(Default)]
 struct Outcome {
-    event: usize,
     /// Those of its matches that are alerts by themselves, to be told.
     matches: Vec<usize>,
     /// Alerts behind them.
     alerts: Vec<Alert>,
 }
 
-/// What the second stage hands on.
-type Step = (Batch, Vec<Outcome>);
+impl Outcome {
+    fn is_empty(&self) -> bool {
+        self.matches.is_empty() && self.alerts.is_empty()
+    }
+}
+
+/// What the second stage hands on: of events, by their index, what they came to, if to anything.
+type Step = (Batch, Vec<(usize, Outcome)>);
 
 fn hand_on(chosen: &mut Chosen<'_>, to_raising: &SyncSender<Batch>) -> Result<(), Error> {
     let mut batch = Batch::default();
@@ -129,14 +133,32 @@ fn raise_all(
     for batch in batches {
         let mut outcomes = Vec::new();
         for index in 0..batch.events.len() {
-            outcomes.extend(raising.observe(&batch, index)?);
+            let outcome = raising.observe(&batch.event(index))?;
+            if !outcome.is_empty() {
+                outcomes.push((index, outcome));
+            }
         }
         if to_taking.send((batch, outcomes)).is_err() {
             return Ok(());
         }
     }
-    let last = Outcome { alerts: raising.finish()?, ..Outcome::default() };
-    let _ = to_taking.send((Batch::default(), vec![last]));
+    let _ = to_taking.send((Batch::default(), vec![(0, raising.finish()?)]));
+    Ok(())
+}
+
+fn take_all(
+    taking: &mut Taking<'_>,
+    place: &mut Place<'_>,
+    raised: &Receiver<Step>,
+) -> Result<(), Error> {
+    for (batch, outcomes) in raised {
+        for (event, outcome) in outcomes {
+            if !outcome.matches.is_empty() {
+                place.set(&batch.event(event))?;
+            }
+            taking.take(place, outcome)?;
+        }
+    }
     Ok(())
 }
 
@@ -235,65 +257,45 @@ impl<'r> Raising<'r> {
         Raising { raiser, place: Place::new(store) }
     }
 
-    /// What an event comes to, if to anything; matches are left to the third stage.
-    fn observe(&mut self, batch: &Batch, event: usize) -> Result<Option<Outcome>, Error> {
+    /// What an event comes to; its matches are left to the third stage.
+    fn observe(&mut self, event: &Event<'_>) -> Result<Outcome, Error> {
         let Raising { raiser, place } = self;
-        place.set(&batch.event(event))?;
+        place.set(event)?;
         let Place { heads, sighting } = place;
-        let mut outcome = Outcome { event, ..Outcome::default() };
-        raiser.observe_with(sighting, heads, &mut |_, raised| match raised {
+        let mut outcome = Outcome::default();
+        raiser.observe_with(sighting, heads, &mut |raised| match raised {
             Raised::Match(place) => outcome.matches.push(place),
             Raised::Correlated(alert) => outcome.alerts.push(*alert),
         });
         heads.check().map_err(Error::Spill)?;
-        let is_something = !outcome.matches.is_empty() || !outcome.alerts.is_empty();
-        Ok(is_something.then_some(outcome))
+        Ok(outcome)
     }
 
-    fn observe_and_tell(
-        &mut self,
-        event: &Event<'_>,
-        engine: &Engine,
-    ) -> Result<Vec<Alert>, Error> {
-        let Raising { raiser, place } = self;
-        place.set(event)?;
-        let Place { heads, sighting } = place;
-        let (mut telling, mut alerts) = (Telling::new(engine), Vec::new());
-        raiser.observe_with(sighting, heads, &mut |heads, raised| {
-            alerts.push(telling.alert(sighting, heads, raised));
-        });
+    fn finish(&mut self) -> Result<Outcome, Error> {
+        let mut outcome = Outcome::default();
+        let heads = &mut self.place.heads;
+        self.raiser.finish_with(heads, &mut |alert| outcome.alerts.push(alert));
         heads.check().map_err(Error::Spill)?;
-        Ok(alerts)
-    }
-
-    fn finish(&mut self) -> Result<Vec<Alert>, Error> {
-        let mut alerts = Vec::new();
-        self.raiser.finish_with(&mut self.place.heads, &mut |alert| alerts.push(alert));
-        self.place.heads.check().map_err(Error::Spill)?;
-        Ok(alerts)
+        Ok(outcome)
     }
 }
 
 /// The third stage.
 struct Taking<'t> {
     engine: &'t Engine,
-    place: Place<'t>,
     raise: Raise<'t>,
 }
 
 impl Taking<'_> {
-    fn take(&mut self, batch: &Batch, outcome: Outcome) -> Result<(), Error> {
-        let Outcome { event, matches, alerts } = outcome;
-        if !matches.is_empty() {
-            self.place.set(&batch.event(event))?;
-        }
-        let Place { heads, sighting } = &mut self.place;
+    /// Takes what the sighting at a place came to.
+    fn take(&mut self, place: &mut Place<'_>, outcome: Outcome) -> Result<(), Error> {
+        let Place { heads, sighting } = place;
         let mut telling = Telling::new(self.engine);
-        for place in matches {
-            let alert = telling.alert(sighting, heads, Raised::Match(place));
+        for found in outcome.matches {
+            let alert = telling.alert(sighting, heads, found);
             heads.check().map_err(Error::Spill)?;
             (self.raise)(alert).map_err(Error::Write)?;
         }
-        alerts.into_iter().try_for_each(&mut *self.raise).map_err(Error::Write)
+        outcome.alerts.into_iter().try_for_each(&mut *self.raise).map_err(Error::Write)
     }
 }
