@@ -24,7 +24,8 @@ fn event(number: usize) -> Vec<u8> {
 }
 
 fn batch() -> Batch {
-    let mut batch = Batch::with_capacity(EVENTS * (EVENT_BYTES + 32));
+    let mut batch = Batch::new();
+    batch.reserve(EVENTS * (EVENT_BYTES + 32));
     (0..EVENTS).for_each(|number| batch.push(1, &event(number)));
     batch
 }

@@ -5,7 +5,7 @@
 //! EVENT       u8 version │ u8 flags │ i64 time_us │ i64 received_us │ [u8;16] duplicate key
 //!             u16 len, cluster │ u16 len, source │ u16 len, position │ raw event (the rest)
 //! ALERT       the alert's native JSON (contract.md), one object without a line end
-//! MATCH       u8 version │ i64 time_us │ a packed sighting
+//! MATCH       u8 version │ i64 time_us │ the packed matches of the event before it
 //! CHECKPOINT  u8 version │ u16 len, source │ u16 len, key │ value (the rest)
 //! RULES       u8 version │ table of the rule set that judges what follows (postcard: RuleTable)
 //! TIME        u8 version │ i64 time_us: nothing arrived, and time went on to here
@@ -14,7 +14,8 @@
 //! QUARANTINE  the same form: `kind` says why input was refused, `subject` where it stood, `text`
 //!             its shape without values; `sealed` its bytes for whoever has the key (base64)
 //! ```
-//! Integers are little-endian. In a batch an event stands before the records that it caused.
+//! Integers are little-endian. In a batch an event stands before the records that it caused, its
+//! MATCH directly behind it.
 
 use crate::engine::table::RuleTable;
 
@@ -133,14 +134,17 @@ impl<'r> StoredCheckpoint<'r> {
     }
 }
 
+/// Bytes of a MATCH record's payload before the packed matches.
+pub const MATCH_HEADER_BYTES: usize = 9;
+
 /// Writes a MATCH record's payload.
-pub fn encode_match(time_us: i64, sighting: &[u8], bytes: &mut Vec<u8>) {
+pub fn encode_match(time_us: i64, matches: &[u8], bytes: &mut Vec<u8>) {
     bytes.push(VERSION);
     bytes.extend_from_slice(&time_us.to_le_bytes());
-    bytes.extend_from_slice(sighting);
+    bytes.extend_from_slice(matches);
 }
 
-/// The time and the packed sighting of a MATCH record; `None` when the bytes are none.
+/// The time and the packed matches of a MATCH record; `None` when the bytes are none.
 pub fn decode_match(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let mut rest = versioned(bytes)?;
     let time_us = i64::from_le_bytes(array(&mut rest)?);

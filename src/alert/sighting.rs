@@ -15,6 +15,8 @@
 //! correlations are positions in the rule set that made it: whoever keeps a sighting longer than
 //! the run keeps that set's table beside it.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::alert::Reason;
@@ -128,7 +130,8 @@ pub fn pack(
     pack_head(shown, cluster, &mut |bytes| bytes.extend_from_slice(position.as_bytes()), bytes);
 }
 
-/// Packs an event without its head.
+/// Packs an event without its head. Returns whether what is raised later may depend on it: it feeds
+/// a correlation, or another stage of its request can follow.
 pub fn pack_matches(
     engine: &Engine,
     event: &Event<'_>,
@@ -136,8 +139,10 @@ pub fn pack_matches(
     cluster: &str,
     scratch: &mut Scratch,
     bytes: &mut Vec<u8>,
-) {
-    bytes.push(Stage::of(event) as u8);
+) -> bool {
+    let stage = Stage::of(event);
+    let mut is_kept = stage.is_open();
+    bytes.push(stage as u8);
     bytes.extend_from_slice(&request_key(event, cluster).0);
     bytes.extend_from_slice(&(matched.len() as u16).to_le_bytes());
     let subject = Subject::Audit(event);
@@ -155,8 +160,11 @@ pub fn pack_matches(
         } else {
             bytes.push(0);
         }
-        put_feeds(bytes, &engine.feeds(detection, subject, cluster, scratch));
+        let feeds = engine.feeds(detection, subject, cluster, scratch);
+        is_kept |= !feeds.is_empty();
+        put_feeds(bytes, &feeds);
     }
+    is_kept
 }
 
 /// Packs the head of an event; `put_position` adds where it was read.
@@ -166,15 +174,22 @@ pub fn pack_head(
     put_position: &mut dyn FnMut(&mut Vec<u8>),
     bytes: &mut Vec<u8>,
 ) {
-    let audit_id = shown.text(Slot::AuditId).unwrap_or_default();
-    let cut = match audit_id.len() {
-        0..=AUDIT_ID_CHARS_MAX => audit_id.len(),
-        long => audit_id.char_indices().nth(AUDIT_ID_CHARS_MAX).map_or(long, |(at, _)| at),
-    };
-    put(bytes, &audit_id.as_bytes()[..cut]);
+    put(bytes, audit_id(shown).as_bytes());
     put(bytes, cluster.as_bytes());
     put_with(bytes, put_position);
     put_with(bytes, &mut |bytes| put_event(bytes, shown));
+}
+
+/// The audit id of an event, cut to [`AUDIT_ID_CHARS_MAX`] characters.
+pub fn audit_id<'e>(event: &Event<'e>) -> Cow<'e, str> {
+    let whole = event.text(Slot::AuditId).unwrap_or_default();
+    if whole.len() <= AUDIT_ID_CHARS_MAX {
+        return whole;
+    }
+    match whole.char_indices().nth(AUDIT_ID_CHARS_MAX) {
+        Some((end, _)) => Cow::Owned(whole[..end].to_owned()),
+        None => whole,
+    }
 }
 
 fn put(bytes: &mut Vec<u8>, part: &[u8]) {
@@ -248,6 +263,18 @@ impl Sighting {
 }
 
 impl Head {
+    /// The head of an event that stood at `position`.
+    pub fn new(shown: &Event<'_>, cluster: &str, position: &str) -> Head {
+        let mut event = Vec::new();
+        put_event(&mut event, shown);
+        Head {
+            audit_id: audit_id(shown).into_owned(),
+            cluster: cluster.to_owned(),
+            position: position.to_owned(),
+            event,
+        }
+    }
+
     /// Unpacks what [`pack_head`] wrote, into the buffers of an earlier head; `None` when the bytes
     /// are none.
     pub fn unpack(&mut self, bytes: &[u8]) -> Option<()> {

@@ -7,6 +7,7 @@
 //! more, under the same ids.
 
 use crate::alert::{Actor, Alert, Request};
+use crate::pipeline::worker::{Judged, Matches};
 use crate::record::kind;
 use crate::rule::Level;
 use crate::spool::{Batch, FRAME_HEADER_BYTES};
@@ -24,16 +25,60 @@ pub struct Assembly {
     pub alerts: [u64; Level::ALL.len()],
 }
 
+/// What became of the events of a batch, each by its number among all its parts.
+#[derive(Debug, Default)]
+pub struct Caused {
+    /// Those that are stored already, ascending.
+    pub duplicates: Vec<usize>,
+    /// Alerts as JSON, and the events that caused them, ascending.
+    pub alerts: Vec<(usize, Vec<u8>)>,
+}
+
 impl Assembly {
-    /// Nothing yet; batches will have at most `bytes_max`, about `bytes` in all.
-    pub fn new(bytes_max: u64, bytes: usize) -> Assembly {
+    /// Nothing yet; batches will have at most `bytes_max`.
+    pub fn new(bytes_max: u64) -> Assembly {
         Assembly {
             bytes_max,
             finished: Vec::new(),
-            open: Batch::with_capacity(bytes.min(bytes_max as usize)),
+            open: Batch::new(),
             group: Vec::new(),
             ends: Vec::new(),
             alerts: Default::default(),
+        }
+    }
+
+    /// Adds the events of a batch that are new, and what they caused. Mostly that is one append of
+    /// what the workers framed, not copied again, and the alerts behind it.
+    pub fn events(&mut self, parts: Vec<Judged>, caused: Caused) {
+        let alerts = caused.alerts.iter().map(|(_, json)| json.len() + FRAME_HEADER_BYTES);
+        let alerts: usize = alerts.sum();
+        let events: u64 = parts.iter().map(|part| part.frames.bytes()).sum();
+        let is_one = self.open.bytes() + events + alerts as u64 <= self.bytes_max;
+        if !is_one || !caused.duplicates.is_empty() {
+            return self.events_apart(&parts, &caused);
+        }
+        parts.into_iter().for_each(|part| self.open.append(part.frames));
+        self.open.reserve(alerts);
+        caused.alerts.iter().for_each(|(_, json)| self.open.push(kind::ALERT, json));
+    }
+
+    /// The same event by event: some are left out, or there are too many for one append.
+    fn events_apart(&mut self, parts: &[Judged], caused: &Caused) {
+        let mut duplicates = caused.duplicates.iter().peekable();
+        let mut alerts = caused.alerts.iter().peekable();
+        let all = parts.iter().flat_map(|part| part.entries.iter().map(move |entry| (part, entry)));
+        for (number, (part, entry)) in all.enumerate() {
+            if duplicates.next_if(|duplicate| **duplicate == number).is_some() {
+                continue;
+            }
+            if let Matches::Stored(place) = &entry.matches {
+                let payload = part.frames.payload(place);
+                self.push(kind::MATCH, |bytes| bytes.extend_from_slice(payload));
+            }
+            while let Some((_, json)) = alerts.next_if(|(event, _)| *event == number) {
+                self.push(kind::ALERT, |bytes| bytes.extend_from_slice(json));
+            }
+            self.close_behind(Some((kind::EVENT, part.frames.payload(&entry.event))));
         }
     }
 
@@ -45,15 +90,21 @@ impl Assembly {
 
     /// Adds an alert to the open group.
     pub fn alert(&mut self, alert: &Alert) {
+        let json = self.json(alert);
+        self.push(kind::ALERT, |bytes| bytes.extend_from_slice(&json));
+    }
+
+    /// An alert as it is stored; it is counted.
+    pub fn json(&mut self, alert: &Alert) -> Vec<u8> {
         self.alerts[alert.rule.level as usize] += 1;
         let write = |alert: &Alert| {
             serde_json::to_vec(alert).expect("an alert is JSON, and memory takes it")
         };
-        let mut json = write(alert);
-        if (json.len() + FRAME_HEADER_BYTES) as u64 > self.bytes_max {
-            json = write(&gist(alert));
+        let json = write(alert);
+        match (json.len() + FRAME_HEADER_BYTES) as u64 > self.bytes_max {
+            true => write(&gist(alert)),
+            false => json,
         }
-        self.push(kind::ALERT, |bytes| bytes.extend_from_slice(&json));
     }
 
     /// Closes the group, which begins with one more record: an event of which it is known now that
@@ -127,7 +178,7 @@ mod tests {
 
     #[test]
     fn groups_stay_together_and_within_the_limit() {
-        let mut assembly = Assembly::new(200, 1_000);
+        let mut assembly = Assembly::new(200);
         for size in [50, 60, 10] {
             assembly.push(2, |bytes| bytes.resize(bytes.len() + size, b'x'));
             assembly.close_behind(Some((1, b"event")));
@@ -142,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_is_too_large_has_its_alerts_first() {
-        let mut assembly = Assembly::new(200, 1_000);
+        let mut assembly = Assembly::new(200);
         assembly.push(kind::EVENT, |bytes| bytes.extend_from_slice(b"before"));
         assembly.close_behind(None);
         for (kind, size) in [(kind::MATCH, 20), (kind::ALERT, 90), (kind::ALERT, 90)] {
@@ -164,7 +215,7 @@ mod tests {
         let alert = alert.replace("AGENT", &"x".repeat(900));
         let alert: Alert = serde_json::from_str(&alert).unwrap();
         let sizes = |bytes_max| {
-            let mut assembly = Assembly::new(bytes_max, 0);
+            let mut assembly = Assembly::new(bytes_max);
             assembly.alert(&alert);
             assembly.finish().iter().map(Batch::bytes).sum::<u64>()
         };
@@ -174,6 +225,6 @@ mod tests {
 
     #[test]
     fn nothing_is_no_batch() {
-        assert!(Assembly::new(200, 0).finish().is_empty());
+        assert!(Assembly::new(200).finish().is_empty());
     }
 }

@@ -22,6 +22,7 @@ use crate::engine::correlate::Limits;
 use crate::engine::table::{Mapping, RuleTable};
 use crate::ingest::batch::Checkpoint;
 use crate::pipeline::duplicates::{Bounds, Duplicates};
+use crate::pipeline::heads::StoredHead;
 use crate::pipeline::reuse::AuditIds;
 
 /// The version of snapshots that this release writes.
@@ -213,30 +214,31 @@ impl Detector {
         self.audit_ids.count(id)
     }
 
-    /// Takes the sighting of the event before. Says whether it changed the state, so that it has
-    /// to be stored; `None` when the bytes are none.
+    /// Takes the packed matches of the event before, whose record's payload is `event`; `None` when
+    /// the bytes are none.
     pub fn sighting(
         &mut self,
         bytes: &[u8],
         time_us: i64,
+        event: &[u8],
         raise: &mut dyn FnMut(Alert),
-    ) -> Option<bool> {
-        self.sighting.unpack(bytes, time_us)?;
-        self.raiser.observe(&self.sighting, raise);
-        let feeds = self.sighting.matches.iter().any(|found| !found.feeds.is_empty());
-        Some(feeds || self.sighting.stage.is_open())
+    ) -> Option<()> {
+        self.sighting.unpack_matches(bytes, time_us)?;
+        self.raiser.observe(&self.sighting, &mut StoredHead::of(event), raise);
+        Some(())
     }
 
-    /// The same for a sighting that was packed under other rules, which recovery meets.
+    /// The same for matches that were packed under other rules, which recovery meets.
     pub fn foreign_sighting(
         &mut self,
         bytes: &[u8],
         time_us: i64,
+        event: &[u8],
         mapping: &Mapping,
     ) -> Option<()> {
-        self.sighting.unpack(bytes, time_us)?;
+        self.sighting.unpack_matches(bytes, time_us)?;
         relocate(&mut self.sighting, mapping);
-        self.raiser.observe(&self.sighting, &mut |_| {});
+        self.raiser.observe(&self.sighting, &mut StoredHead::of(event), &mut |_| {});
         Some(())
     }
 

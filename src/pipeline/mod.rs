@@ -16,6 +16,7 @@ pub mod duplicates;
 pub mod letter;
 pub mod notice;
 pub mod reuse;
+pub mod heads;
 pub mod detector;
 pub mod worker;
 pub mod tally;

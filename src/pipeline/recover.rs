@@ -34,6 +34,8 @@ struct Recovering {
     /// Where those stand now.
     mapping: Mapping,
     duplicate_key: [u8; 16],
+    /// The payload of the event read last, and the number of the record behind it: its MATCH.
+    event: (u64, Vec<u8>),
     restarted: u64,
     missing: u64,
     unreadable: u64,
@@ -74,6 +76,7 @@ pub async fn recover(
         table,
         detector,
         duplicate_key,
+        event: (0, Vec::new()),
         missing: 0,
         unreadable: 0,
     };
@@ -116,9 +119,17 @@ pub async fn store_durable(
         return Ok(());
     }
     let mapping = Mapping::default();
-    let (restarted, missing, unreadable) = (0, 0, 0);
-    let mut recovering =
-        Recovering { detector, table, mapping, duplicate_key, restarted, missing, unreadable };
+    let (event, restarted, missing, unreadable) = ((0, Vec::new()), 0, 0, 0);
+    let mut recovering = Recovering {
+        detector,
+        table,
+        mapping,
+        duplicate_key,
+        event,
+        restarted,
+        missing,
+        unreadable,
+    };
     let seq = recovering.read(spool, held + 1).await?;
     if recovering.table != *recovering.detector.table() {
         return Ok(());
@@ -159,13 +170,19 @@ impl Recovering {
                 if let Some(id) = audit_id {
                     self.detector.audit_id(id);
                 }
+                self.event.0 = record.seq + 1;
+                self.event.1.clear();
+                self.event.1.extend_from_slice(record.payload);
             }
             kind::MATCH => {
-                let (time_us, sighting) = record::decode_match(record.payload)?;
-                if self.table == *self.detector.table() {
-                    self.detector.sighting(sighting, time_us, quiet)?;
+                let (time_us, bytes) = record::decode_match(record.payload)?;
+                // Where its event was damaged, what it counts for is left.
+                let event = if self.event.0 == record.seq { &*self.event.1 } else { b"" };
+                let (detector, mapping) = (&mut self.detector, &self.mapping);
+                if self.table == *detector.table() {
+                    detector.sighting(bytes, time_us, event, quiet)?;
                 } else {
-                    self.detector.foreign_sighting(sighting, time_us, &self.mapping)?;
+                    detector.foreign_sighting(bytes, time_us, event, mapping)?;
                 }
             }
             kind::CHECKPOINT => {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use crate::alert::Alert;
 use crate::engine::Engine;
 use crate::ingest::batch::{Batch, Receipt, Refused};
-use crate::pipeline::assembly::Assembly;
+use crate::pipeline::assembly::{Assembly, Caused};
 use crate::pipeline::detector::Detector;
 use crate::pipeline::letter;
 use crate::pipeline::notice::{Kind, Notice};
@@ -106,7 +106,7 @@ impl Sequencer {
             Step::Rules(engine) => self.rules(engine),
             Step::Notice(notice) => self.notice(&notice),
             Step::Tick => self.tick(now_us),
-            Step::Store => (self.assembly(0), Settlement::default()),
+            Step::Store => (self.assembly(), Settlement::default()),
         };
         settlement.tally.alerts = assembly.alerts;
         settlement.tally.evictions = self.detector.take_evictions();
@@ -139,30 +139,35 @@ impl Sequencer {
         Some(Refused::Full)
     }
 
-    fn assembly(&self, bytes: usize) -> Assembly {
-        Assembly::new(self.batch_bytes_max, bytes)
+    fn assembly(&self) -> Assembly {
+        Assembly::new(self.batch_bytes_max)
     }
 
     /// Events that are new, what they cause, and the source's positions behind them.
-    fn batch(&mut self, batch: Batch, judged: Vec<Judged>) -> (Assembly, Settlement) {
-        let bytes = judged.iter().map(|part| part.bytes.len() + part.entries.len() * 64).sum();
-        let mut assembly = self.assembly(bytes);
+    fn batch(&mut self, batch: Batch, mut judged: Vec<Judged>) -> (Assembly, Settlement) {
+        let mut assembly = self.assembly();
         let mut receipt = Receipt::default();
         let mut tally = Tally { source: batch.source.to_string(), ..Tally::default() };
         let mut letters = Vec::new();
-        for part in judged {
-            for entry in &part.entries {
-                if self.detector.is_duplicate(&entry.duplicate_key) {
-                    receipt.duplicates += 1;
-                    continue;
-                }
-                receipt.events += 1;
-                self.event(entry, &part.bytes, batch.received_us, &mut assembly, &mut tally);
-            }
+        for part in &mut judged {
             receipt.rejects += part.counts.rejects.iter().sum::<u64>();
             tally.counts.add(&part.counts);
-            letters.extend(part.letters);
+            letters.append(&mut part.letters);
         }
+        let mut caused = Caused::default();
+        let entries =
+            judged.iter().flat_map(|part| part.entries.iter().map(move |one| (part, one)));
+        for (number, (part, entry)) in entries.enumerate() {
+            if self.detector.is_duplicate(&entry.duplicate_key) {
+                caused.duplicates.push(number);
+                continue;
+            }
+            receipt.events += 1;
+            let raise = &mut |alert: &Alert| caused.alerts.push((number, assembly.json(alert)));
+            self.event(part, entry, batch.received_us, raise, &mut tally);
+        }
+        receipt.duplicates = caused.duplicates.len() as u64;
+        assembly.events(judged, caused);
         if self.keeps_rejects {
             for letter in &letters {
                 assembly.push(kind::QUARANTINE, |bytes| letter::to_json(letter, bytes));
@@ -186,40 +191,33 @@ impl Sequencer {
         (assembly, settlement)
     }
 
-    /// One new event with its match and its alerts.
+    /// Tells the detector one new event, and hands over the alerts that it causes.
     fn event(
         &mut self,
+        part: &Judged,
         entry: &Entry,
-        bytes: &[u8],
         received_us: i64,
-        assembly: &mut Assembly,
+        raise: &mut dyn FnMut(&Alert),
         tally: &mut Tally,
     ) {
-        let Entry { duplicate_key, time_us, audit_id, event, sighting } = entry;
-        let event = &bytes[event.clone()];
-        let mut alerts: Vec<Alert> = Vec::new();
-        let raise = &mut |alert| alerts.push(alert);
-        self.detector.event(duplicate_key, *time_us, received_us, raise);
-        let sighting = &bytes[sighting.clone()];
-        if !sighting.is_empty() {
-            let is_kept = self.detector.sighting(sighting, *time_us, raise);
-            let is_kept = is_kept.expect("a worker packed it under the same rules");
+        let Entry { duplicate_key, time_us, audit_id, .. } = entry;
+        let event = part.frames.payload(&entry.event);
+        let own = &mut |alert| raise(&alert);
+        self.detector.event(duplicate_key, *time_us, received_us, own);
+        let matches = part.matches(entry);
+        if !matches.is_empty() {
+            let taken = self.detector.sighting(matches, *time_us, event, own);
+            taken.expect("a worker packed it under the same rules");
             for detection in self.detector.matched() {
                 let level = self.detector.engine().detection(detection).level;
                 tally.matches[level as usize] += 1;
-            }
-            if is_kept {
-                let write = |bytes: &mut Vec<u8>| record::encode_match(*time_us, sighting, bytes);
-                assembly.push(kind::MATCH, write);
             }
         }
         if audit_id.is_some_and(|id| self.detector.audit_id(id)) {
             let stored = StoredEvent::decode(event);
             let engine = self.detector.engine();
-            alerts.extend(stored.and_then(|stored| reuse::alert(&stored, engine)));
+            stored.and_then(|stored| reuse::alert(&stored, engine)).iter().for_each(raise);
         }
-        alerts.iter().for_each(|alert| assembly.alert(alert));
-        assembly.close_behind(Some((kind::EVENT, event)));
     }
 
     fn rules(&mut self, engine: Arc<Engine>) -> (Assembly, Settlement) {
@@ -233,7 +231,7 @@ impl Sequencer {
 
     /// The record that says which rules judge.
     pub fn rules_record(&self) -> Assembly {
-        let mut assembly = self.assembly(0);
+        let mut assembly = self.assembly();
         let table = record::encode_rules(self.detector.table());
         assembly.push(kind::RULES, |bytes| bytes.extend_from_slice(&table));
         assembly.close_behind(None);
@@ -241,7 +239,7 @@ impl Sequencer {
     }
 
     fn notice(&mut self, notice: &Notice) -> (Assembly, Settlement) {
-        let mut assembly = self.assembly(0);
+        let mut assembly = self.assembly();
         let mut settlement = Settlement::default();
         push_notice(notice, &self.cluster, &mut assembly, &mut settlement.tally);
         (assembly, settlement)
@@ -250,7 +248,7 @@ impl Sequencer {
     /// Where nothing has come for a while, time goes on by the clock: what must not have happened
     /// has not.
     fn tick(&mut self, now_us: i64) -> (Assembly, Settlement) {
-        let mut assembly = self.assembly(0);
+        let mut assembly = self.assembly();
         let is_idle = now_us.saturating_sub(self.batch_us) >= IDLE_US;
         if is_idle
             && !self.appender.is_waiting_for_room()

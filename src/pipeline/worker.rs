@@ -1,10 +1,10 @@
-//! Bytes to judged events: a batch is decoded, matched, redacted and packed, on one of a few
-//! threads. Nothing here depends on what came before.
+//! Bytes to judged events: a batch is decoded, matched, redacted and framed for the spool, on one
+//! of a few threads. Nothing here depends on what came before.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::alert::sighting;
+use crate::alert::sighting::pack_matches;
 use crate::engine::values::Subject;
 use crate::engine::{Engine, Scratch};
 use crate::event::Event;
@@ -16,9 +16,9 @@ use crate::ingest::batch::Batch;
 use crate::ingest::chunk::Record;
 use crate::pipeline::letter::{Letters, Seal};
 use crate::pipeline::reuse;
-use crate::record::{self, StoredEvent};
+use crate::record::{self, StoredEvent, kind};
 use crate::replay::worker::{decode_records, position};
-use crate::spool::DeadLetter;
+use crate::spool::{DeadLetter, Frames};
 
 /// What all workers are told.
 #[derive(Clone, Debug)]
@@ -38,8 +38,11 @@ pub struct Judgement {
 /// What a worker made of a part of a batch.
 #[derive(Debug, Default)]
 pub struct Judged {
-    /// Payloads of EVENT records and packed sightings, one behind the other.
-    pub bytes: Vec<u8>,
+    /// Records of the events, each with its match behind it where the detector's state depends on
+    /// that.
+    pub frames: Frames,
+    /// Packed matches that are not stored.
+    pub loose: Vec<u8>,
     /// The events in their order.
     pub entries: Vec<Entry>,
     /// What could not be used.
@@ -48,7 +51,7 @@ pub struct Judged {
     pub counts: Counts,
 }
 
-/// Where an event lies in [`Judged::bytes`].
+/// Where an event lies in what was judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Equal for copies of one event.
@@ -59,8 +62,30 @@ pub struct Entry {
     pub audit_id: Option<u64>,
     /// The payload of its EVENT record.
     pub event: Range<usize>,
-    /// Its packed sighting; empty when nothing matched.
-    pub sighting: Range<usize>,
+    /// What matched it.
+    pub matches: Matches,
+}
+
+/// Where the packed matches of an event lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Matches {
+    /// There are none.
+    None,
+    /// In the payload of a MATCH record.
+    Stored(Range<usize>),
+    /// In [`Judged::loose`].
+    Loose(Range<usize>),
+}
+
+impl Judged {
+    /// The packed matches of an event; empty when nothing matched.
+    pub fn matches(&self, entry: &Entry) -> &[u8] {
+        match &entry.matches {
+            Matches::None => &[],
+            Matches::Stored(place) => &self.frames.payload(place)[record::MATCH_HEADER_BYTES..],
+            Matches::Loose(place) => &self.loose[place.clone()],
+        }
+    }
 }
 
 /// What happened to the events of a batch.
@@ -86,6 +111,7 @@ pub struct Worker {
     scratch: Scratch,
     decoder: decode::Scratch,
     redacted: Vec<u8>,
+    packed: Vec<u8>,
 }
 
 impl Worker {
@@ -93,7 +119,8 @@ impl Worker {
     pub fn new(judgement: Arc<Judgement>, engine: Arc<Engine>) -> Worker {
         let scratch = engine.scratch();
         let decoder = decode::Scratch::default();
-        Worker { judgement, engine, scratch, decoder, redacted: Vec::new() }
+        let (redacted, packed) = (Vec::new(), Vec::new());
+        Worker { judgement, engine, scratch, decoder, redacted, packed }
     }
 
     /// Judges a batch and forgets it; what was learnt of the rules stays.
@@ -119,12 +146,13 @@ impl Worker {
             start: part.start,
             scratch: &mut self.scratch,
             redacted: &mut self.redacted,
+            packed: &mut self.packed,
             letters: Letters::new(batch, judgement.seal.as_ref()),
             judged: Judged::default(),
             last_us: None,
         };
         let records = batch.chunk.records_of(part.clone());
-        judging.judged.bytes.reserve(batch.chunk.bytes_of(&part) / 8 * 9);
+        judging.judged.frames = Frames::with_capacity(batch.chunk.bytes_of(&part) / 8 * 11);
         if part.start == 0 {
             judging.judged.counts.bytes = batch.chunk.len() as u64;
             for reject in &batch.chunk.rejects {
@@ -150,6 +178,7 @@ struct Judging<'j> {
     start: usize,
     scratch: &'j mut Scratch,
     redacted: &'j mut Vec<u8>,
+    packed: &'j mut Vec<u8>,
     letters: Letters<'j>,
     judged: Judged,
     /// Time of the event before, for one that lost its own.
@@ -214,8 +243,6 @@ impl Judging<'_> {
         }
         self.judged.counts.redactions += u64::from(redaction.count);
 
-        let bytes = &mut self.judged.bytes;
-        let event_start = bytes.len();
         let stored = StoredEvent {
             flags,
             time_us,
@@ -226,21 +253,39 @@ impl Judging<'_> {
             position: &position,
             raw: self.redacted,
         };
-        stored.encode(bytes);
-        let sighting_start = bytes.len();
-        if !matched.is_empty() {
-            // Redacted events are read again so that nothing of the original is packed.
-            let copy = (flags != 0).then(|| Event::salvage(self.redacted)).flatten();
-            let shown = match (&copy, flags) {
-                (Some(copy), _) => copy,
-                (None, 0) => event,
-                (None, _) => &Event::parse(NOTHING).expect("an empty object is an event"),
-            };
-            let place = (cluster, position.as_str());
-            sighting::pack(self.engine, (event, shown), &matched, place, self.scratch, bytes);
+        let frames = &mut self.judged.frames;
+        let stored = frames.push(kind::EVENT, |bytes| stored.encode(bytes));
+        let matches = self.matches(event, &matched, cluster, time_us);
+        self.judged.entries.push(Entry {
+            duplicate_key,
+            time_us,
+            audit_id,
+            event: stored,
+            matches,
+        });
+    }
+
+    /// Packs what matched an event, behind its record where the detector's state depends on it.
+    fn matches(
+        &mut self,
+        event: &Event<'_>,
+        matched: &[u32],
+        cluster: &str,
+        time_us: i64,
+    ) -> Matches {
+        if matched.is_empty() {
+            return Matches::None;
         }
-        let (event, sighting) = (event_start..sighting_start, sighting_start..bytes.len());
-        self.judged.entries.push(Entry { duplicate_key, time_us, audit_id, event, sighting });
+        self.packed.clear();
+        let (scratch, packed) = (&mut *self.scratch, &mut *self.packed);
+        let is_kept = pack_matches(self.engine, event, matched, cluster, scratch, packed);
+        if is_kept {
+            let write = |bytes: &mut Vec<u8>| record::encode_match(time_us, packed, bytes);
+            return Matches::Stored(self.judged.frames.push(kind::MATCH, write));
+        }
+        let loose = &mut self.judged.loose;
+        loose.extend_from_slice(packed);
+        Matches::Loose(loose.len() - packed.len()..loose.len())
     }
 
     /// The time of the last event before this part that has one. It is asked for once a part at
@@ -256,9 +301,6 @@ impl Judging<'_> {
         time_us
     }
 }
-
-/// What is shown of an event whose redacted copy cannot be read.
-const NOTHING: &[u8] = b"{}";
 
 /// Puts `null` in place of an event's bodies; cuts what is still too long.
 fn shorten(raw: &mut Vec<u8>, bytes_max: usize) {
@@ -329,13 +371,14 @@ mod tests {
         let mut whole = Whole::default();
         let parts = batch.chunk.parts(most);
         for part in &parts {
-            let Judged { bytes, entries, letters, counts } =
-                worker.take(batch, part.clone(), &engine);
-            for entry in entries {
-                let at = |range: &Range<usize>| bytes[range.clone()].to_vec();
-                whole.bytes.push([at(&entry.event), at(&entry.sighting)]);
-                whole.entries.push(Entry { event: 0..0, sighting: 0..0, ..entry });
+            let judged = worker.take(batch, part.clone(), &engine);
+            for entry in &judged.entries {
+                let event = judged.frames.payload(&entry.event).to_vec();
+                whole.bytes.push([event, judged.matches(entry).to_vec()]);
+                let (event, matches) = (0..0, Matches::None);
+                whole.entries.push(Entry { event, matches, ..entry.clone() });
             }
+            let Judged { letters, counts, .. } = judged;
             letters.iter().for_each(|letter| whole.letters += &format!("{letter:?}\n"));
             whole.counts.add(&counts);
         }

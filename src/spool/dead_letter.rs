@@ -357,8 +357,7 @@ impl Store {
             self.active = Some(active);
         }
         let active = self.active.as_mut().expect("just created, or found with room");
-        let frames = batch.seal(active.header.salt, id_first, active.synced as u32);
-        let written = active.append(frames).and_then(|()| active.sync());
+        let written = active.append(batch, id_first).and_then(|()| active.sync());
         written.map_err(|e| (active.path.clone(), e))?;
         self.id_next += u64::from(batch.records());
         if let Some(shelf) = self.shelves.get_mut(&active.header.seq_first) {

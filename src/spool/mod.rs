@@ -68,7 +68,7 @@ pub use dead_letter::{DeadLetter, DeadLetters, StoredLetter};
 pub use handle::{Spool, Stats};
 pub use inspect::{CursorState, Inspection, SegmentState, dead_letters, inspect, scan, verify};
 pub use reader::{Limits, Reader, Record, Records};
-pub use record::{BATCH_RECORDS_MAX, Batch, FRAME_HEADER_BYTES};
+pub use record::{BATCH_RECORDS_MAX, Batch, FRAME_HEADER_BYTES, Frames};
 pub use retention::Lag;
 pub use snapshot::Snapshot;
 pub use writer::{Appended, Appender, Pending};

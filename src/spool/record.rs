@@ -15,6 +15,8 @@
 //! }
 //! ```
 
+use std::ops::Range;
+
 /// Bytes of a frame before its payload.
 pub const FRAME_HEADER_BYTES: usize = 32;
 
@@ -88,13 +90,57 @@ impl Header {
     }
 }
 
+/// Framed records, one behind the other, that anybody can make before their numbers are known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frames {
+    bytes: Vec<u8>,
+    records: u32,
+}
+
+impl Frames {
+    /// None yet, with room for so many bytes of payloads and frame headers.
+    pub fn with_capacity(bytes: usize) -> Frames {
+        Frames { bytes: Vec::with_capacity(bytes), records: 0 }
+    }
+
+    /// Adds a record whose payload `write` puts behind what it is given. Returns where the payload
+    /// lies ([`Frames::payload`]). `kind` is the caller's own.
+    ///
+    /// Sizes are checked when the batch is appended, not here.
+    pub fn push(&mut self, kind: u8, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
+        let start = self.bytes.len();
+        let payload_start = start + FRAME_HEADER_BYTES;
+        self.bytes.resize(payload_start, 0);
+        write(&mut self.bytes);
+        let payload = &self.bytes[payload_start..];
+        // A payload beyond 4 GiB makes the batch larger than any `batch_bytes_max`, so that the
+        // wrong length here is never written.
+        let payload_bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        let payload_crc = crc32c::crc32c(payload);
+        let header = Header { payload_crc, payload_bytes, seq: 0, synced: 0, batch_left: 0, kind };
+        header.encode(0, &mut self.bytes[start..]);
+        self.records = self.records.saturating_add(1);
+        payload_start..self.bytes.len()
+    }
+
+    /// The payload of a record.
+    pub fn payload(&self, place: &Range<usize>) -> &[u8] {
+        &self.bytes[place.clone()]
+    }
+
+    /// Bytes of payloads and frame headers.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
 /// Records that are appended together: after a crash either all of them are there or none.
 ///
 /// Payloads are copied in once, framed, and are written from here without another copy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    frames: Vec<u8>,
-    records: u32,
+    /// Written one behind the other.
+    pieces: Vec<Frames>,
 }
 
 impl Batch {
@@ -103,60 +149,71 @@ impl Batch {
         Batch::default()
     }
 
-    /// An empty batch with room for `bytes` of frames.
-    pub fn with_capacity(bytes: usize) -> Batch {
-        Batch { frames: Vec::with_capacity(bytes), records: 0 }
-    }
-
     /// Adds a record after those already in the batch. `kind` is the caller's own.
     ///
     /// Sizes are checked when the batch is appended, not here.
     pub fn push(&mut self, kind: u8, payload: &[u8]) {
-        // A payload beyond 4 GiB makes the batch larger than any `batch_bytes_max`, so that the
-        // wrong length here is never written.
-        let payload_bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let payload_crc = crc32c::crc32c(payload);
-        let start = self.frames.len();
-        self.frames.resize(start + FRAME_HEADER_BYTES, 0);
-        let header = Header { payload_crc, payload_bytes, seq: 0, synced: 0, batch_left: 0, kind };
-        header.encode(0, &mut self.frames[start..]);
-        self.frames.extend_from_slice(payload);
-        self.records = self.records.saturating_add(1);
+        if self.pieces.is_empty() {
+            self.pieces.push(Frames::default());
+        }
+        let last = self.pieces.last_mut().expect("there is one now");
+        last.push(kind, |bytes| bytes.extend_from_slice(payload));
+    }
+
+    /// Adds records that are framed, as they are.
+    pub fn append(&mut self, frames: Frames) {
+        if frames.records > 0 {
+            self.pieces.push(frames);
+        }
+    }
+
+    /// Makes room for so many bytes of payloads and frame headers, which [`Batch::push`] fills.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.pieces.push(Frames::with_capacity(bytes));
     }
 
     /// Number of records.
     pub fn records(&self) -> u32 {
-        self.records
+        self.pieces.iter().fold(0, |sum, frames| sum.saturating_add(frames.records))
     }
 
     /// Bytes that the batch takes in a segment: payloads and frame headers.
     pub fn bytes(&self) -> u64 {
-        self.frames.len() as u64
+        self.pieces.iter().map(Frames::bytes).sum()
     }
 
     /// True when nothing was pushed.
     pub fn is_empty(&self) -> bool {
-        self.records == 0
+        self.records() == 0
     }
 
     /// Gives the records their sequence numbers from `seq_first` on and closes their headers.
-    pub(crate) fn seal(&mut self, salt: u32, seq_first: u64, synced: u32) -> &[u8] {
-        let (mut at, mut index) = (0, 0);
-        while at < self.frames.len() {
-            let frame = &mut self.frames[at..];
-            let header = Header {
-                payload_crc: u32_at(frame, 8),
-                payload_bytes: u32_at(frame, 12),
-                seq: seq_first + u64::from(index),
-                synced,
-                batch_left: self.records - 1 - index,
-                kind: frame[31],
-            };
-            header.encode(salt, frame);
-            at += FRAME_HEADER_BYTES + header.payload_bytes as usize;
-            index += 1;
+    /// Returns the frames, in pieces to be written one behind the other.
+    pub(crate) fn seal(
+        &mut self,
+        salt: u32,
+        seq_first: u64,
+        synced: u32,
+    ) -> impl Iterator<Item = &[u8]> {
+        let (records, mut index) = (self.records(), 0);
+        for Frames { bytes, .. } in &mut self.pieces {
+            let mut at = 0;
+            while at < bytes.len() {
+                let frame = &mut bytes[at..];
+                let header = Header {
+                    payload_crc: u32_at(frame, 8),
+                    payload_bytes: u32_at(frame, 12),
+                    seq: seq_first + u64::from(index),
+                    synced,
+                    batch_left: records - 1 - index,
+                    kind: frame[31],
+                };
+                header.encode(salt, frame);
+                at += FRAME_HEADER_BYTES + header.payload_bytes as usize;
+                index += 1;
+            }
         }
-        &self.frames
+        self.pieces.iter().map(|frames| &*frames.bytes).filter(|bytes| !bytes.is_empty())
     }
 }
 
@@ -168,8 +225,10 @@ mod tests {
     fn a_sealed_frame_reads_back() {
         let mut batch = Batch::new();
         batch.push(7, b"one");
-        batch.push(255, b"");
-        let frames = batch.seal(42, 1 << 40, 64).to_vec();
+        let mut framed = Frames::default();
+        framed.push(255, |_| ());
+        batch.append(framed);
+        let frames = batch.seal(42, 1 << 40, 64).collect::<Vec<_>>().concat();
         let first = Header::decode(&frames, 42).unwrap();
         assert_eq!((first.seq, first.batch_left, first.kind, first.synced), (1 << 40, 1, 7, 64));
         assert!(first.is_payload(b"one") && !first.is_payload(b"onE"));
@@ -182,7 +241,7 @@ mod tests {
     fn another_segments_frame_is_not_ours() {
         let mut batch = Batch::new();
         batch.push(1, b"planted");
-        let frames = batch.seal(1, 1, 64).to_vec();
+        let frames = batch.seal(1, 1, 64).collect::<Vec<_>>().concat();
         assert_eq!(Header::decode(&frames, 2), None);
         assert_eq!(Header::decode(&frames[..31], 1), None);
     }
@@ -191,7 +250,7 @@ mod tests {
     fn no_flipped_bit_of_a_header_passes() {
         let mut batch = Batch::new();
         batch.push(1, b"x");
-        let frames = batch.seal(9, 5, 64).to_vec();
+        let frames = batch.seal(9, 5, 64).collect::<Vec<_>>().concat();
         for bit in 0..FRAME_HEADER_BYTES * 8 {
             let mut flipped = frames.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);

@@ -24,7 +24,7 @@ use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 
 use crate::spool::disk::{Disk, File};
-use crate::spool::record::{FRAME_HEADER_BYTES, Header, MAGIC};
+use crate::spool::record::{Batch, FRAME_HEADER_BYTES, Header, MAGIC};
 use crate::spool::{Error, Reason};
 
 /// Bytes before the first frame.
@@ -134,10 +134,13 @@ impl Segment {
         Ok(Segment { header, path, end: SEGMENT_HEADER_BYTES, synced: SEGMENT_HEADER_BYTES, file })
     }
 
-    /// Writes frames at the end. They are durable only after `sync`.
-    pub(crate) fn append(&mut self, frames: &[u8]) -> std::io::Result<()> {
-        self.file.write_all_at(frames, self.end)?;
-        self.end += frames.len() as u64;
+    /// Writes records at the end, numbered from `seq_first` on. They are durable only after `sync`.
+    pub(crate) fn append(&mut self, batch: &mut Batch, seq_first: u64) -> std::io::Result<()> {
+        let synced = u32::try_from(self.synced).unwrap_or(u32::MAX);
+        for frames in batch.seal(self.header.salt, seq_first, synced) {
+            self.file.write_all_at(frames, self.end)?;
+            self.end += frames.len() as u64;
+        }
         Ok(())
     }
 

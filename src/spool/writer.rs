@@ -122,9 +122,7 @@ impl Writer {
             self.roll()?;
         }
         let seq_first = self.seq_next;
-        let synced = u32::try_from(self.active.synced).unwrap_or(u32::MAX);
-        let frames = batch.seal(self.active.header.salt, seq_first, synced);
-        match self.active.append(frames) {
+        match self.active.append(batch, seq_first) {
             Ok(()) => {
                 self.seq_next += u64::from(batch.records());
                 Ok(Appended { seq_first, seq_last: self.seq_next - 1 })

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use kubewitness::alert::raise::Raiser;
 use kubewitness::alert::sighting::{self, Sighting};
+use kubewitness::alert::trace::AtHand;
 use kubewitness::engine::Engine;
 use kubewitness::engine::correlate::Limits;
 use kubewitness::engine::field::Shape;
@@ -299,5 +300,5 @@ fn observe(
     let place = (stored.cluster, stored.position);
     sighting::pack(engine, (&event, &event), &matched, place, &mut scratch, &mut bytes);
     sighting.unpack(&bytes, stored.time_us).unwrap();
-    raiser.observe(&sighting, raise);
+    raiser.observe(&sighting, &mut AtHand, raise);
 }

@@ -1,0 +1,65 @@
+//! What alerts and windows are told of an event, read out of its record when they ask: nothing of it
+//! is stored twice.
+
+use std::sync::Arc;
+
+use crate::alert::evidence::Evidence;
+use crate::alert::sighting::{Head, Sighting, audit_id};
+use crate::alert::trace::{self, Heads, Told, Trace};
+use crate::event::Event;
+use crate::record::StoredEvent;
+
+/// The head of the event at hand.
+#[derive(Debug, Default)]
+pub struct StoredHead<'r> {
+    /// The record; none where it was damaged.
+    event: Option<StoredEvent<'r>>,
+    head: Option<Head>,
+}
+
+impl<'r> StoredHead<'r> {
+    /// The head of the event in the payload of an EVENT record.
+    pub fn of(payload: &'r [u8]) -> StoredHead<'r> {
+        StoredHead { event: StoredEvent::decode(payload), head: None }
+    }
+
+    fn audit_id(&self) -> Box<str> {
+        let event = self.event.and_then(|stored| Event::salvage(stored.raw));
+        event.map(|event| audit_id(&event).as_ref().into()).unwrap_or_default()
+    }
+}
+
+impl Heads for StoredHead<'_> {
+    type Kept = Arc<Told>;
+
+    fn head<'h>(&'h mut self, _: &'h Sighting) -> &'h Head {
+        let event = self.event;
+        self.head.get_or_insert_with(|| event.map(|event| head_of(&event)).unwrap_or_default())
+    }
+
+    fn keep(&mut self, sighting: &Sighting, is_whole: bool) -> Arc<Told> {
+        let position = self.event.map_or("", |stored| stored.position);
+        Arc::new(Told {
+            audit_id: self.audit_id(),
+            position: position.into(),
+            whole: is_whole.then(|| Box::new(self.head(sighting).clone())),
+        })
+    }
+
+    fn evidence(&mut self, trace: &Trace<Arc<Told>>) -> Evidence {
+        trace::evidence(trace.time_us, trace.stage, &trace.kept.audit_id, &trace.kept.position)
+    }
+
+    fn whole(&mut self, kept: &Arc<Told>) -> Option<Head> {
+        kept.whole.as_deref().cloned()
+    }
+}
+
+fn head_of(stored: &StoredEvent<'_>) -> Head {
+    let nothing = || Event::parse(NOTHING).expect("an empty object is an event");
+    let event = Event::salvage(stored.raw).unwrap_or_else(nothing);
+    Head::new(&event, stored.cluster, stored.position)
+}
+
+/// What is shown of an event that cannot be read.
+const NOTHING: &[u8] = b"{}";
