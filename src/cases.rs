@@ -13,7 +13,6 @@ use serde_json::value::RawValue;
 
 use crate::alert::raise::Raiser;
 use crate::alert::sighting::{self, Sighting};
-use crate::alert::trace::AtHand;
 use crate::engine::Engine;
 use crate::engine::correlate::Limits;
 use crate::engine::values::Subject;
@@ -185,8 +184,6 @@ impl Run<'_> {
         let mut sighting = Sighting::default();
         sighting.unpack(&bytes, time_us.unwrap_or_default()).expect("what was packed is unpacked");
         let found = &mut self.found;
-        self.raiser.observe(&sighting, &mut AtHand, &mut |alert| {
-            found.push(alert.rule.id.as_str().into())
-        });
+        self.raiser.observe(&sighting, &mut |alert| found.push(alert.rule.id.as_str().into()));
     }
 }

@@ -62,6 +62,13 @@ pub struct Alert {
     pub runbook: Option<String>,
 }
 
+impl Alert {
+    /// Writes it as JSON on one line behind what `bytes` holds.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        serde_json::to_writer(bytes, self).expect("an alert is JSON, and memory takes it");
+    }
+}
+
 /// What raised an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

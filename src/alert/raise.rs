@@ -76,26 +76,15 @@ impl<'e> Telling<'e> {
 }
 
 impl Raiser {
-    /// Takes the next sighting; calls `raise` for each alert, those of single events first.
-    pub fn observe(
-        &mut self,
-        sighting: &Sighting,
-        heads: &mut dyn Heads<Kept = Arc<Told>>,
-        raise: &mut dyn FnMut(Alert),
-    ) {
-        let mut all = Vec::new();
-        self.observe_with(sighting, heads, &mut |raised| all.push(raised));
-        if all.is_empty() {
-            return;
-        }
+    /// Takes the next sighting, with its head; calls `raise` for each alert, those of single events
+    /// first.
+    pub fn observe(&mut self, sighting: &Sighting, raise: &mut dyn FnMut(Alert)) {
         let engine = Arc::clone(&self.engine);
         let mut telling = Telling::new(&engine);
-        for raised in all {
-            raise(match raised {
-                Raised::Match(place) => telling.alert(sighting, heads, place),
-                Raised::Correlated(alert) => *alert,
-            });
-        }
+        self.observe_with(sighting, &mut AtHand, &mut |raised| match raised {
+            Raised::Match(place) => raise(telling.alert(sighting, &mut AtHand, place)),
+            Raised::Correlated(alert) => raise(*alert),
+        });
     }
 
     /// Lets time pass without an event.

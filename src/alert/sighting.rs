@@ -24,7 +24,7 @@ use crate::alert::context::request_key;
 use crate::alert::id::RequestKey;
 use crate::engine::correlate::Feed;
 use crate::engine::values::Subject;
-use crate::engine::{Engine, Scratch};
+use crate::engine::{Engine, Scratch, explain};
 use crate::event::redact::redact_text;
 use crate::event::{Event, Slot};
 
@@ -126,18 +126,22 @@ pub fn pack(
     scratch: &mut Scratch,
     bytes: &mut Vec<u8>,
 ) {
-    pack_matches(engine, event, matched, cluster, scratch, bytes);
+    pack_matches(engine, event, matched, cluster, scratch, None, bytes);
     pack_head(shown, cluster, &mut |bytes| bytes.extend_from_slice(position.as_bytes()), bytes);
 }
 
 /// Packs an event without its head. Returns whether what is raised later may depend on it: it feeds
 /// a correlation, or another stage of its request can follow.
+///
+/// Why the detections matched that raise alerts goes to `told` where there is one, with their
+/// places in `matched`; else it is packed.
 pub fn pack_matches(
     engine: &Engine,
     event: &Event<'_>,
     matched: &[u32],
     cluster: &str,
     scratch: &mut Scratch,
+    mut told: Option<&mut Vec<(usize, Vec<Reason>)>>,
     bytes: &mut Vec<u8>,
 ) -> bool {
     let stage = Stage::of(event);
@@ -146,25 +150,46 @@ pub fn pack_matches(
     bytes.extend_from_slice(&request_key(event, cluster).0);
     bytes.extend_from_slice(&(matched.len() as u16).to_le_bytes());
     let subject = Subject::Audit(event);
-    for &detection in matched.iter().take(usize::from(u16::MAX)) {
+    for (place, &detection) in matched.iter().take(usize::from(u16::MAX)).enumerate() {
         bytes.extend_from_slice(&detection.to_le_bytes());
+        let mut reasons = Vec::new();
         if engine.detection(detection).alerts {
-            let reasons = engine.reasons(detection, subject, scratch);
-            let resource = event.text(Slot::Resource).unwrap_or_default();
-            bytes.push(reasons.len() as u8);
-            for reason in reasons {
-                put(bytes, reason.field.as_bytes());
-                put(bytes, scratch.redact(&reason.field, &resource, &reason.value).as_bytes());
-                put(bytes, reason.matched.as_bytes());
+            reasons = reasons_of(engine, event, detection, scratch);
+            if let Some(told) = &mut told {
+                told.push((place, std::mem::take(&mut reasons)));
             }
-        } else {
-            bytes.push(0);
         }
+        put_reasons(bytes, &reasons);
         let feeds = engine.feeds(detection, subject, cluster, scratch);
         is_kept |= !feeds.is_empty();
         put_feeds(bytes, &feeds);
     }
     is_kept
+}
+
+/// Why a detection matched, as it may be shown.
+fn reasons_of(
+    engine: &Engine,
+    event: &Event<'_>,
+    detection: u32,
+    scratch: &mut Scratch,
+) -> Vec<Reason> {
+    let resource = event.text(Slot::Resource).unwrap_or_default();
+    let reasons = engine.reasons(detection, Subject::Audit(event), scratch).into_iter();
+    let shown = reasons.map(|explain::Reason { field, value, matched }| {
+        let value = scratch.redact(&field, &resource, &value).into_owned();
+        Reason { field, value, matched }
+    });
+    shown.collect()
+}
+
+fn put_reasons(bytes: &mut Vec<u8>, reasons: &[Reason]) {
+    bytes.push(reasons.len() as u8);
+    for Reason { field, value, matched } in reasons {
+        put(bytes, field.as_bytes());
+        put(bytes, value.as_bytes());
+        put(bytes, matched.as_bytes());
+    }
 }
 
 /// Packs the head of an event; `put_position` adds where it was read.
@@ -180,8 +205,18 @@ pub fn pack_head(
     put_with(bytes, &mut |bytes| put_event(bytes, shown));
 }
 
+/// Packs what alerts show as an event's audit id.
+pub fn pack_audit_id(shown: &Event<'_>, bytes: &mut Vec<u8>) {
+    put(bytes, audit_id(shown).as_bytes());
+}
+
+/// The text that [`pack_audit_id`] wrote, which the head of a sighting begins with, too.
+pub fn unpack_audit_id(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(Reader { bytes }.part()?).ok()
+}
+
 /// The audit id of an event, cut to [`AUDIT_ID_CHARS_MAX`] characters.
-pub fn audit_id<'e>(event: &Event<'e>) -> Cow<'e, str> {
+fn audit_id<'e>(event: &Event<'e>) -> Cow<'e, str> {
     let whole = event.text(Slot::AuditId).unwrap_or_default();
     if whole.len() <= AUDIT_ID_CHARS_MAX {
         return whole;

@@ -6,11 +6,12 @@
 //! costs nothing: the event was not acknowledged, comes again, and raises the same alerts once
 //! more, under the same ids.
 
+use std::ops::Range;
+
 use crate::alert::{Actor, Alert, Request};
 use crate::pipeline::worker::{Judged, Matches};
 use crate::record::kind;
-use crate::rule::Level;
-use crate::spool::{Batch, FRAME_HEADER_BYTES};
+use crate::spool::{Batch, FRAME_HEADER_BYTES, Frames};
 
 /// Builds the spool's batches of one source's batch: one, or several where it is too large.
 #[derive(Debug)]
@@ -21,8 +22,6 @@ pub struct Assembly {
     /// Payloads of the records that are to stay together, one behind the other, and their ends.
     group: Vec<u8>,
     ends: Vec<(u8, usize)>,
-    /// Alerts, by level.
-    pub alerts: [u64; Level::ALL.len()],
 }
 
 /// What became of the events of a batch, each by its number among all its parts.
@@ -30,8 +29,27 @@ pub struct Assembly {
 pub struct Caused {
     /// Those that are stored already, ascending.
     pub duplicates: Vec<usize>,
-    /// Alerts as JSON, and the events that caused them, ascending.
-    pub alerts: Vec<(usize, Vec<u8>)>,
+    /// What was raised, in the order of the events.
+    pub alerts: Vec<Raised>,
+    /// Alerts that no worker told.
+    pub own: Frames,
+}
+
+/// An alert, by where its record lies.
+#[derive(Clone, Debug)]
+pub struct Raised {
+    /// The event that raised it.
+    pub event: usize,
+    /// The part in whose [`Judged::alerts`] it is; without one it is in [`Caused::own`].
+    pub part: Option<usize>,
+    /// Its payload.
+    pub payload: Range<usize>,
+}
+
+impl Raised {
+    fn payload<'p>(&self, parts: &'p [Judged], own: &'p Frames) -> &'p [u8] {
+        self.part.map_or(own, |part| &parts[part].alerts).payload(&self.payload)
+    }
 }
 
 impl Assembly {
@@ -43,26 +61,32 @@ impl Assembly {
             open: Batch::new(),
             group: Vec::new(),
             ends: Vec::new(),
-            alerts: Default::default(),
         }
     }
 
     /// Adds the events of a batch that are new, and what they caused. Mostly that is one append of
-    /// what the workers framed, not copied again, and the alerts behind it.
-    pub fn events(&mut self, parts: Vec<Judged>, caused: Caused) {
-        let alerts = caused.alerts.iter().map(|(_, json)| json.len() + FRAME_HEADER_BYTES);
-        let alerts: usize = alerts.sum();
-        let events: u64 = parts.iter().map(|part| part.frames.bytes()).sum();
-        let is_one = self.open.bytes() + events + alerts as u64 <= self.bytes_max;
+    /// what the workers framed, not copied again, with the alerts at its end.
+    pub fn events(&mut self, mut parts: Vec<Judged>, caused: Caused) {
+        let bytes = |part: &Judged| part.frames.bytes() + part.alerts.bytes();
+        let bytes = parts.iter().map(bytes).sum::<u64>() + caused.own.bytes();
+        let is_one = self.open.bytes() + bytes <= self.bytes_max;
         if !is_one || !caused.duplicates.is_empty() {
             return self.events_apart(&parts, &caused);
         }
-        parts.into_iter().for_each(|part| self.open.append(part.frames));
-        self.open.reserve(alerts);
-        caused.alerts.iter().for_each(|(_, json)| self.open.push(kind::ALERT, json));
+        for part in &mut parts {
+            self.open.append(std::mem::take(&mut part.frames));
+        }
+        let told: u32 = parts.iter().map(|part| part.alerts.records()).sum();
+        let is_all = caused.own.records() == 0 && caused.alerts.len() == told as usize;
+        if is_all {
+            return parts.into_iter().for_each(|part| self.open.append(part.alerts));
+        }
+        for raised in &caused.alerts {
+            self.open.push(kind::ALERT, raised.payload(&parts, &caused.own));
+        }
     }
 
-    /// The same event by event: some are left out, or there are too many for one append.
+    /// The same event by event: something is left out, or there is too much for one append.
     fn events_apart(&mut self, parts: &[Judged], caused: &Caused) {
         let mut duplicates = caused.duplicates.iter().peekable();
         let mut alerts = caused.alerts.iter().peekable();
@@ -75,8 +99,8 @@ impl Assembly {
                 let payload = part.frames.payload(place);
                 self.push(kind::MATCH, |bytes| bytes.extend_from_slice(payload));
             }
-            while let Some((_, json)) = alerts.next_if(|(event, _)| *event == number) {
-                self.push(kind::ALERT, |bytes| bytes.extend_from_slice(json));
+            while let Some(raised) = alerts.next_if(|raised| raised.event == number) {
+                self.alert(raised.payload(parts, &caused.own));
             }
             self.close_behind(Some((kind::EVENT, part.frames.payload(&entry.event))));
         }
@@ -88,23 +112,15 @@ impl Assembly {
         self.ends.push((kind, self.group.len()));
     }
 
-    /// Adds an alert to the open group.
-    pub fn alert(&mut self, alert: &Alert) {
-        let json = self.json(alert);
-        self.push(kind::ALERT, |bytes| bytes.extend_from_slice(&json));
-    }
-
-    /// An alert as it is stored; it is counted.
-    pub fn json(&mut self, alert: &Alert) -> Vec<u8> {
-        self.alerts[alert.rule.level as usize] += 1;
-        let write = |alert: &Alert| {
-            serde_json::to_vec(alert).expect("an alert is JSON, and memory takes it")
-        };
-        let json = write(alert);
-        match (json.len() + FRAME_HEADER_BYTES) as u64 > self.bytes_max {
-            true => write(&gist(alert)),
-            false => json,
-        }
+    /// Adds the payload of an alert's record to the open group; one that no append can hold without
+    /// what its client chose the length of.
+    pub fn alert(&mut self, payload: &[u8]) {
+        let is_too_large = (payload.len() + FRAME_HEADER_BYTES) as u64 > self.bytes_max;
+        let whole = is_too_large.then(|| serde_json::from_slice::<Alert>(payload).ok()).flatten();
+        self.push(kind::ALERT, |bytes| match whole {
+            Some(alert) => gist(&alert).encode(bytes),
+            None => bytes.extend_from_slice(payload),
+        });
     }
 
     /// Closes the group, which begins with one more record: an event of which it is known now that
@@ -216,7 +232,9 @@ mod tests {
         let alert: Alert = serde_json::from_str(&alert).unwrap();
         let sizes = |bytes_max| {
             let mut assembly = Assembly::new(bytes_max);
-            assembly.alert(&alert);
+            let mut payload = Vec::new();
+            alert.encode(&mut payload);
+            assembly.alert(&payload);
             assembly.finish().iter().map(Batch::bytes).sum::<u64>()
         };
         assert!(sizes(2_000) > 900 && sizes(800) < 500);

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::Alert;
-use crate::alert::raise::Raiser;
 use crate::alert::raise::state::{RaiserState, relocate};
-use crate::alert::sighting::Sighting;
+use crate::alert::raise::{Raised, Raiser};
+use crate::alert::sighting::{Sighting, unpack_audit_id};
 use crate::engine::Engine;
 use crate::engine::correlate::Limits;
 use crate::engine::table::{Mapping, RuleTable};
@@ -216,33 +216,46 @@ impl Detector {
 
     /// Takes the packed matches of the event before, whose record's payload is `event`; `None` when
     /// the bytes are none.
-    pub fn sighting(
+    pub fn matches(
         &mut self,
         bytes: &[u8],
         time_us: i64,
         event: &[u8],
-        raise: &mut dyn FnMut(Alert),
+        raise: &mut dyn FnMut(Raised),
     ) -> Option<()> {
-        self.sighting.unpack_matches(bytes, time_us)?;
-        self.raiser.observe(&self.sighting, &mut StoredHead::of(event), raise);
-        Some(())
+        self.observe(bytes, time_us, event, None, raise)
     }
 
     /// The same for matches that were packed under other rules, which recovery meets.
-    pub fn foreign_sighting(
+    pub fn foreign_matches(
         &mut self,
         bytes: &[u8],
         time_us: i64,
         event: &[u8],
         mapping: &Mapping,
     ) -> Option<()> {
-        self.sighting.unpack_matches(bytes, time_us)?;
-        relocate(&mut self.sighting, mapping);
-        self.raiser.observe(&self.sighting, &mut StoredHead::of(event), &mut |_| {});
+        self.observe(bytes, time_us, event, Some(mapping), &mut |_| {})
+    }
+
+    fn observe(
+        &mut self,
+        bytes: &[u8],
+        time_us: i64,
+        event: &[u8],
+        mapping: Option<&Mapping>,
+        raise: &mut dyn FnMut(Raised),
+    ) -> Option<()> {
+        let rest = self.sighting.unpack_matches(bytes, time_us)?;
+        if let Some(mapping) = mapping {
+            relocate(&mut self.sighting, mapping);
+        }
+        // Only what feeds a correlation is asked for it, and has it.
+        let audit_id = unpack_audit_id(rest).unwrap_or_default();
+        self.raiser.observe_with(&self.sighting, &mut StoredHead::of(event, audit_id), raise);
         Some(())
     }
 
-    /// The detections that matched the sighting taken last.
+    /// The detections that matched the event taken last.
     pub fn matched(&self) -> impl Iterator<Item = u32> {
         self.sighting.matches.iter().map(|found| found.detection)
     }

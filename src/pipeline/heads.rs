@@ -1,10 +1,10 @@
-//! What alerts and windows are told of an event, read out of its record when they ask: nothing of it
-//! is stored twice.
+//! What alerts and windows are told of an event, read out of its record when they ask: nothing of
+//! it is stored twice.
 
 use std::sync::Arc;
 
 use crate::alert::evidence::Evidence;
-use crate::alert::sighting::{Head, Sighting, audit_id};
+use crate::alert::sighting::{Head, Sighting};
 use crate::alert::trace::{self, Heads, Told, Trace};
 use crate::event::Event;
 use crate::record::StoredEvent;
@@ -14,18 +14,15 @@ use crate::record::StoredEvent;
 pub struct StoredHead<'r> {
     /// The record; none where it was damaged.
     event: Option<StoredEvent<'r>>,
+    audit_id: &'r str,
     head: Option<Head>,
 }
 
 impl<'r> StoredHead<'r> {
-    /// The head of the event in the payload of an EVENT record.
-    pub fn of(payload: &'r [u8]) -> StoredHead<'r> {
-        StoredHead { event: StoredEvent::decode(payload), head: None }
-    }
-
-    fn audit_id(&self) -> Box<str> {
-        let event = self.event.and_then(|stored| Event::salvage(stored.raw));
-        event.map(|event| audit_id(&event).as_ref().into()).unwrap_or_default()
+    /// The head of the event in the payload of an EVENT record. Its audit id is asked for more
+    /// often than all else, and stands by its matches.
+    pub fn of(payload: &'r [u8], audit_id: &'r str) -> StoredHead<'r> {
+        StoredHead { event: StoredEvent::decode(payload), audit_id, head: None }
     }
 }
 
@@ -40,7 +37,7 @@ impl Heads for StoredHead<'_> {
     fn keep(&mut self, sighting: &Sighting, is_whole: bool) -> Arc<Told> {
         let position = self.event.map_or("", |stored| stored.position);
         Arc::new(Told {
-            audit_id: self.audit_id(),
+            audit_id: self.audit_id.into(),
             position: position.into(),
             whole: is_whole.then(|| Box::new(self.head(sighting).clone())),
         })

@@ -180,9 +180,9 @@ impl Recovering {
                 let event = if self.event.0 == record.seq { &*self.event.1 } else { b"" };
                 let (detector, mapping) = (&mut self.detector, &self.mapping);
                 if self.table == *detector.table() {
-                    detector.sighting(bytes, time_us, event, quiet)?;
+                    detector.matches(bytes, time_us, event, &mut |_| {})?;
                 } else {
-                    detector.foreign_sighting(bytes, time_us, event, mapping)?;
+                    detector.foreign_matches(bytes, time_us, event, mapping)?;
                 }
             }
             kind::CHECKPOINT => {

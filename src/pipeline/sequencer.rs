@@ -10,9 +10,10 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::alert::Alert;
+use crate::alert::raise::Raised;
 use crate::engine::Engine;
 use crate::ingest::batch::{Batch, Receipt, Refused};
-use crate::pipeline::assembly::{Assembly, Caused};
+use crate::pipeline::assembly::{self, Assembly, Caused};
 use crate::pipeline::detector::Detector;
 use crate::pipeline::letter;
 use crate::pipeline::notice::{Kind, Notice};
@@ -68,6 +69,16 @@ pub struct Sequencer {
     pub batch_us: i64,
 }
 
+/// Where an event stands in a batch.
+struct Place {
+    /// Its number among all of them.
+    event: usize,
+    /// Its part's number.
+    part: usize,
+    /// When the batch arrived.
+    received_us: i64,
+}
+
 /// What the sequencer is handed, in order.
 pub enum Step {
     /// A batch and what the workers made of its parts.
@@ -108,7 +119,6 @@ impl Sequencer {
             Step::Tick => self.tick(now_us),
             Step::Store => (self.assembly(), Settlement::default()),
         };
-        settlement.tally.alerts = assembly.alerts;
         settlement.tally.evictions = self.detector.take_evictions();
         for batch in assembly.finish() {
             self.unstored_bytes += batch.bytes();
@@ -155,16 +165,18 @@ impl Sequencer {
             letters.append(&mut part.letters);
         }
         let mut caused = Caused::default();
-        let entries =
-            judged.iter().flat_map(|part| part.entries.iter().map(move |one| (part, one)));
-        for (number, (part, entry)) in entries.enumerate() {
-            if self.detector.is_duplicate(&entry.duplicate_key) {
-                caused.duplicates.push(number);
-                continue;
+        let mut event = 0;
+        for (part, one) in judged.iter().enumerate() {
+            for entry in &one.entries {
+                if self.detector.is_duplicate(&entry.duplicate_key) {
+                    caused.duplicates.push(event);
+                } else {
+                    receipt.events += 1;
+                    let place = Place { event, part, received_us: batch.received_us };
+                    self.event(one, entry, &place, &mut caused, &mut tally);
+                }
+                event += 1;
             }
-            receipt.events += 1;
-            let raise = &mut |alert: &Alert| caused.alerts.push((number, assembly.json(alert)));
-            self.event(part, entry, batch.received_us, raise, &mut tally);
         }
         receipt.duplicates = caused.duplicates.len() as u64;
         assembly.events(judged, caused);
@@ -191,32 +203,49 @@ impl Sequencer {
         (assembly, settlement)
     }
 
-    /// Tells the detector one new event, and hands over the alerts that it causes.
+    /// Tells the detector one new event, and collects what it causes.
     fn event(
         &mut self,
         part: &Judged,
         entry: &Entry,
-        received_us: i64,
-        raise: &mut dyn FnMut(&Alert),
+        place: &Place,
+        caused: &mut Caused,
         tally: &mut Tally,
     ) {
         let Entry { duplicate_key, time_us, audit_id, .. } = entry;
-        let event = part.frames.payload(&entry.event);
-        let own = &mut |alert| raise(&alert);
-        self.detector.event(duplicate_key, *time_us, received_us, own);
+        let payload = part.frames.payload(&entry.event);
+        let mut raise = |one: Raised| {
+            let (level, part, payload) = match one {
+                Raised::Match(found) => {
+                    let known = entry.alerts.iter().find(|(place, _)| *place == found);
+                    let (_, told) = known.expect("a worker told each");
+                    (told.level, Some(place.part), told.place.clone())
+                }
+                Raised::Correlated(alert) => {
+                    let payload = caused.own.push(kind::ALERT, |bytes| alert.encode(bytes));
+                    (alert.rule.level, None, payload)
+                }
+            };
+            tally.alerts[level as usize] += 1;
+            caused.alerts.push(assembly::Raised { event: place.event, part, payload });
+        };
+        let passed = &mut |alert| raise(Raised::Correlated(Box::new(alert)));
+        self.detector.event(duplicate_key, *time_us, place.received_us, passed);
         let matches = part.matches(entry);
         if !matches.is_empty() {
-            let taken = self.detector.sighting(matches, *time_us, event, own);
+            let taken = self.detector.matches(matches, *time_us, payload, &mut raise);
             taken.expect("a worker packed it under the same rules");
+        }
+        if audit_id.is_some_and(|id| self.detector.audit_id(id)) {
+            let stored = StoredEvent::decode(payload);
+            let alert = stored.and_then(|stored| reuse::alert(&stored, self.detector.engine()));
+            alert.into_iter().for_each(|alert| raise(Raised::Correlated(Box::new(alert))));
+        }
+        if !matches.is_empty() {
             for detection in self.detector.matched() {
                 let level = self.detector.engine().detection(detection).level;
                 tally.matches[level as usize] += 1;
             }
-        }
-        if audit_id.is_some_and(|id| self.detector.audit_id(id)) {
-            let stored = StoredEvent::decode(event);
-            let engine = self.detector.engine();
-            stored.and_then(|stored| reuse::alert(&stored, engine)).iter().for_each(raise);
         }
     }
 
@@ -249,16 +278,19 @@ impl Sequencer {
     /// has not.
     fn tick(&mut self, now_us: i64) -> (Assembly, Settlement) {
         let mut assembly = self.assembly();
+        let mut settlement = Settlement::default();
         let is_idle = now_us.saturating_sub(self.batch_us) >= IDLE_US;
         if is_idle
             && !self.appender.is_waiting_for_room()
             && let Some(time_us) = self.detector.due_us(now_us)
         {
             assembly.push(kind::TIME, |bytes| record::encode_time(time_us, bytes));
-            self.detector.advance(time_us, &mut |alert| assembly.alert(&alert));
+            self.detector.advance(time_us, &mut |alert| {
+                push_alert(&alert, &mut assembly, &mut settlement.tally);
+            });
             assembly.close_behind(None);
         }
-        (assembly, Settlement::default())
+        (assembly, settlement)
     }
 
     fn is_snapshot_due(&self, now_us: i64) -> bool {
@@ -295,5 +327,12 @@ fn push_notice(notice: &Notice, cluster: &str, assembly: &mut Assembly, tally: &
     tracing::warn!(kind = kind.as_str(), %source, %subject, "{text}");
     tally.notices.push(kind.as_str());
     assembly.push(kind::NOTICE, |bytes| bytes.extend_from_slice(&notice.to_json()));
-    assembly.alert(&notice.alert(cluster));
+    push_alert(&notice.alert(cluster), assembly, tally);
+}
+
+fn push_alert(alert: &Alert, assembly: &mut Assembly, tally: &mut Tally) {
+    tally.alerts[alert.rule.level as usize] += 1;
+    let mut payload = Vec::new();
+    alert.encode(&mut payload);
+    assembly.alert(&payload);
 }

@@ -4,7 +4,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::alert::sighting::pack_matches;
+use crate::alert::Reason;
+use crate::alert::raise::Telling;
+use crate::alert::sighting::{Sighting, pack_audit_id, pack_matches};
 use crate::engine::values::Subject;
 use crate::engine::{Engine, Scratch};
 use crate::event::Event;
@@ -14,10 +16,12 @@ use crate::event::redact::Redactor;
 use crate::event::reject::{PartialReason, Reject, RejectReason};
 use crate::ingest::batch::Batch;
 use crate::ingest::chunk::Record;
+use crate::pipeline::heads::StoredHead;
 use crate::pipeline::letter::{Letters, Seal};
 use crate::pipeline::reuse;
 use crate::record::{self, StoredEvent, kind};
 use crate::replay::worker::{decode_records, position};
+use crate::rule::Level;
 use crate::spool::{DeadLetter, Frames};
 
 /// What all workers are told.
@@ -41,6 +45,9 @@ pub struct Judged {
     /// Records of the events, each with its match behind it where the detector's state depends on
     /// that.
     pub frames: Frames,
+    /// Records of what alerts of single events there are, should theirs be the first stage of its
+    /// request that matched.
+    pub alerts: Frames,
     /// Packed matches that are not stored.
     pub loose: Vec<u8>,
     /// The events in their order.
@@ -64,6 +71,17 @@ pub struct Entry {
     pub event: Range<usize>,
     /// What matched it.
     pub matches: Matches,
+    /// Of the matches that raise an alert by themselves, each with its place among them.
+    pub alerts: Box<[(usize, Told)]>,
+}
+
+/// An alert that is told, and not raised yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// How much it matters.
+    pub level: Level,
+    /// The payload of its ALERT record, in [`Judged::alerts`].
+    pub place: Range<usize>,
 }
 
 /// Where the packed matches of an event lie.
@@ -112,6 +130,7 @@ pub struct Worker {
     decoder: decode::Scratch,
     redacted: Vec<u8>,
     packed: Vec<u8>,
+    sighting: Sighting,
 }
 
 impl Worker {
@@ -119,8 +138,8 @@ impl Worker {
     pub fn new(judgement: Arc<Judgement>, engine: Arc<Engine>) -> Worker {
         let scratch = engine.scratch();
         let decoder = decode::Scratch::default();
-        let (redacted, packed) = (Vec::new(), Vec::new());
-        Worker { judgement, engine, scratch, decoder, redacted, packed }
+        let (redacted, packed, sighting) = (Vec::new(), Vec::new(), Sighting::default());
+        Worker { judgement, engine, scratch, decoder, redacted, packed, sighting }
     }
 
     /// Judges a batch and forgets it; what was learnt of the rules stays.
@@ -147,6 +166,7 @@ impl Worker {
             scratch: &mut self.scratch,
             redacted: &mut self.redacted,
             packed: &mut self.packed,
+            sighting: &mut self.sighting,
             letters: Letters::new(batch, judgement.seal.as_ref()),
             judged: Judged::default(),
             last_us: None,
@@ -179,6 +199,7 @@ struct Judging<'j> {
     scratch: &'j mut Scratch,
     redacted: &'j mut Vec<u8>,
     packed: &'j mut Vec<u8>,
+    sighting: &'j mut Sighting,
     letters: Letters<'j>,
     judged: Judged,
     /// Time of the event before, for one that lost its own.
@@ -255,37 +276,68 @@ impl Judging<'_> {
         };
         let frames = &mut self.judged.frames;
         let stored = frames.push(kind::EVENT, |bytes| stored.encode(bytes));
-        let matches = self.matches(event, &matched, cluster, time_us);
-        self.judged.entries.push(Entry {
+        let mut entry = Entry {
             duplicate_key,
             time_us,
             audit_id,
             event: stored,
-            matches,
-        });
+            matches: Matches::None,
+            alerts: Box::default(),
+        };
+        if !matched.is_empty() {
+            self.matches(event, &matched, cluster, &mut entry);
+        }
+        self.judged.entries.push(entry);
     }
 
-    /// Packs what matched an event, behind its record where the detector's state depends on it.
-    fn matches(
+    /// Packs what matched an event, behind its record where the detector's state depends on it, and
+    /// tells the alerts of single matches.
+    fn matches(&mut self, event: &Event<'_>, matched: &[u32], cluster: &str, entry: &mut Entry) {
+        let Judging { engine, scratch, packed, .. } = self;
+        let mut reasons = Vec::new();
+        packed.clear();
+        let told = Some(&mut reasons);
+        let is_kept = pack_matches(engine, event, matched, cluster, scratch, told, packed);
+        if !reasons.is_empty() {
+            entry.alerts = self.alerts(reasons, entry);
+        }
+        let (judged, packed) = (&mut self.judged, &mut *self.packed);
+        if !is_kept {
+            let start = judged.loose.len();
+            judged.loose.extend_from_slice(packed);
+            entry.matches = Matches::Loose(start..judged.loose.len());
+            return;
+        }
+        let stored = StoredEvent::decode(judged.frames.payload(&entry.event));
+        let redacted = stored.filter(|stored| stored.flags != 0);
+        // What is shown of a redacted event is read in its copy.
+        match redacted.map(|stored| Event::salvage(stored.raw)) {
+            Some(copy) => copy.iter().for_each(|copy| pack_audit_id(copy, packed)),
+            None => pack_audit_id(event, packed),
+        }
+        let write = |bytes: &mut Vec<u8>| record::encode_match(entry.time_us, packed, bytes);
+        entry.matches = Matches::Stored(judged.frames.push(kind::MATCH, write));
+    }
+
+    /// The alerts of the matches that have these reasons.
+    fn alerts(
         &mut self,
-        event: &Event<'_>,
-        matched: &[u32],
-        cluster: &str,
-        time_us: i64,
-    ) -> Matches {
-        if matched.is_empty() {
-            return Matches::None;
-        }
-        self.packed.clear();
-        let (scratch, packed) = (&mut *self.scratch, &mut *self.packed);
-        let is_kept = pack_matches(self.engine, event, matched, cluster, scratch, packed);
-        if is_kept {
-            let write = |bytes: &mut Vec<u8>| record::encode_match(time_us, packed, bytes);
-            return Matches::Stored(self.judged.frames.push(kind::MATCH, write));
-        }
-        let loose = &mut self.judged.loose;
-        loose.extend_from_slice(packed);
-        Matches::Loose(loose.len() - packed.len()..loose.len())
+        reasons: Vec<(usize, Vec<Reason>)>,
+        entry: &Entry,
+    ) -> Box<[(usize, Told)]> {
+        let Judging { engine, sighting, judged, .. } = self;
+        let unpacked = sighting.unpack_matches(self.packed, entry.time_us);
+        unpacked.expect("it was packed just now");
+        let mut head = StoredHead::of(judged.frames.payload(&entry.event), "");
+        let mut telling = Telling::new(engine);
+        let told = reasons.into_iter().map(|(place, reasons)| {
+            sighting.matches[place].reasons = reasons;
+            let alert = telling.alert(sighting, &mut head, place);
+            let level = alert.rule.level;
+            let write = |bytes: &mut Vec<u8>| alert.encode(bytes);
+            (place, Told { level, place: judged.alerts.push(kind::ALERT, write) })
+        });
+        told.collect()
     }
 
     /// The time of the last event before this part that has one. It is asked for once a part at
@@ -353,7 +405,7 @@ mod tests {
     struct Whole {
         entries: Vec<Entry>,
         /// Of each entry, what it points to.
-        bytes: Vec<[Vec<u8>; 2]>,
+        bytes: Vec<[Vec<u8>; 3]>,
         letters: String,
         counts: Counts,
     }
@@ -374,9 +426,12 @@ mod tests {
             let judged = worker.take(batch, part.clone(), &engine);
             for entry in &judged.entries {
                 let event = judged.frames.payload(&entry.event).to_vec();
-                whole.bytes.push([event, judged.matches(entry).to_vec()]);
-                let (event, matches) = (0..0, Matches::None);
-                whole.entries.push(Entry { event, matches, ..entry.clone() });
+                let alerts =
+                    entry.alerts.iter().map(|(_, told)| judged.alerts.payload(&told.place));
+                let alerts: Vec<&[u8]> = alerts.collect();
+                whole.bytes.push([event, judged.matches(entry).to_vec(), alerts.concat()]);
+                let (event, matches, alerts) = (0..0, Matches::None, Box::default());
+                whole.entries.push(Entry { event, matches, alerts, ..entry.clone() });
             }
             let Judged { letters, counts, .. } = judged;
             letters.iter().for_each(|letter| whole.letters += &format!("{letter:?}\n"));

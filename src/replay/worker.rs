@@ -138,7 +138,8 @@ impl Matching<'_> {
         if !matched.is_empty() {
             let cluster = self.cluster.or(context.cluster).unwrap_or_default();
             let Outcome { payload, heads, .. } = &mut *self.outcome;
-            sighting::pack_matches(self.engine, event, &matched, cluster, self.scratch, payload);
+            let (engine, scratch) = (self.engine, &mut *self.scratch);
+            sighting::pack_matches(engine, event, &matched, cluster, scratch, None, payload);
             let place = &mut |bytes: &mut Vec<u8>| put_position(self.name, record, ordinal, bytes);
             let head = &mut |bytes: &mut Vec<u8>| sighting::pack_head(event, cluster, place, bytes);
             sighting::put_with(heads, head);

@@ -128,6 +128,11 @@ impl Frames {
         &self.bytes[place.clone()]
     }
 
+    /// Number of records.
+    pub fn records(&self) -> u32 {
+        self.records
+    }
+
     /// Bytes of payloads and frame headers.
     pub fn bytes(&self) -> u64 {
         self.bytes.len() as u64

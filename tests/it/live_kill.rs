@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use kubewitness::alert::raise::Raiser;
 use kubewitness::alert::sighting::{self, Sighting};
-use kubewitness::alert::trace::AtHand;
 use kubewitness::engine::Engine;
 use kubewitness::engine::correlate::Limits;
 use kubewitness::engine::field::Shape;
@@ -300,5 +299,5 @@ fn observe(
     let place = (stored.cluster, stored.position);
     sighting::pack(engine, (&event, &event), &matched, place, &mut scratch, &mut bytes);
     sighting.unpack(&bytes, stored.time_us).unwrap();
-    raiser.observe(&sighting, &mut AtHand, raise);
+    raiser.observe(&sighting, raise);
 }

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use crate::alert::Alert;
 use crate::alert::raise::Raiser;
 use crate::alert::sighting::{self, Sighting};
-use crate::alert::trace::AtHand;
 use crate::engine::Engine;
 use crate::engine::correlate::Limits;
 use crate::engine::field::Shape;
@@ -335,7 +334,7 @@ impl Reference {
         sighting::pack(&self.engine, both, &matched, place, &mut scratch, &mut bytes);
         let mut sighting = Sighting::default();
         sighting.unpack(&bytes, stored.time_us).expect("just packed");
-        self.raiser.observe(&sighting, &mut AtHand, &mut |alert| alerts.push(json(&alert)));
+        self.raiser.observe(&sighting, &mut |alert| alerts.push(json(&alert)));
     }
 
     fn advance(&mut self, time_us: i64, alerts: &mut Vec<String>) {
