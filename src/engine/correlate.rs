@@ -38,6 +38,16 @@ impl Default for Limits {
     }
 }
 
+/// How often windows are looked for that are over, in event time: state depends on nothing else.
+const SWEEP_US: i64 = 600_000_000;
+
+/// How far apart matches can be that are looked at together.
+fn reach(rule: &Correlation) -> i64 {
+    // What must not have happened is looked for on both sides of what did.
+    let spans = if verdict::waits(rule) { 2 } else { 1 };
+    rule.timespan_us.saturating_mul(spans)
+}
+
 /// A match on its way into a correlation.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Feed {
@@ -151,9 +161,22 @@ impl<E: Clone> Correlator<E> {
 
     /// Lets time pass: decides the windows that waited for something not to happen.
     pub fn advance(&mut self, time_us: i64, fire: &mut dyn FnMut(Fired<E>)) {
+        let before_us = self.newest_us;
         self.newest_us = self.newest_us.max(time_us.min(self.latest_us));
         let due = self.newest_us.saturating_sub(self.limits.lateness_us);
         self.decide_pending(due, fire);
+        if before_us.div_euclid(SWEEP_US) != self.newest_us.div_euclid(SWEEP_US) {
+            self.sweep(due);
+        }
+    }
+
+    /// Forgets the windows that no match from `due_us` on can share.
+    fn sweep(&mut self, due_us: i64) {
+        for (rule, windows) in self.rules.iter().zip(&mut self.windows) {
+            let oldest_us = due_us.saturating_sub(reach(rule));
+            windows.retain(|_, window| window.newest_us() >= oldest_us);
+            windows.shrink_to(windows.len() * 2);
+        }
     }
 
     /// The end of all input: what waited is decided now.
@@ -220,9 +243,7 @@ impl<E: Clone> Correlator<E> {
             number: feed.number.unwrap_or_default(),
             evidence: evidence(),
         };
-        // What must not have happened is looked for on both sides of what did.
-        let reach = if waits { span.saturating_mul(2) } else { span };
-        let keep = reach.saturating_add(self.limits.lateness_us);
+        let keep = reach(rule).saturating_add(self.limits.lateness_us);
         self.evictions += window.add(mark, keep, is_distinct, marks_max);
         let is_possible = window.len() >= verdict::marks_min(rule)
             && (!verdict::needs_all(rule) || window.has_all(rule.rules.len()));
@@ -248,9 +269,8 @@ impl<E: Clone> Correlator<E> {
             return None;
         }
         let marks: Vec<&Mark<E>> = window.within(end_us, rule.timespan_us).collect();
-        let reach = rule.timespan_us.saturating_mul(2);
         let around: Vec<u32> = if verdict::waits(rule) {
-            window.within(end_us, reach).map(|mark| mark.member).collect()
+            window.within(end_us, reach(rule)).map(|mark| mark.member).collect()
         } else {
             Vec::new()
         };
@@ -262,5 +282,59 @@ impl<E: Clone> Correlator<E> {
         }
         window.quiet_until_us = end_us.saturating_add(rule.timespan_us);
         Some(Fired { correlation, has_waited: verdict::waits(rule), time_us: end_us, evidence })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::Body;
+    use crate::rule::load::{Options, load_texts};
+
+    const RULES: &str = "
+title: Read
+name: read
+logsource: {product: kubernetes, service: audit}
+detection: {sel: {verb: get}, condition: sel}
+---
+title: Twice
+correlation: {type: event_count, rules: [read], timespan: 1m, condition: {gte: 2}}
+";
+
+    fn rules() -> Vec<Correlation> {
+        let texts = [("rules.yml".into(), RULES.to_owned())];
+        let rules = load_texts(&texts, &Options::default()).expect("the rules are right");
+        let bodies = rules.rules.iter().filter_map(|rule| match &rule.body {
+            Body::Correlation(correlation) => Some(correlation.clone()),
+            Body::Detection(_) => None,
+        });
+        bodies.collect()
+    }
+
+    #[test]
+    fn windows_that_are_over_are_forgotten() {
+        let mut correlator = Correlator::new(rules(), Limits::default());
+        let mut fired = Vec::new();
+        let mut observe = |key: u64, seconds: i64| {
+            let feed = Feed {
+                correlation: 0,
+                member: 0,
+                key,
+                labels: Vec::new(),
+                value: 0,
+                number: None,
+                is_valueless: false,
+                parents: Vec::new(),
+            };
+            let fire = &mut |one: Fired<i64>| fired.push((key, one.evidence));
+            correlator.observe(&feed, seconds * 1_000_000, &mut || seconds, fire);
+            correlator.windows[0].len()
+        };
+        (0..1_000).for_each(|key| _ = observe(key, 1));
+        assert_eq!(observe(7, 599), 1_000, "nothing is looked for yet");
+        // At ten minutes; what came late may still be counted with what is two minutes before.
+        assert_eq!(observe(8, 600), 2, "the window of 599, and this one");
+        assert_eq!(observe(7, 610), 2);
+        assert_eq!(fired, [(7, vec![599, 610])]);
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct as _;
+use serde::{Deserialize, Serialize, Serializer};
 
 /// One match inside a window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,19 +68,23 @@ impl<E> Window<E> {
     }
 
     /// The same window with other evidence.
-    pub fn map<F>(&self, evidence: &mut impl FnMut(&E) -> F) -> Window<F> {
-        let marks = self.marks.iter().map(|mark| Mark {
-            time_us: mark.time_us,
-            member: mark.member,
-            value: mark.value,
-            number: mark.number,
-            evidence: evidence(&mark.evidence),
-        });
+    pub fn map<F>(self, evidence: &mut impl FnMut(E) -> F) -> Window<F> {
+        let marks = self.marks.into_iter().map(|mark| mark.with(&mut *evidence));
         Window {
             marks: marks.collect(),
-            members: self.members.clone(),
+            members: self.members,
             quiet_until_us: self.quiet_until_us,
         }
+    }
+
+    /// The same window with other evidence, as it is written.
+    pub fn view<'w, F: Serialize, S: Fn(&E) -> F>(&'w self, store: &'w S) -> impl Serialize + 'w {
+        View { window: self, store }
+    }
+
+    /// The evidence of its matches, in order.
+    pub fn evidence(&self) -> impl Iterator<Item = &E> {
+        self.marks.iter().map(|mark| &mark.evidence)
     }
 
     fn remove(&mut self, index: usize) {
@@ -143,6 +148,45 @@ impl<E> Window<E> {
         ends.dedup();
         ends.reverse();
         ends
+    }
+}
+
+impl<E> Mark<E> {
+    fn with<F>(self, evidence: impl FnOnce(E) -> F) -> Mark<F> {
+        let Mark { time_us, member, value, number, .. } = self;
+        Mark { time_us, member, value, number, evidence: evidence(self.evidence) }
+    }
+}
+
+/// A window with `store` for each piece of its evidence.
+struct View<'w, E, S> {
+    window: &'w Window<E>,
+    store: &'w S,
+}
+
+/// Its matches.
+struct Marks<'w, E, S>(&'w View<'w, E, S>);
+
+impl<E, F: Serialize, S: Fn(&E) -> F> Serialize for View<'_, E, S> {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        let mut state = serializer.serialize_struct("Window", 3)?;
+        state.serialize_field("marks", &Marks(self))?;
+        state.serialize_field("members", &self.window.members)?;
+        state.serialize_field("quiet_until_us", &self.window.quiet_until_us)?;
+        state.end()
+    }
+}
+
+impl<E, F: Serialize, S: Fn(&E) -> F> Serialize for Marks<'_, E, S> {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        let View { window, store } = self.0;
+        serializer.collect_seq(window.marks.iter().map(|mark| Mark {
+            time_us: mark.time_us,
+            member: mark.member,
+            value: mark.value,
+            number: mark.number,
+            evidence: store(&mark.evidence),
+        }))
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Detector {
     received_us: i64,
     /// Spelled out last; kept for its buffers.
     sighting: Sighting,
+    /// Length of the last snapshot.
+    snapshot_bytes: usize,
     evicted: (u64, u64),
 }
 
@@ -60,10 +62,10 @@ const KEY_BYTES: usize = 10;
 
 /// A state as a snapshot holds it; with borrowed tables when it is written.
 #[derive(Serialize, Deserialize)]
-struct Stored<D, A> {
+struct Stored<R, D, A> {
     duplicate_key: [u8; 16],
     table: RuleTable,
-    raiser: RaiserState,
+    raiser: R,
     duplicates: D,
     audit_ids: A,
     checkpoints: Vec<(String, String, Vec<u8>)>,
@@ -99,17 +101,18 @@ impl Detector {
             newest_us: i64::MIN,
             received_us: i64::MIN,
             sighting: Sighting::default(),
+            snapshot_bytes: 0,
             evicted: (0, 0),
         }
     }
 
     /// The state as bytes, with the key that duplicates are found by.
-    pub fn snapshot(&self, duplicate_key: [u8; 16]) -> Vec<u8> {
+    pub fn snapshot(&mut self, duplicate_key: [u8; 16]) -> Vec<u8> {
         let checkpoints = self.checkpoints.iter();
         let stored = Stored {
             duplicate_key,
             table: self.table.clone(),
-            raiser: self.raiser.state(),
+            raiser: self.raiser.view(),
             duplicates: &self.duplicates,
             audit_ids: &self.audit_ids,
             checkpoints: checkpoints
@@ -118,10 +121,13 @@ impl Detector {
             newest_us: self.newest_us,
             received_us: self.received_us,
         };
-        // Nearly all of it is keys of duplicates; growing by doubling would take twice as much.
-        let mut bytes = Vec::with_capacity(self.duplicates.len() * KEY_BYTES + (64 << 10));
+        // Growing by doubling would take twice as much.
+        let least = self.duplicates.len() * KEY_BYTES + (64 << 10);
+        let mut bytes = Vec::with_capacity(least.max(self.snapshot_bytes / 8 * 9));
         bytes.push(VERSION);
-        postcard::to_extend(&stored, bytes).expect("numbers and texts can be written")
+        let bytes = postcard::to_extend(&stored, bytes).expect("numbers and texts can be written");
+        self.snapshot_bytes = bytes.len();
+        bytes
     }
 
     /// Takes up a snapshot, also one made under other rules. Returns the table of those rules and
@@ -129,13 +135,14 @@ impl Detector {
     ///
     /// # Errors
     /// [`Unusable`]; the state is as it was.
-    pub fn take_up(&mut self, snapshot: &[u8]) -> Result<(RuleTable, [u8; 16]), Unusable> {
+    pub fn take_up(&mut self, snapshot: Vec<u8>) -> Result<(RuleTable, [u8; 16]), Unusable> {
         let (version, bytes) = snapshot.split_first().unwrap_or((&0, &[]));
         if *version != VERSION {
             return Err(Unusable::Version { found: *version });
         }
-        let stored: Stored<Duplicates, AuditIds> =
+        let stored: Stored<RaiserState, Duplicates, AuditIds> =
             postcard::from_bytes(bytes).map_err(Unusable::Bytes)?;
+        drop(snapshot);
         self.raiser.take_up(stored.raiser, &stored.table.mapping(&self.table));
         self.duplicates = stored.duplicates;
         self.audit_ids = stored.audit_ids;
@@ -162,9 +169,8 @@ impl Detector {
     pub fn set_rules(&mut self, engine: Arc<Engine>) -> u64 {
         let table = RuleTable::of(&engine);
         let mapping = self.table.mapping(&table);
-        let mut raiser = Raiser::new(Arc::clone(&engine), self.memory.limits);
-        raiser.take_up(self.raiser.state(), &mapping);
-        (self.engine, self.table, self.raiser) = (engine, table, raiser);
+        (self.engine, self.table) = (engine, table);
+        self.renew(&mapping);
         self.evicted = (0, 0);
         mapping.changed
     }
@@ -182,9 +188,14 @@ impl Detector {
             correlations: own(&there.correlations),
             changed: 0,
         };
-        let mut raiser = Raiser::new(Arc::clone(&self.engine), self.memory.limits);
-        raiser.take_up(self.raiser.state(), &mapping);
-        self.raiser = raiser;
+        self.renew(&mapping);
+    }
+
+    /// Begins anew under the rules as they are now, with what `mapping` keeps.
+    fn renew(&mut self, mapping: &Mapping) {
+        let raiser = Raiser::new(Arc::clone(&self.engine), self.memory.limits);
+        let before = std::mem::replace(&mut self.raiser, raiser);
+        self.raiser.take_over(before, mapping);
     }
 
     /// Whether a copy of the event is stored.

@@ -60,7 +60,7 @@ pub async fn recover(
     let snapshot = spool.read_snapshot(STATE).await.map_err(Failure::Spool)?;
     let (mut seq, mut taken) = (spool.stats().seq_oldest, None);
     if let Some(Snapshot { seq: held, bytes }) = snapshot {
-        match detector.take_up(&bytes) {
+        match detector.take_up(bytes) {
             Ok(found) => (seq, taken) = (held + 1, Some(found)),
             Err(error) => notices.push(lost(&error.to_string(), now_us)),
         }
@@ -81,7 +81,7 @@ pub async fn recover(
         unreadable: 0,
     };
     recovering.read(spool, seq).await.map_err(Failure::Spool)?;
-    let Recovering { detector, table, restarted, missing, unreadable, .. } = recovering;
+    let Recovering { mut detector, table, restarted, missing, unreadable, .. } = recovering;
     if missing + unreadable > 0 {
         let text = format!("{missing} records behind the snapshot are lost, {unreadable} unknown");
         notices.push(lost(&text, now_us));
@@ -114,7 +114,7 @@ pub async fn store_durable(
         return Ok(());
     };
     let mut detector = Detector::new(engine, memory);
-    let Ok((table, duplicate_key)) = detector.take_up(&bytes) else { return Ok(()) };
+    let Ok((table, duplicate_key)) = detector.take_up(bytes) else { return Ok(()) };
     if table != *detector.table() || spool.seq_held(STATE) >= Some(seq) {
         return Ok(());
     }

@@ -14,8 +14,8 @@ use crate::engine::correlate::Feed;
 use crate::engine::correlate::state::CorrelatorState;
 use crate::engine::table::Mapping;
 
-/// The memory of a [`Raiser`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The memory of a [`Raiser`], as it is read.
+#[derive(Clone, Debug, Deserialize)]
 pub struct RaiserState {
     /// What is told of events, once each however many windows hold it.
     told: Vec<Told>,
@@ -24,20 +24,30 @@ pub struct RaiserState {
     open: OpenRequests,
 }
 
+/// The same as it is written.
+#[derive(Serialize)]
+struct View<'r, C> {
+    told: Vec<&'r Told>,
+    correlations: C,
+    open: &'r OpenRequests,
+}
+
 impl Raiser {
-    /// What it remembers.
-    pub fn state(&self) -> RaiserState {
-        let mut all = Vec::new();
-        let mut known: FxHashMap<*const Told, u32> = FxHashMap::default();
-        let mut store = |trace: &Trace<Arc<Told>>| {
-            let index = *known.entry(Arc::as_ptr(&trace.kept)).or_insert_with(|| {
-                all.push(Told::clone(&trace.kept));
-                all.len() as u32 - 1
+    /// What it remembers, for being written; [`RaiserState`] reads it.
+    pub fn view(&self) -> impl Serialize + '_ {
+        let mut told = Vec::new();
+        let mut places: FxHashMap<*const Told, u32> = FxHashMap::default();
+        for trace in self.correlator.evidence() {
+            places.entry(Arc::as_ptr(&trace.kept)).or_insert_with(|| {
+                told.push(&*trace.kept);
+                told.len() as u32 - 1
             });
-            trace.with(index)
+        }
+        let place = move |trace: &Trace<Arc<Told>>| {
+            let place = places.get(&Arc::as_ptr(&trace.kept)).copied();
+            trace.with(place.unwrap_or(u32::MAX))
         };
-        let correlations = self.correlator.state(&mut store);
-        RaiserState { told: all, correlations, open: self.open.clone() }
+        View { told, correlations: self.correlator.view(place), open: &self.open }
     }
 
     /// Takes up what an earlier one remembered; `mapping` says where its rules stand now. What
@@ -45,7 +55,7 @@ impl Raiser {
     pub fn take_up(&mut self, state: RaiserState, mapping: &Mapping) {
         let told: Vec<_> = state.told.into_iter().map(Arc::new).collect();
         let nothing = Arc::default();
-        let mut fetch = |trace: &Trace<u32>| {
+        let mut fetch = |trace: Trace<u32>| {
             let mut trace =
                 trace.with(Arc::clone(told.get(trace.kept as usize).unwrap_or(&nothing)));
             trace.relocate(mapping);
@@ -53,6 +63,12 @@ impl Raiser {
         };
         self.correlator.take_up(state.correlations, mapping, &mut fetch);
         self.open = state.open;
+    }
+
+    /// Takes over what another one remembers, in the same way.
+    pub fn take_over(&mut self, other: Raiser, mapping: &Mapping) {
+        self.correlator.take_over(other.correlator, mapping, &mut |trace| trace.relocate(mapping));
+        self.open = other.open;
     }
 }
 

@@ -1,7 +1,9 @@
 //! The state of all correlations as values that can be stored and taken up again, also under
 //! another rule set.
 
-use serde::{Deserialize, Serialize};
+use rustc_hash::FxHashMap;
+use serde::ser::SerializeStruct as _;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::engine::correlate::Correlator;
 use crate::engine::table::Mapping;
@@ -11,8 +13,9 @@ use crate::engine::window::Window;
 /// The windows of a correlation, by their keys.
 type Windows<F> = Vec<(u64, Window<F>)>;
 
-/// What a [`Correlator`] knows, its evidence replaced by what the caller stores instead.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What a [`Correlator`] knows, as it is read, its evidence replaced by what the caller stored
+/// instead.
+#[derive(Clone, Debug, Deserialize)]
 pub struct CorrelatorState<F> {
     /// By the index of the correlation.
     correlations: Vec<(Windows<F>, Baseline)>,
@@ -20,20 +23,50 @@ pub struct CorrelatorState<F> {
     newest_us: i64,
 }
 
+/// The same as it is written: nothing is copied but a window's match at a time.
+struct View<'c, E, S> {
+    correlator: &'c Correlator<E>,
+    store: S,
+}
+
+/// The windows of a correlation, as they are written.
+struct WindowsView<'c, E, S>(&'c FxHashMap<u64, Window<E>>, &'c S);
+
+impl<E, F: Serialize, S: Fn(&E) -> F> Serialize for WindowsView<'_, E, S> {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        serializer.collect_seq(self.0.iter().map(|(key, window)| (key, window.view(self.1))))
+    }
+}
+
+impl<E, F: Serialize, S: Fn(&E) -> F> Serialize for View<'_, E, S> {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        /// What is written one behind the other.
+        struct Each<I>(I);
+        impl<I: Iterator<Item: Serialize> + Clone> Serialize for Each<I> {
+            fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+                serializer.collect_seq(self.0.clone())
+            }
+        }
+        let View { correlator, store } = self;
+        let windows = correlator.windows.iter().map(|windows| WindowsView(windows, store));
+        let mut state = serializer.serialize_struct("CorrelatorState", 3)?;
+        state.serialize_field("correlations", &Each(windows.zip(&correlator.baselines)))?;
+        state.serialize_field("pending", &Each(correlator.pending.iter()))?;
+        state.serialize_field("newest_us", &correlator.newest_us)?;
+        state.end()
+    }
+}
+
 impl<E: Clone> Correlator<E> {
-    /// The state, with `store` for each piece of evidence.
-    pub fn state<F>(&self, store: &mut impl FnMut(&E) -> F) -> CorrelatorState<F> {
-        let correlations = self
-            .windows
-            .iter()
-            .zip(&self.baselines)
-            .map(|(windows, baseline)| {
-                let windows = windows.iter().map(|(key, window)| (*key, window.map(store)));
-                (windows.collect(), baseline.clone())
-            })
-            .collect();
-        let pending = self.pending.iter().copied().collect();
-        CorrelatorState { correlations, pending, newest_us: self.newest_us }
+    /// The state for being written, with `store` for each piece of evidence; [`CorrelatorState`]
+    /// reads it.
+    pub fn view<'c, F: Serialize>(&'c self, store: impl Fn(&E) -> F + 'c) -> impl Serialize + 'c {
+        View { correlator: self, store }
+    }
+
+    /// Every piece of evidence, in the order in which it is written.
+    pub fn evidence(&self) -> impl Iterator<Item = &E> {
+        self.windows.iter().flat_map(|windows| windows.values()).flat_map(Window::evidence)
     }
 
     /// Takes up a state, of which `mapping` says where its correlations stand now; those without a
@@ -42,12 +75,12 @@ impl<E: Clone> Correlator<E> {
         &mut self,
         state: CorrelatorState<F>,
         mapping: &Mapping,
-        fetch: &mut impl FnMut(&F) -> E,
+        fetch: &mut impl FnMut(F) -> E,
     ) {
         let place = |index: usize| mapping.correlations.get(index).copied().flatten();
         for (index, (windows, baseline)) in state.correlations.into_iter().enumerate() {
             let Some(place) = place(index) else { continue };
-            let windows = windows.iter().map(|(key, window)| (*key, window.map(fetch)));
+            let windows = windows.into_iter().map(|(key, window)| (key, window.map(fetch)));
             self.windows[place as usize] = windows.collect();
             self.baselines[place as usize] = baseline;
         }
@@ -57,6 +90,26 @@ impl<E: Clone> Correlator<E> {
             }
         }
         self.newest_us = self.newest_us.max(state.newest_us);
+    }
+
+    /// Takes over what another one knows, as [`Correlator::take_up`] does; `relocate` brings its
+    /// evidence to where its rules stand now.
+    pub fn take_over(
+        &mut self,
+        other: Correlator<E>,
+        mapping: &Mapping,
+        relocate: &mut impl FnMut(&mut E),
+    ) {
+        let windows = other.windows.into_iter().map(|windows| windows.into_iter().collect());
+        let state = CorrelatorState {
+            correlations: windows.zip(other.baselines).collect(),
+            pending: other.pending.into_iter().collect(),
+            newest_us: other.newest_us,
+        };
+        self.take_up(state, mapping, &mut |mut evidence| {
+            relocate(&mut evidence);
+            evidence
+        });
     }
 
     /// When the first window that waits for something not to happen can be decided: the time to
