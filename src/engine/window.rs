@@ -54,9 +54,14 @@ impl<E> Window<E> {
         let place = self.end_of(mark.time_us);
         let member = mark.member as usize;
         if self.members.len() <= member {
+            self.members.reserve_exact(member + 1 - self.members.len());
             self.members.resize(member + 1, 0);
         }
         self.members[member] += 1;
+        if self.marks.capacity() == 0 {
+            // Of most keys there is one match and never another.
+            self.marks.reserve_exact(1);
+        }
         self.marks.insert(place, mark);
         let newest = self.newest_us();
         while self.marks.front().is_some_and(|oldest| newest - oldest.time_us > keep_us) {

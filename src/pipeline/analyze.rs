@@ -1,7 +1,7 @@
 //! The left half: batches of sources to durable events with their alerts, and the sources' answers.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -117,7 +117,7 @@ async fn share(
     batch: Batch,
     threads: usize,
     engine: &Arc<Engine>,
-    workers: &mpsc::Sender<Work>,
+    workers: &async_channel::Sender<Work>,
 ) -> Option<Ticket> {
     let parts = batch.chunk.parts(threads);
     let batch = Arc::new(batch);
@@ -141,21 +141,20 @@ fn start_workers(
     judgement: &Arc<Judgement>,
     engine: &Arc<Engine>,
     rehearsal: Option<Batch>,
-) -> Result<mpsc::Sender<Work>, Failure> {
+) -> Result<async_channel::Sender<Work>, Failure> {
     let rehearsal = rehearsal.map(Arc::new);
-    let (sender, receiver) = mpsc::channel::<Work>(threads.max(1));
-    let receiver = Arc::new(Mutex::new(receiver));
+    // Whoever sends wakes a worker himself. Were they to wake each other, the second would wait on
+    // the first one's processor while the sender's has nothing to do.
+    let (sender, receiver) = async_channel::bounded::<Work>(threads.max(1));
     for number in 0..threads.max(1) {
-        let receiver = Arc::clone(&receiver);
+        let receiver = receiver.clone();
         let mut worker = Worker::new(Arc::clone(judgement), Arc::clone(engine));
         let rehearsal = rehearsal.clone();
         let run = move || {
             if let Some(batch) = rehearsal {
                 worker.rehearse(&batch);
             }
-            // Whoever has the lock waits for work; the others wait for the lock.
-            let next = || spool::guard(&receiver).blocking_recv();
-            while let Some(Work { batch, part, engine, done }) = next() {
+            while let Ok(Work { batch, part, engine, done }) = receiver.recv_blocking() {
                 let judged = worker.take(&batch, part, &engine);
                 // Whoever has all parts has the batch to himself.
                 drop(batch);
