@@ -121,13 +121,22 @@ admin: {{listen: '127.0.0.1:0'}}
         }
     }
 
-    /// Waits until so many events were stored or known, and everything was delivered.
-    pub fn delivered(&self, events: u64) {
+    /// Waits until so many events were stored or known.
+    pub fn stored(&self, events: u64) {
+        self.until("everything is stored", |instance| {
+            let stored = instance.metric("kubewitness_pipeline_events_total");
+            stored + instance.metric("kubewitness_pipeline_duplicates_total") >= events as f64
+        });
+    }
+
+    /// Waits until so many events were stored or known, and everything was delivered: the events
+    /// where a sink asks for them, and the alerts.
+    pub fn delivered(&self, events: u64, records: &str) {
         self.until("everything is delivered", |instance| {
-            let taken = instance.metric("kubewitness_pipeline_events_total")
-                + instance.metric("kubewitness_pipeline_duplicates_total");
-            let wanted = instance.metric("kubewitness_pipeline_events_total")
-                + instance.metric("kubewitness_pipeline_alerts_total");
+            let stored = instance.metric("kubewitness_pipeline_events_total");
+            let taken = stored + instance.metric("kubewitness_pipeline_duplicates_total");
+            let asked = if records.contains("events") { stored } else { 0.0 };
+            let wanted = asked + instance.metric("kubewitness_pipeline_alerts_total");
             taken >= events as f64 && instance.metric("kubewitness_sink_sent_total") >= wanted
         });
     }
