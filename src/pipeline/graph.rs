@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -346,7 +346,9 @@ impl<'w> Ways<'w> {
     ) -> Result<(Vec<JoinHandle<()>>, bool), Failure> {
         let keeps_rejects = sinks.iter().any(|frame| frame.takes(RecordKind::Quarantine));
         let mut tasks = Vec::new();
-        let damages = Arc::default();
+        // What opening the spool met is told already.
+        let known = self.spool.damages().into_iter().map(|damage| (damage.file, damage.offset));
+        let damages = Arc::new(Mutex::new(known.collect()));
         for frame in sinks {
             let cursor = self.spool.cursor(frame.name(), Start::Oldest).await;
             let cursor = cursor.map_err(Failure::Spool)?;
