@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kubewitness::clock::Stopwatch;
-use kubewitness::spool::{Batch, Limits, Options, Spool, Start};
+use kubewitness::spool::{Batch, Frames, Limits, Options, Spool, Start};
 
 const EVENTS: usize = 400;
 const EVENT_BYTES: usize = 1_600;
@@ -24,9 +24,12 @@ fn event(number: usize) -> Vec<u8> {
 }
 
 fn batch() -> Batch {
+    let mut frames = Frames::with_capacity(EVENTS * (EVENT_BYTES + 32));
+    for number in 0..EVENTS {
+        frames.push(1, |bytes| bytes.extend_from_slice(&event(number)));
+    }
     let mut batch = Batch::new();
-    batch.reserve(EVENTS * (EVENT_BYTES + 32));
-    (0..EVENTS).for_each(|number| batch.push(1, &event(number)));
+    batch.append(frames);
     batch
 }
 

@@ -199,7 +199,7 @@ pub fn pack_head(
     put_position: &mut dyn FnMut(&mut Vec<u8>),
     bytes: &mut Vec<u8>,
 ) {
-    put(bytes, audit_id(shown).as_bytes());
+    pack_audit_id(shown, bytes);
     put(bytes, cluster.as_bytes());
     put_with(bytes, put_position);
     put_with(bytes, &mut |bytes| put_event(bytes, shown));

@@ -169,29 +169,30 @@ struct View<'w, E, S> {
     store: &'w S,
 }
 
-/// Its matches.
-struct Marks<'w, E, S>(&'w View<'w, E, S>);
+/// What is written one behind the other.
+pub(crate) struct Each<I>(pub(crate) I);
 
-impl<E, F: Serialize, S: Fn(&E) -> F> Serialize for View<'_, E, S> {
+impl<I: Iterator<Item: Serialize> + Clone> Serialize for Each<I> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        let mut state = serializer.serialize_struct("Window", 3)?;
-        state.serialize_field("marks", &Marks(self))?;
-        state.serialize_field("members", &self.window.members)?;
-        state.serialize_field("quiet_until_us", &self.window.quiet_until_us)?;
-        state.end()
+        serializer.collect_seq(self.0.clone())
     }
 }
 
-impl<E, F: Serialize, S: Fn(&E) -> F> Serialize for Marks<'_, E, S> {
+impl<E, F: Serialize, S: Fn(&E) -> F> Serialize for View<'_, E, S> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        let View { window, store } = self.0;
-        serializer.collect_seq(window.marks.iter().map(|mark| Mark {
+        let View { window, store } = self;
+        let marks = window.marks.iter().map(|mark| Mark {
             time_us: mark.time_us,
             member: mark.member,
             value: mark.value,
             number: mark.number,
             evidence: store(&mark.evidence),
-        }))
+        });
+        let mut state = serializer.serialize_struct("Window", 3)?;
+        state.serialize_field("marks", &Each(marks))?;
+        state.serialize_field("members", &window.members)?;
+        state.serialize_field("quiet_until_us", &window.quiet_until_us)?;
+        state.end()
     }
 }
 

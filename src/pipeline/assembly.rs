@@ -30,14 +30,14 @@ pub struct Caused {
     /// Those that are stored already, ascending.
     pub duplicates: Vec<usize>,
     /// What was raised, in the order of the events.
-    pub alerts: Vec<Raised>,
+    pub alerts: Vec<RaisedAlert>,
     /// Alerts that no worker told.
     pub own: Frames,
 }
 
-/// An alert, by where its record lies.
+/// An alert that is raised, by where its record lies.
 #[derive(Clone, Debug)]
-pub struct Raised {
+pub struct RaisedAlert {
     /// The event that raised it.
     pub event: usize,
     /// The part in whose [`Judged::alerts`] it is; without one it is in [`Caused::own`].
@@ -46,7 +46,7 @@ pub struct Raised {
     pub payload: Range<usize>,
 }
 
-impl Raised {
+impl RaisedAlert {
     fn payload<'p>(&self, parts: &'p [Judged], own: &'p Frames) -> &'p [u8] {
         self.part.map_or(own, |part| &parts[part].alerts).payload(&self.payload)
     }

@@ -226,29 +226,9 @@ impl Detector {
     }
 
     /// Takes the packed matches of the event before, whose record's payload is `event`; `None` when
-    /// the bytes are none.
+    /// the bytes are none. `mapping` is for those that were packed under other rules, which
+    /// recovery meets.
     pub fn matches(
-        &mut self,
-        bytes: &[u8],
-        time_us: i64,
-        event: &[u8],
-        raise: &mut dyn FnMut(Raised),
-    ) -> Option<()> {
-        self.observe(bytes, time_us, event, None, raise)
-    }
-
-    /// The same for matches that were packed under other rules, which recovery meets.
-    pub fn foreign_matches(
-        &mut self,
-        bytes: &[u8],
-        time_us: i64,
-        event: &[u8],
-        mapping: &Mapping,
-    ) -> Option<()> {
-        self.observe(bytes, time_us, event, Some(mapping), &mut |_| {})
-    }
-
-    fn observe(
         &mut self,
         bytes: &[u8],
         time_us: i64,

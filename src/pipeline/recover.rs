@@ -70,16 +70,7 @@ pub async fn recover(
     let own = detector.table().clone();
     let is_anew = taken.is_none();
     let (table, duplicate_key) = taken.unwrap_or_else(|| (own.clone(), new_key()));
-    let mut recovering = Recovering {
-        mapping: table.mapping(&own),
-        restarted: table.mapping(&own).changed,
-        table,
-        detector,
-        duplicate_key,
-        event: (0, Vec::new()),
-        missing: 0,
-        unreadable: 0,
-    };
+    let mut recovering = Recovering::new(detector, table, duplicate_key);
     recovering.read(spool, seq).await.map_err(Failure::Spool)?;
     let Recovering { mut detector, table, restarted, missing, unreadable, .. } = recovering;
     if missing + unreadable > 0 {
@@ -118,18 +109,7 @@ pub async fn store_durable(
     if table != *detector.table() || spool.seq_held(STATE) >= Some(seq) {
         return Ok(());
     }
-    let mapping = Mapping::default();
-    let (event, restarted, missing, unreadable) = ((0, Vec::new()), 0, 0, 0);
-    let mut recovering = Recovering {
-        detector,
-        table,
-        mapping,
-        duplicate_key,
-        event,
-        restarted,
-        missing,
-        unreadable,
-    };
+    let mut recovering = Recovering::new(detector, table, duplicate_key);
     let seq = recovering.read(spool, held + 1).await?;
     if recovering.table != *recovering.detector.table() {
         return Ok(());
@@ -140,6 +120,21 @@ pub async fn store_durable(
 }
 
 impl Recovering {
+    /// Goes on from a state that was stored under the rules of `table`.
+    fn new(detector: Detector, table: RuleTable, duplicate_key: [u8; 16]) -> Recovering {
+        let mapping = table.mapping(detector.table());
+        Recovering {
+            restarted: mapping.changed,
+            mapping,
+            table,
+            detector,
+            duplicate_key,
+            event: (0, Vec::new()),
+            missing: 0,
+            unreadable: 0,
+        }
+    }
+
     /// Reads what is durable from a record on; returns the last one that was.
     async fn read(&mut self, spool: &Spool, seq: u64) -> Result<u64, spool::Error> {
         let kinds = vec![kind::EVENT, kind::MATCH, kind::CHECKPOINT, kind::RULES, kind::TIME];
@@ -178,12 +173,9 @@ impl Recovering {
                 let (time_us, bytes) = record::decode_match(record.payload)?;
                 // Where its event was damaged, what it counts for is left.
                 let event = if self.event.0 == record.seq { &*self.event.1 } else { b"" };
-                let (detector, mapping) = (&mut self.detector, &self.mapping);
-                if self.table == *detector.table() {
-                    detector.matches(bytes, time_us, event, &mut |_| {})?;
-                } else {
-                    detector.foreign_matches(bytes, time_us, event, mapping)?;
-                }
+                let is_foreign = self.table != *self.detector.table();
+                let mapping = is_foreign.then_some(&self.mapping);
+                self.detector.matches(bytes, time_us, event, mapping, &mut |_| {})?;
             }
             kind::CHECKPOINT => {
                 let StoredCheckpoint { source, key, value } =

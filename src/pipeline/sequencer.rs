@@ -13,7 +13,7 @@ use crate::alert::Alert;
 use crate::alert::raise::Raised;
 use crate::engine::Engine;
 use crate::ingest::batch::{Batch, Receipt, Refused};
-use crate::pipeline::assembly::{self, Assembly, Caused};
+use crate::pipeline::assembly::{Assembly, Caused, RaisedAlert};
 use crate::pipeline::detector::Detector;
 use crate::pipeline::letter;
 use crate::pipeline::notice::{Kind, Notice};
@@ -217,9 +217,9 @@ impl Sequencer {
         let mut raise = |one: Raised| {
             let (level, part, payload) = match one {
                 Raised::Match(found) => {
-                    let known = entry.alerts.iter().find(|(place, _)| *place == found);
-                    let (_, told) = known.expect("a worker told each");
-                    (told.level, Some(place.part), told.place.clone())
+                    let told = entry.alerts.iter().find(|told| told.found == found);
+                    let told = told.expect("a worker told each");
+                    (told.level, Some(place.part), told.payload.clone())
                 }
                 Raised::Correlated(alert) => {
                     let payload = caused.own.push(kind::ALERT, |bytes| alert.encode(bytes));
@@ -227,25 +227,23 @@ impl Sequencer {
                 }
             };
             tally.alerts[level as usize] += 1;
-            caused.alerts.push(assembly::Raised { event: place.event, part, payload });
+            caused.alerts.push(RaisedAlert { event: place.event, part, payload });
         };
         let passed = &mut |alert| raise(Raised::Correlated(Box::new(alert)));
         self.detector.event(duplicate_key, *time_us, place.received_us, passed);
         let matches = part.matches(entry);
         if !matches.is_empty() {
-            let taken = self.detector.matches(matches, *time_us, payload, &mut raise);
+            let taken = self.detector.matches(matches, *time_us, payload, None, &mut raise);
             taken.expect("a worker packed it under the same rules");
+            for detection in self.detector.matched() {
+                let level = self.detector.engine().detection(detection).level;
+                tally.matches[level as usize] += 1;
+            }
         }
         if audit_id.is_some_and(|id| self.detector.audit_id(id)) {
             let stored = StoredEvent::decode(payload);
             let alert = stored.and_then(|stored| reuse::alert(&stored, self.detector.engine()));
             alert.into_iter().for_each(|alert| raise(Raised::Correlated(Box::new(alert))));
-        }
-        if !matches.is_empty() {
-            for detection in self.detector.matched() {
-                let level = self.detector.engine().detection(detection).level;
-                tally.matches[level as usize] += 1;
-            }
         }
     }
 

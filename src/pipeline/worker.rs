@@ -71,17 +71,19 @@ pub struct Entry {
     pub event: Range<usize>,
     /// What matched it.
     pub matches: Matches,
-    /// Of the matches that raise an alert by themselves, each with its place among them.
-    pub alerts: Box<[(usize, Told)]>,
+    /// Those of its matches that raise an alert by themselves.
+    pub alerts: Box<[ToldAlert]>,
 }
 
 /// An alert that is told, and not raised yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct ToldAlert {
+    /// The place of its match among those of the event.
+    pub found: usize,
     /// How much it matters.
     pub level: Level,
     /// The payload of its ALERT record, in [`Judged::alerts`].
-    pub place: Range<usize>,
+    pub payload: Range<usize>,
 }
 
 /// Where the packed matches of an event lie.
@@ -285,14 +287,21 @@ impl Judging<'_> {
             alerts: Box::default(),
         };
         if !matched.is_empty() {
-            self.matches(event, &matched, cluster, &mut entry);
+            self.matches(event, &matched, cluster, flags == 0, &mut entry);
         }
         self.judged.entries.push(entry);
     }
 
     /// Packs what matched an event, behind its record where the detector's state depends on it, and
-    /// tells the alerts of single matches.
-    fn matches(&mut self, event: &Event<'_>, matched: &[u32], cluster: &str, entry: &mut Entry) {
+    /// tells the alerts of single matches. `is_whole` says that the event is stored as it came.
+    fn matches(
+        &mut self,
+        event: &Event<'_>,
+        matched: &[u32],
+        cluster: &str,
+        is_whole: bool,
+        entry: &mut Entry,
+    ) {
         let Judging { engine, scratch, packed, .. } = self;
         let mut reasons = Vec::new();
         packed.clear();
@@ -308,34 +317,28 @@ impl Judging<'_> {
             entry.matches = Matches::Loose(start..judged.loose.len());
             return;
         }
-        let stored = StoredEvent::decode(judged.frames.payload(&entry.event));
-        let redacted = stored.filter(|stored| stored.flags != 0);
-        // What is shown of a redacted event is read in its copy.
-        match redacted.map(|stored| Event::salvage(stored.raw)) {
-            Some(copy) => copy.iter().for_each(|copy| pack_audit_id(copy, packed)),
-            None => pack_audit_id(event, packed),
+        if is_whole {
+            pack_audit_id(event, packed);
+        } else if let Some(copy) = Event::salvage(self.redacted) {
+            // What is shown of an event that is not stored as it came is read in the copy.
+            pack_audit_id(&copy, packed);
         }
         let write = |bytes: &mut Vec<u8>| record::encode_match(entry.time_us, packed, bytes);
         entry.matches = Matches::Stored(judged.frames.push(kind::MATCH, write));
     }
 
     /// The alerts of the matches that have these reasons.
-    fn alerts(
-        &mut self,
-        reasons: Vec<(usize, Vec<Reason>)>,
-        entry: &Entry,
-    ) -> Box<[(usize, Told)]> {
+    fn alerts(&mut self, reasons: Vec<(usize, Vec<Reason>)>, entry: &Entry) -> Box<[ToldAlert]> {
         let Judging { engine, sighting, judged, .. } = self;
         let unpacked = sighting.unpack_matches(self.packed, entry.time_us);
         unpacked.expect("it was packed just now");
         let mut head = StoredHead::of(judged.frames.payload(&entry.event), "");
         let mut telling = Telling::new(engine);
-        let told = reasons.into_iter().map(|(place, reasons)| {
-            sighting.matches[place].reasons = reasons;
-            let alert = telling.alert(sighting, &mut head, place);
-            let level = alert.rule.level;
-            let write = |bytes: &mut Vec<u8>| alert.encode(bytes);
-            (place, Told { level, place: judged.alerts.push(kind::ALERT, write) })
+        let told = reasons.into_iter().map(|(found, reasons)| {
+            sighting.matches[found].reasons = reasons;
+            let alert = telling.alert(sighting, &mut head, found);
+            let payload = judged.alerts.push(kind::ALERT, |bytes| alert.encode(bytes));
+            ToldAlert { found, level: alert.rule.level, payload }
         });
         told.collect()
     }
@@ -426,8 +429,7 @@ mod tests {
             let judged = worker.take(batch, part.clone(), &engine);
             for entry in &judged.entries {
                 let event = judged.frames.payload(&entry.event).to_vec();
-                let alerts =
-                    entry.alerts.iter().map(|(_, told)| judged.alerts.payload(&told.place));
+                let alerts = entry.alerts.iter().map(|told| judged.alerts.payload(&told.payload));
                 let alerts: Vec<&[u8]> = alerts.collect();
                 whole.bytes.push([event, judged.matches(entry).to_vec(), alerts.concat()]);
                 let (event, matches, alerts) = (0..0, Matches::None, Box::default());

@@ -141,11 +141,14 @@ impl Frames {
 
 /// Records that are appended together: after a crash either all of them are there or none.
 ///
-/// Payloads are copied in once, framed, and are written from here without another copy.
+/// Payloads are copied in once, framed, and are written from here without another copy; what others
+/// framed ([`Batch::append`]) is not copied at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Written one behind the other.
+    /// Written one behind the other; none is empty.
     pieces: Vec<Frames>,
+    /// Whether the last piece was begun here. Others may be large, and to grow them copies them.
+    is_own: bool,
 }
 
 impl Batch {
@@ -158,7 +161,7 @@ impl Batch {
     ///
     /// Sizes are checked when the batch is appended, not here.
     pub fn push(&mut self, kind: u8, payload: &[u8]) {
-        if self.pieces.is_empty() {
+        if !std::mem::replace(&mut self.is_own, true) {
             self.pieces.push(Frames::default());
         }
         let last = self.pieces.last_mut().expect("there is one now");
@@ -169,12 +172,8 @@ impl Batch {
     pub fn append(&mut self, frames: Frames) {
         if frames.records > 0 {
             self.pieces.push(frames);
+            self.is_own = false;
         }
-    }
-
-    /// Makes room for so many bytes of payloads and frame headers, which [`Batch::push`] fills.
-    pub fn reserve(&mut self, bytes: usize) {
-        self.pieces.push(Frames::with_capacity(bytes));
     }
 
     /// Number of records.
@@ -189,7 +188,7 @@ impl Batch {
 
     /// True when nothing was pushed.
     pub fn is_empty(&self) -> bool {
-        self.records() == 0
+        self.pieces.is_empty()
     }
 
     /// Gives the records their sequence numbers from `seq_first` on and closes their headers.
@@ -218,7 +217,7 @@ impl Batch {
                 index += 1;
             }
         }
-        self.pieces.iter().map(|frames| &*frames.bytes).filter(|bytes| !bytes.is_empty())
+        self.pieces.iter().map(|frames| &*frames.bytes)
     }
 }
 

@@ -1,14 +1,13 @@
 //! The state of all correlations as values that can be stored and taken up again, also under
 //! another rule set.
 
-use rustc_hash::FxHashMap;
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::engine::correlate::Correlator;
 use crate::engine::table::Mapping;
 use crate::engine::terms::Baseline;
-use crate::engine::window::Window;
+use crate::engine::window::{Each, Window};
 
 /// The windows of a correlation, by their keys.
 type Windows<F> = Vec<(u64, Window<F>)>;
@@ -29,26 +28,13 @@ struct View<'c, E, S> {
     store: S,
 }
 
-/// The windows of a correlation, as they are written.
-struct WindowsView<'c, E, S>(&'c FxHashMap<u64, Window<E>>, &'c S);
-
-impl<E, F: Serialize, S: Fn(&E) -> F> Serialize for WindowsView<'_, E, S> {
-    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        serializer.collect_seq(self.0.iter().map(|(key, window)| (key, window.view(self.1))))
-    }
-}
-
 impl<E, F: Serialize, S: Fn(&E) -> F> Serialize for View<'_, E, S> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        /// What is written one behind the other.
-        struct Each<I>(I);
-        impl<I: Iterator<Item: Serialize> + Clone> Serialize for Each<I> {
-            fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-                serializer.collect_seq(self.0.clone())
-            }
-        }
         let View { correlator, store } = self;
-        let windows = correlator.windows.iter().map(|windows| WindowsView(windows, store));
+        let windows = correlator
+            .windows
+            .iter()
+            .map(|windows| Each(windows.iter().map(|(key, window)| (key, window.view(store)))));
         let mut state = serializer.serialize_struct("CorrelatorState", 3)?;
         state.serialize_field("correlations", &Each(windows.zip(&correlator.baselines)))?;
         state.serialize_field("pending", &Each(correlator.pending.iter()))?;
