@@ -45,17 +45,17 @@ pub fn skip_string(bytes: &[u8], at: usize) -> Result<(usize, bool), Stop> {
     let mut index = at + 1;
     while let Some(block) = bytes.get(index..index + 16) {
         let block = load(block);
-        let quotes = block.simd_eq(u8x16::splat(b'"')).to_bitmask();
-        let escapes = block.simd_eq(u8x16::splat(b'\\')).to_bitmask();
-        if quotes | escapes == 0 {
+        let ends = block.simd_eq(u8x16::splat(b'"')) | block.simd_eq(u8x16::splat(b'\\'));
+        let ends = ends.to_bitmask();
+        if ends == 0 {
             index += 16;
             continue;
         }
-        if quotes.trailing_zeros() < escapes.trailing_zeros() {
-            return Ok((index + quotes.trailing_zeros() as usize + 1, false));
-        }
-        index += escapes.trailing_zeros() as usize;
-        return skip_escaped(bytes, index);
+        index += ends.trailing_zeros() as usize;
+        return match bytes[index] {
+            b'"' => Ok((index + 1, false)),
+            _ => skip_escaped(bytes, index),
+        };
     }
     while let Some(&byte) = bytes.get(index) {
         match byte {

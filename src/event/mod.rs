@@ -231,6 +231,16 @@ impl<'a> Event<'a> {
         (span.length != 0).then(|| (start, start + (span.length & !ESCAPED) as usize))
     }
 
+    /// Where the value of a member of the event ends that starts at this offset of the raw bytes;
+    /// `None` where the scan does not remember it.
+    pub(crate) fn end_of_value(&self, start: usize) -> Option<usize> {
+        let start = u32::try_from(start).ok()?;
+        let is_it = |span: &&Span| span.start == start && span.length != 0;
+        // Those inside of a member start behind it.
+        let span = self.spans.iter().find(is_it)?;
+        Some((start + (span.length & !ESCAPED)) as usize)
+    }
+
     /// Where requestObject and responseObject stand in the raw bytes, in the order of the bytes.
     pub fn bodies(&self) -> Vec<(usize, usize)> {
         let slots = [Slot::RequestObject, Slot::ResponseObject];

@@ -12,7 +12,7 @@ use crate::engine::{Engine, Scratch};
 use crate::event::Event;
 use crate::event::decode::{self, Decoded, EnvelopeContext};
 use crate::event::identity::duplicate_key;
-use crate::event::redact::Redactor;
+use crate::event::redact::{self, Redactor};
 use crate::event::reject::{PartialReason, Reject, RejectReason};
 use crate::ingest::batch::Batch;
 use crate::ingest::chunk::Record;
@@ -130,6 +130,7 @@ pub struct Worker {
     engine: Arc<Engine>,
     scratch: Scratch,
     decoder: decode::Scratch,
+    redacting: redact::Scratch,
     redacted: Vec<u8>,
     packed: Vec<u8>,
     sighting: Sighting,
@@ -139,9 +140,16 @@ impl Worker {
     /// A worker that begins with these rules.
     pub fn new(judgement: Arc<Judgement>, engine: Arc<Engine>) -> Worker {
         let scratch = engine.scratch();
-        let decoder = decode::Scratch::default();
-        let (redacted, packed, sighting) = (Vec::new(), Vec::new(), Sighting::default());
-        Worker { judgement, engine, scratch, decoder, redacted, packed, sighting }
+        Worker {
+            judgement,
+            engine,
+            scratch,
+            decoder: decode::Scratch::default(),
+            redacting: redact::Scratch::default(),
+            redacted: Vec::new(),
+            packed: Vec::new(),
+            sighting: Sighting::default(),
+        }
     }
 
     /// Judges a batch and forgets it; what was learnt of the rules stays.
@@ -166,6 +174,7 @@ impl Worker {
             batch,
             start: part.start,
             scratch: &mut self.scratch,
+            redacting: &mut self.redacting,
             redacted: &mut self.redacted,
             packed: &mut self.packed,
             sighting: &mut self.sighting,
@@ -199,6 +208,7 @@ struct Judging<'j> {
     /// The first record of the part.
     start: usize,
     scratch: &'j mut Scratch,
+    redacting: &'j mut redact::Scratch,
     redacted: &'j mut Vec<u8>,
     packed: &'j mut Vec<u8>,
     sighting: &'j mut Sighting,
@@ -248,7 +258,7 @@ impl Judging<'_> {
 
         let matched = self.engine.evaluate(Subject::Audit(event), self.scratch).to_vec();
         self.redacted.clear();
-        let redaction = judgement.redactor.redact(event, self.redacted);
+        let redaction = judgement.redactor.redact(event, self.redacting, self.redacted);
         let mut flags = if redaction.count > 0 { record::REDACTED } else { 0 };
         if context.partial.is_some() || event.is_partial() {
             flags |= record::PARTIAL;

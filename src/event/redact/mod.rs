@@ -12,10 +12,12 @@
 
 mod patterns;
 mod hints;
+mod harmless;
 mod splice;
 mod places;
 mod texts;
 mod walk;
+mod plain;
 mod sites;
 mod strings;
 
@@ -25,11 +27,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use rustc_hash::FxHashMap;
 use sha2::Sha256;
 
-use crate::event::redact::hints::Hints;
 use crate::event::redact::patterns::{Class, is_mark, is_plain};
 use crate::event::redact::places::{OBJECT, Rule};
 use crate::event::redact::texts::{Spans, Words};
-use crate::event::redact::walk::{Subject, Walker};
+use crate::event::redact::walk::{Leftovers, Subject, Walker};
 use crate::event::{Event, Slot};
 
 /// What stands in place of a value of which nothing may be known.
@@ -55,6 +56,12 @@ pub struct Redactor {
     mac: Option<Hmac<Sha256>>,
 }
 
+/// What whoever redacts keeps from event to event: room for work, and what was harmless before.
+#[derive(Default)]
+pub struct Scratch {
+    leftovers: Leftovers,
+}
+
 /// What redacting an event did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Redaction {
@@ -76,8 +83,8 @@ impl Redactor {
 
     /// Appends the event's bytes to `out`, secrets replaced. Valid JSON stays valid; of a cut event
     /// everything from the first value without an end is replaced. Takes time in proportion to the
-    /// bytes, and never fails.
-    pub fn redact(&self, event: &Event<'_>, out: &mut Vec<u8>) -> Redaction {
+    /// bytes, and never fails. What it does depends on nothing in `scratch`.
+    pub fn redact(&self, event: &Event<'_>, scratch: &mut Scratch, out: &mut Vec<u8>) -> Redaction {
         let raw = event.raw();
         if self.mode == Mode::Off {
             out.extend_from_slice(raw);
@@ -90,11 +97,14 @@ impl Redactor {
             namespace: &namespace,
             name: &name,
         };
-        let mut walker = Walker::new(self, raw, subject);
-        walker.hints = Hints::of(raw);
-        walker.event();
-        splice::splice(raw, &walker.edits, out);
-        Redaction { count: walker.edits.len() as u32, unreadable: walker.unreadable }
+        let leftovers = std::mem::take(&mut scratch.leftovers);
+        let mut walker = Walker::new(self, raw, subject, leftovers);
+        walker.event(event);
+        let unreadable = walker.unreadable;
+        scratch.leftovers = walker.finish();
+        let edits = &scratch.leftovers.edits;
+        splice::splice(raw, edits, out);
+        Redaction { count: edits.len() as u32, unreadable }
     }
 
     /// The first half of what stands in a mark.
@@ -107,6 +117,13 @@ impl Redactor {
         let mut first = [0u8; 8];
         first.copy_from_slice(&mac.finalize().into_bytes()[..8]);
         Some(first)
+    }
+}
+
+impl std::fmt::Debug for Scratch {
+    /// Shows nothing of the events.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scratch").finish_non_exhaustive()
     }
 }
 

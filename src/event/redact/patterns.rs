@@ -20,7 +20,7 @@ pub(crate) enum Class {
 }
 
 /// Nothing shorter is a credential.
-const LENGTH_MIN: usize = 7;
+pub(crate) const LENGTH_MIN: usize = 7;
 
 /// Of every strong pattern, a part that each of its matches holds, in lower case.
 pub(crate) const STRONG: [&str; 22] = [
@@ -161,27 +161,30 @@ pub(crate) fn is_suspicious(text: &[u8], class: Class) -> bool {
     hint.is_match(text) || has_bootstrap_token(text)
 }
 
-/// The same for a string of a text that was looked through for hints as a whole.
-pub(crate) fn is_suspicious_by(has_hint: bool, text: &[u8]) -> bool {
-    text.len() >= LENGTH_MIN && (has_hint || has_bootstrap_token(text))
-}
-
 /// Whether a dot has six letters or digits before it and sixteen behind.
 fn has_bootstrap_token(text: &[u8]) -> bool {
+    text.len() >= 23 && memchr::memchr_iter(b'.', text).any(|dot| is_bootstrap_dot(text, dot))
+}
+
+/// Whether the dot at an offset has six letters or digits before it and sixteen behind.
+#[inline]
+pub(crate) fn is_bootstrap_dot(text: &[u8], dot: usize) -> bool {
     let is_word = |part: Option<&[u8]>| {
         part.is_some_and(|part| part.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
     };
-    text.len() >= 23
-        && memchr::memchr_iter(b'.', text).any(|dot| {
-            dot >= 6 && is_word(text.get(dot - 6..dot)) && is_word(text.get(dot + 1..dot + 17))
-        })
+    is_word(text.get(dot + 1..dot + 17))
+        && is_word(dot.checked_sub(6).and_then(|start| text.get(start..dot)))
 }
 
 /// Adds the parts of a text that are credentials to `spans`, in order and apart from each other.
 pub(crate) fn find(text: &[u8], class: Class, spans: &mut Vec<(usize, usize)>) {
-    if !is_suspicious(text, class) {
-        return;
+    if is_suspicious(text, class) {
+        find_hinted(text, class, spans);
     }
+}
+
+/// The same for a text that is suspicious.
+pub(crate) fn find_hinted(text: &[u8], class: Class, spans: &mut Vec<(usize, usize)>) {
     let from = spans.len();
     // Nearly all that is suspicious has a word such as `secret` in it and nothing else.
     if is_suspicious(text, Class::Strong) {

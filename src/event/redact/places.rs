@@ -293,9 +293,15 @@ impl ByKey {
         self.places.entry(key).or_default().push(place);
     }
 
+    /// Whether a key looks like one of them.
+    #[inline]
+    fn may_have(&self, key: &[u8]) -> bool {
+        self.looks.has(ByKey::look_of(key))
+    }
+
     #[inline]
     fn get(&self, key: &[u8]) -> Option<&Vec<u16>> {
-        if !self.looks.has(ByKey::look_of(key)) {
+        if !self.may_have(key) {
             return None;
         }
         self.places.get(key)
@@ -337,6 +343,12 @@ impl Table {
     /// The places that can be reached from a root of these scopes.
     pub(crate) fn begin(&self, scopes: Scopes, out: &mut Vec<Active>) {
         out.push(Active { place: ROOTED, step: scopes });
+    }
+
+    /// Whether a place may begin at the member of this key of an object; false is certain.
+    #[inline]
+    pub(crate) fn may_begin(&self, key: &[u8]) -> bool {
+        self.floating.may_have(key)
     }
 
     /// Steps from the places `from..to` of `actives` to the member of a key, or to an element;

@@ -1,14 +1,13 @@
 //! What is replaced of a string, by the rule for its place and by what it looks like.
 
 use crate::event::json::skip_blank;
-use crate::event::redact::hints::Hints;
 use crate::event::redact::patterns::{
-    Class, find, is_mark, is_plain, is_secretive_member, is_suspicious_by,
+    Class, find, find_hinted, is_mark, is_plain, is_secretive_member,
 };
 use crate::event::redact::places::{OBJECT, Rule, Scopes, TABLE};
 use crate::event::redact::splice::{Decoded, Edit};
-use crate::event::redact::texts::{self, Spans, Words};
-use crate::event::redact::walk::{EMBEDDED_MAX, Form, Site, Walker};
+use crate::event::redact::texts::{self, Words};
+use crate::event::redact::walk::{EMBEDDED_MAX, Form, Leftovers, Site, Walker};
 
 /// What AKS writes in place of a body that is too big for it.
 const TOO_BIG: &[u8] = b"skipped-too-big-size-object";
@@ -50,7 +49,7 @@ impl Walker<'_> {
     fn parts(&mut self, at: usize, length: usize, is_escaped: bool, site: Site) {
         let text = self.text;
         let inner = &text[at..at + length];
-        let may_look = is_escaped || is_suspicious_by(self.hints.may_be_in(at, at + length), inner);
+        let may_look = is_escaped || self.is_suspicious(at, at + length);
         if matches!(site.rule, Rule::Search | Rule::Text) && !may_look {
             return;
         }
@@ -66,7 +65,8 @@ impl Walker<'_> {
                 Some(Form::Command(words)) => words.next(plain, &mut spans),
                 _ => Words::new(false).next(plain, &mut spans),
             },
-            _ => find(plain, site.class, &mut spans),
+            _ if is_escaped => find(plain, site.class, &mut spans),
+            _ => find_hinted(plain, site.class, &mut spans),
         }
         for &(start, end) in &spans {
             let origin = |offset| at + decoded.as_ref().map_or(offset, |d| d.origin(offset));
@@ -101,18 +101,8 @@ impl Walker<'_> {
         if !matches!(text.get(start), Some(b'{' | b'[')) {
             return false;
         }
-        let mut walker = Walker {
-            redactor: self.redactor,
-            text,
-            subject: self.subject,
-            depth: self.depth + 1,
-            edits: Vec::new(),
-            unreadable: 0,
-            actives: Vec::new(),
-            frames: Vec::new(),
-            spans: Spans::new(),
-            hints: Hints::default(),
-        };
+        let mut walker = Walker::new(self.redactor, text, self.subject, Leftovers::default());
+        walker.depth = self.depth + 1;
         let mut inner = Site { class: Class::Full, actives: 0, ..site };
         if scopes & OBJECT != 0 {
             inner.rule = Rule::Root;

@@ -56,8 +56,29 @@ pub(crate) fn uri_by(may_look: bool, text: &[u8], spans: &mut Spans) {
 
 /// Whether a query parameter of this name holds a credential.
 fn is_parameter(name: &[u8]) -> bool {
-    is_secretive(name) && !matches!(name, b"continue" | b"fieldSelector" | b"labelSelector")
+    !OWN_PARAMETERS.contains(&name) && is_secretive(name)
 }
+
+/// Parameters of the Kubernetes API that hold no credential, whatever their names look like; nearly
+/// every one that is sent is one of them
+/// (<https://kubernetes.io/docs/reference/kubernetes-api/common-parameters/common-parameters/>).
+const OWN_PARAMETERS: [&[u8]; 15] = [
+    b"limit",
+    b"watch",
+    b"timeout",
+    b"resourceVersion",
+    b"timeoutSeconds",
+    b"allowWatchBookmarks",
+    b"fieldManager",
+    b"fieldValidation",
+    b"labelSelector",
+    b"fieldSelector",
+    b"continue",
+    b"resourceVersionMatch",
+    b"sendInitialEvents",
+    b"propagationPolicy",
+    b"dryRun",
+];
 
 fn whole(text: &[u8], start: usize, end: usize, spans: &mut Spans) {
     if start < end && !is_mark(&text[start..end]) {

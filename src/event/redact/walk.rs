@@ -6,10 +6,12 @@
 
 use std::borrow::Cow;
 
+use crate::event::Event;
 use crate::event::json::{Stop, skip_blank, skip_string, skip_value};
 use crate::event::redact::Redactor;
+use crate::event::redact::harmless::Harmless;
 use crate::event::redact::hints::Hints;
-use crate::event::redact::patterns::{Class, is_mark, is_secretive, is_suspicious_by};
+use crate::event::redact::patterns::{Class, LENGTH_MIN, is_mark, is_secretive};
 use crate::event::redact::places::{Active, EVENT, Rule, Scopes, TABLE};
 use crate::event::redact::splice::{Decoded, Edit};
 use crate::event::redact::texts::{Spans, Words};
@@ -17,6 +19,9 @@ use crate::event::value::Value;
 
 /// Documents in strings in documents beyond this are replaced whole.
 pub(crate) const EMBEDDED_MAX: u8 = 2;
+/// Longer strings by themselves, with their quotes, are names and times; shorter ones are words
+/// such as a verb or a stage.
+const WORD_BYTES_MAX: usize = 20;
 /// So much of a pair is looked through for its name.
 const PAIR_BYTES_MAX: usize = 1024;
 
@@ -48,8 +53,16 @@ pub(crate) struct Site {
 pub(crate) struct Frame {
     pub(crate) site: Site,
     pub(crate) form: Form,
-    close: u8,
-    is_empty: bool,
+    pub(crate) close: u8,
+    pub(crate) is_empty: bool,
+}
+
+impl Frame {
+    /// Whether nothing in it is secret by where the frame stands, only by what begins in it.
+    fn is_plain(&self, actives: usize) -> bool {
+        let Site { rule, actives: own, .. } = self.site;
+        rule == Rule::Search && own == actives && matches!(self.form, Form::Plain)
+    }
 }
 
 /// What an open object or array is.
@@ -71,6 +84,8 @@ pub(crate) enum Form {
 pub(crate) struct Walker<'w> {
     pub(crate) redactor: &'w Redactor,
     pub(crate) text: &'w [u8],
+    /// Whose text it is, where it is an event's.
+    event: Option<&'w Event<'w>>,
     pub(crate) subject: Subject<'w>,
     /// In how many strings the text stands.
     pub(crate) depth: u8,
@@ -81,27 +96,61 @@ pub(crate) struct Walker<'w> {
     pub(crate) frames: Vec<Frame>,
     pub(crate) spans: Spans,
     pub(crate) hints: Hints,
+    /// Members of events that were found harmless.
+    harmless: Harmless,
+}
+
+/// What a walker leaves for the next: room, and members of events that were found harmless.
+#[derive(Default)]
+pub(crate) struct Leftovers {
+    pub(crate) edits: Vec<Edit>,
+    actives: Vec<Active>,
+    frames: Vec<Frame>,
+    spans: Spans,
+    hints: Hints,
+    harmless: Harmless,
 }
 
 impl<'w> Walker<'w> {
-    pub(crate) fn new(redactor: &'w Redactor, text: &'w [u8], subject: Subject<'w>) -> Walker<'w> {
+    /// Begins at depth 0.
+    pub(crate) fn new(
+        redactor: &'w Redactor,
+        text: &'w [u8],
+        subject: Subject<'w>,
+        leftovers: Leftovers,
+    ) -> Walker<'w> {
+        let Leftovers { mut edits, mut actives, mut frames, spans, mut hints, harmless } =
+            leftovers;
+        edits.clear();
+        actives.clear();
+        frames.clear();
+        hints.forget();
         Walker {
             redactor,
             text,
+            event: None,
             subject,
             depth: 0,
-            edits: Vec::new(),
+            edits,
             unreadable: 0,
-            actives: Vec::with_capacity(32),
-            frames: Vec::with_capacity(16),
-            spans: Spans::new(),
-            hints: Hints::default(),
+            actives,
+            frames,
+            spans,
+            hints,
+            harmless,
         }
+    }
+
+    /// What the next can use, with the edits of this one.
+    pub(crate) fn finish(self) -> Leftovers {
+        let Walker { edits, actives, frames, spans, hints, harmless, .. } = self;
+        Leftovers { edits, actives, frames, spans, hints, harmless }
     }
 
     /// Walks an event. Each of its values is by itself: what cannot be read is replaced whole, and
     /// what follows a value without end goes with it.
-    pub(crate) fn event(&mut self) {
+    pub(crate) fn event(&mut self, event: &'w Event<'w>) {
+        self.event = Some(event);
         TABLE.begin(EVENT, &mut self.actives);
         let at = self.members();
         let rest = &self.text[at..];
@@ -133,7 +182,7 @@ impl<'w> Walker<'w> {
                 _ => Class::Strong,
             };
             let site = Site { rule, class, scopes: EVENT, roots: 0, actives: first };
-            let Some(end) = self.member(value, site) else { return value };
+            let Some(end) = self.member(at, value, site) else { return value };
             self.actives.truncate(first);
             at = skip_blank(text, end);
             match text.get(at) {
@@ -144,15 +193,51 @@ impl<'w> Walker<'w> {
         }
     }
 
-    /// One value of the event; returns where it ends, if it does.
-    fn member(&mut self, at: usize, site: Site) -> Option<usize> {
-        if site.rule == Rule::Search && self.actives.len() == site.actives {
-            // Nothing in it is secret by its place.
-            let end = end_of(self.text, at)?;
-            if self.is_harmless(at, end) {
-                return Some(end);
-            }
+    /// One value of the event, and where its key starts; returns where it ends, if it does.
+    fn member(&mut self, key: usize, at: usize, site: Site) -> Option<usize> {
+        let Some(end) = self.end_of_member(at, site) else { return self.walked(at, site) };
+        // In what is bare nothing is secret by its place.
+        let is_bare = site.rule == Rule::Search && self.actives.len() == site.actives;
+        // Who asks, from where and what it was allowed repeats from event to event; names and times
+        // do not.
+        let is_name = is_bare && self.text[at] == b'"' && end - at > WORD_BYTES_MAX;
+        let may_repeat = !is_name;
+        if may_repeat && self.harmless.has(&self.text[key..end]) {
+            return Some(end);
         }
+        let is_escaped = memchr::memchr(b'\\', &self.text[at..end]).is_some();
+        let edits = self.edits.len();
+        let behind = match is_bare && !is_escaped && !self.is_suspicious(at, end) {
+            true => end,
+            false => self.walked(at, site)?,
+        };
+        // What is escaped may be a document, and that depends on the object of the request.
+        if may_repeat && !is_escaped && self.edits.len() == edits {
+            self.harmless.add(&self.text[key..end]);
+        }
+        Some(behind)
+    }
+
+    /// Where a value of the event ends, of which the walk need not find it out.
+    fn end_of_member(&self, at: usize, site: Site) -> Option<usize> {
+        match site.rule {
+            Rule::Body => None,
+            _ => self
+                .event
+                .and_then(|event| event.end_of_value(at))
+                .or_else(|| end_of(self.text, at)),
+        }
+    }
+
+    /// Whether something between two offsets around strings without escapes may be a credential by
+    /// itself.
+    #[inline]
+    pub(crate) fn is_suspicious(&mut self, start: usize, end: usize) -> bool {
+        end - start >= LENGTH_MIN && self.hints.may_be_in(self.text, start, end)
+    }
+
+    /// Walks one value of the event; what cannot be read is replaced whole.
+    fn walked(&mut self, at: usize, site: Site) -> Option<usize> {
         let edits = self.edits.len();
         let site = match site.rule {
             Rule::Body => Site { rule: Rule::Root, scopes: self.subject.scopes, ..site },
@@ -169,24 +254,18 @@ impl<'w> Walker<'w> {
         Some(end)
     }
 
-    /// Whether nothing between two offsets can be a credential by itself.
-    fn is_harmless(&self, start: usize, end: usize) -> bool {
-        let bytes = &self.text[start..end];
-        memchr::memchr(b'\\', bytes).is_none()
-            && !is_suspicious_by(self.hints.may_be_in(start, end), bytes)
-    }
-
     /// Walks the value at `at`; returns the offset behind it.
     pub(crate) fn walk(&mut self, at: usize, site: Site) -> Result<usize, Broken> {
         let mut at = self.value(at, None, site)?;
-        while !self.frames.is_empty() {
-            at = self.step(at)?;
+        while let Some(frame) = self.frames.last() {
+            let is_plain = frame.is_plain(self.actives.len());
+            at = if is_plain { self.pass_plain(at)? } else { self.step(at)? };
         }
         Ok(at)
     }
 
     /// One member, element or closing bracket of the innermost frame.
-    fn step(&mut self, at: usize) -> Result<usize, Broken> {
+    pub(crate) fn step(&mut self, at: usize) -> Result<usize, Broken> {
         let text = self.text;
         let mut at = skip_blank(text, at);
         let frame = self.frames.last_mut().ok_or(Broken)?;
@@ -214,6 +293,14 @@ impl<'w> Walker<'w> {
 
     /// Reads a key and the colon behind it; returns it and where its value starts.
     fn key(&self, at: usize) -> Result<(Cow<'w, [u8]>, usize), Broken> {
+        let (inner, is_escaped, value) = self.raw_key(at)?;
+        let key = if is_escaped { Decoded::json(inner).bytes } else { Cow::Borrowed(inner) };
+        Ok((key, value))
+    }
+
+    /// The same as it stands, and whether it has escapes.
+    #[inline]
+    pub(crate) fn raw_key(&self, at: usize) -> Result<(&'w [u8], bool, usize), Broken> {
         let text = self.text;
         if text.get(at) != Some(&b'"') {
             return Err(Broken);
@@ -223,9 +310,7 @@ impl<'w> Walker<'w> {
         if text.get(colon) != Some(&b':') {
             return Err(Broken);
         }
-        let inner = &text[at + 1..end - 1];
-        let key = if is_escaped { Decoded::json(inner).bytes } else { Cow::Borrowed(inner) };
-        Ok((key, skip_blank(text, colon + 1)))
+        Ok((&text[at + 1..end - 1], is_escaped, skip_blank(text, colon + 1)))
     }
 
     /// Looks at a value; of an object or array at the opening bracket, which becomes a frame.
@@ -327,7 +412,7 @@ fn end_of(text: &[u8], at: usize) -> Option<usize> {
 }
 
 /// The end of a number or word, also where the text ends with it.
-fn scalar_end(text: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn scalar_end(text: &[u8], at: usize) -> Option<usize> {
     match skip_value(text, at) {
         Ok(end) => Some(end),
         Err(_) => {
