@@ -13,6 +13,7 @@ pub mod evidence;
 pub mod id;
 pub mod sighting;
 pub mod context;
+pub mod told;
 pub mod trace;
 pub mod raise;
 pub mod summary;

@@ -16,7 +16,8 @@ use crate::alert::raise::open::OpenRequests;
 use crate::alert::sighting::{Head, Match, Sighting};
 use crate::alert::summary::{Facts, Window, summarise};
 use crate::alert::time::EventTime;
-use crate::alert::trace::{self, AtHand, Heads, Labels, Told, Trace};
+use crate::alert::told::{self, Told};
+use crate::alert::trace::{AtHand, Heads, Labels, Trace};
 use crate::alert::{Alert, AlertKind, AlertRule, Reason, RuleSource};
 use crate::engine::correlate::{Correlator, Feed, Fired, Limits};
 use crate::engine::values::Subject;
@@ -26,7 +27,7 @@ use crate::rule::{Body, Rule};
 
 /// Raises alerts. `K` is what correlations keep of an event to find its head again.
 #[derive(Debug)]
-pub struct Raiser<K = Arc<Told>> {
+pub struct Raiser<K = Told> {
     engine: Arc<Engine>,
     scratch: Scratch,
     correlator: Correlator<Trace<K>>,
@@ -208,9 +209,8 @@ impl<K: Clone> Raiser<K> {
             (true, _) => (last.time_us, heads.whole(&last.kept)?),
             (false, now) => (now?.time_us, heads.head(now?).clone()),
         };
-        let known = last.labels.iter().find(|(correlation, _)| *correlation == fired.correlation);
-        let group = match (known, now) {
-            (Some((_, labels)), _) if fired.has_waited => labels.clone(),
+        let group = match (last.labels(fired.correlation), now) {
+            (Some(labels), _) if fired.has_waited => labels.clone(),
             (_, Some(now)) if !fired.has_waited => self.group(&fired, now, &head),
             _ => self.labels(last.detection, fired.correlation, &head),
         };
@@ -263,7 +263,7 @@ fn match_alert(
         kind: AlertKind::Match,
         reason: found.reasons.clone(),
         summary,
-        events: vec![trace::evidence(time_us, stage, &head.audit_id, &head.position)],
+        events: vec![told::evidence(time_us, stage, &head.audit_id, &head.position)],
         count: 1,
         ..alert(rule, (time_us, head), context)
     }

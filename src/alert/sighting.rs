@@ -227,7 +227,8 @@ fn audit_id<'e>(event: &Event<'e>) -> Cow<'e, str> {
     }
 }
 
-fn put(bytes: &mut Vec<u8>, part: &[u8]) {
+/// Puts the bytes behind their length (u32, little-endian).
+pub(crate) fn put(bytes: &mut Vec<u8>, part: &[u8]) {
     bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
     bytes.extend_from_slice(part);
 }
@@ -310,6 +311,14 @@ impl Head {
         }
     }
 
+    /// Packs it as [`pack_head`] packs the head of an event.
+    pub fn pack(&self, bytes: &mut Vec<u8>) {
+        for part in [self.audit_id.as_bytes(), self.cluster.as_bytes(), self.position.as_bytes()] {
+            put(bytes, part);
+        }
+        put(bytes, &self.event);
+    }
+
     /// Unpacks what [`pack_head`] wrote, into the buffers of an earlier head; `None` when the bytes
     /// are none.
     pub fn unpack(&mut self, bytes: &[u8]) -> Option<()> {
@@ -323,22 +332,24 @@ impl Head {
     }
 }
 
-struct Reader<'r> {
-    bytes: &'r [u8],
+/// Reads what was packed, part by part.
+pub(crate) struct Reader<'r> {
+    /// What is left.
+    pub(crate) bytes: &'r [u8],
 }
 
 impl<'r> Reader<'r> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (array, rest) = self.bytes.split_first_chunk()?;
         self.bytes = rest;
         Some(*array)
     }
 
-    fn byte(&mut self) -> Option<u8> {
+    pub(crate) fn byte(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    fn part(&mut self) -> Option<&'r [u8]> {
+    pub(crate) fn part(&mut self) -> Option<&'r [u8]> {
         let length = u32::from_le_bytes(self.array()?) as usize;
         let (part, rest) = self.bytes.split_at_checked(length)?;
         self.bytes = rest;
@@ -351,7 +362,7 @@ impl<'r> Reader<'r> {
         Some(())
     }
 
-    fn text(&mut self) -> Option<String> {
+    pub(crate) fn text(&mut self) -> Option<String> {
         Some(std::str::from_utf8(self.part()?).ok()?.to_owned())
     }
 

@@ -1,18 +1,20 @@
 //! What a correlation keeps of an event until it fires, and where the rest is found again.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use crate::alert::evidence::Evidence;
 use crate::alert::id::RequestKey;
 use crate::alert::sighting::{Head, Sighting, Stage};
-use crate::alert::time::EventTime;
+use crate::alert::told::Told;
 use crate::engine::correlate::Feed;
 use crate::engine::table::Mapping;
 
 /// Group-by fields and their values.
 pub type Labels = Vec<(String, String)>;
+
+/// Group-by values by the index of their correlation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Groups(Vec<(u32, Labels)>);
 
 /// A match in a window. `K` is what leads to the head of its event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,9 +27,9 @@ pub struct Trace<K> {
     pub stage: Stage,
     /// The detection that matched.
     pub detection: u32,
-    /// By correlation the group-by values, where it may fire when another event is at hand and they
+    /// The group-by values, where a correlation may fire when another event is at hand and they
     /// stand in a body.
-    pub labels: Box<[(u32, Labels)]>,
+    pub labels: Option<Box<Groups>>,
     /// What leads to the head.
     pub kept: K,
 }
@@ -44,7 +46,7 @@ impl<K> Trace<K> {
             time_us: sighting.time_us,
             stage: sighting.stage,
             detection,
-            labels: labels.into(),
+            labels: (!labels.is_empty()).then(|| Box::new(Groups(labels))),
             kept,
         }
     }
@@ -68,8 +70,14 @@ impl<K> Trace<K> {
             places.get(index as usize).copied().flatten().unwrap_or(u32::MAX)
         };
         self.detection = place(&mapping.detections, self.detection);
-        let labels = self.labels.iter_mut();
+        let labels = self.labels.iter_mut().flat_map(|groups| &mut groups.0);
         labels.for_each(|(index, _)| *index = place(&mapping.correlations, *index));
+    }
+
+    /// The group-by values of a correlation, where they are kept.
+    pub fn labels(&self, correlation: u32) -> Option<&Labels> {
+        let groups = &self.labels.as_ref()?.0;
+        groups.iter().find(|(index, _)| *index == correlation).map(|(_, labels)| labels)
     }
 
     /// Whether both are of one event: it can match several rules of a correlation.
@@ -85,16 +93,6 @@ fn collect_labels(feed: &Feed, labels: &mut Vec<(u32, Labels)>) {
         labels.push((feed.correlation, feed.labels.clone()));
     }
     feed.parents.iter().for_each(|parent| collect_labels(parent, labels));
-}
-
-/// The evidence of an event.
-pub fn evidence(time_us: i64, stage: Stage, audit_id: &str, position: &str) -> Evidence {
-    Evidence {
-        audit_id: audit_id.to_owned(),
-        stage: stage.as_str().to_owned(),
-        time: EventTime(time_us),
-        position: position.to_owned(),
-    }
 }
 
 /// Where the heads of sightings are found.
@@ -116,42 +114,27 @@ pub trait Heads {
     fn whole(&mut self, kept: &Self::Kept) -> Option<Head>;
 }
 
-/// What is kept of a sighting in memory.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Told {
-    /// [`Head::audit_id`].
-    pub audit_id: Box<str>,
-    /// [`Head::position`].
-    pub position: Box<str>,
-    /// The whole head, where the correlation may fire when another one is at hand.
-    pub whole: Option<Box<Head>>,
-}
-
 /// Heads that the sightings themselves hold.
 #[derive(Debug)]
 pub struct AtHand;
 
 impl Heads for AtHand {
-    type Kept = Arc<Told>;
+    type Kept = Told;
 
     fn head<'h>(&'h mut self, sighting: &'h Sighting) -> &'h Head {
         &sighting.head
     }
 
-    fn keep(&mut self, sighting: &Sighting, is_whole: bool) -> Arc<Told> {
+    fn keep(&mut self, sighting: &Sighting, is_whole: bool) -> Told {
         let head = &sighting.head;
-        Arc::new(Told {
-            audit_id: head.audit_id.as_str().into(),
-            position: head.position.as_str().into(),
-            whole: is_whole.then(|| Box::new(head.clone())),
-        })
+        Told::new(&head.audit_id, &head.position, is_whole.then_some(head))
     }
 
-    fn evidence(&mut self, trace: &Trace<Arc<Told>>) -> Evidence {
-        evidence(trace.time_us, trace.stage, &trace.kept.audit_id, &trace.kept.position)
+    fn evidence(&mut self, trace: &Trace<Told>) -> Evidence {
+        trace.kept.evidence(trace.time_us, trace.stage)
     }
 
-    fn whole(&mut self, kept: &Arc<Told>) -> Option<Head> {
-        kept.whole.as_deref().cloned()
+    fn whole(&mut self, kept: &Told) -> Option<Head> {
+        kept.whole()
     }
 }

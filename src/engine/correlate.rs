@@ -31,10 +31,10 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 20,000 keys, 200,000 terms, 1,000 matches a window, 120 s: kube-apiserver retries a webhook
+    /// 20,000 keys, 200,000 terms, 250 matches a window (an alert names a hundred), 120 s: kube-apiserver retries a webhook
     /// batch for up to 97 s (design.md, invariant 9 and the reference on the webhook backend).
     fn default() -> Limits {
-        Limits { keys_max: 20_000, terms_max: 200_000, marks_max: 1_000, lateness_us: 120_000_000 }
+        Limits { keys_max: 20_000, terms_max: 200_000, marks_max: 250, lateness_us: 120_000_000 }
     }
 }
 
@@ -231,6 +231,7 @@ impl<E: Clone> Correlator<E> {
         if (is_distinct && feed.is_valueless) || (is_aggregate && feed.number.is_none()) {
             return None;
         }
+        let number = feed.number.unwrap_or_default();
         let span = rule.timespan_us;
         let waits = verdict::waits(rule);
         let marks_max = self.limits.marks_max.max(verdict::marks_needed(rule));
@@ -239,12 +240,17 @@ impl<E: Clone> Correlator<E> {
         let mark = Mark {
             time_us,
             member: feed.member,
-            value: feed.value,
-            number: feed.number.unwrap_or_default(),
+            value: if is_aggregate { number.to_bits() } else { feed.value },
             evidence: evidence(),
         };
         let keep = reach(rule).saturating_add(self.limits.lateness_us);
-        self.evictions += window.add(mark, keep, is_distinct, marks_max);
+        window.add(mark, keep, is_distinct);
+        if window.is_grown(marks_max) && verdict::can_prune(rule) {
+            // Nothing that is still waited for ends earlier.
+            let until = self.newest_us.saturating_sub(self.limits.lateness_us);
+            window.prune(until, |old| verdict::needed(rule, old));
+        }
+        self.evictions += window.trim(marks_max);
         let is_possible = window.len() >= verdict::marks_min(rule)
             && (!verdict::needs_all(rule) || window.has_all(rule.rules.len()));
         let ends = if is_possible { window.ends(time_us, span) } else { Vec::new() };
@@ -287,22 +293,24 @@ impl<E: Clone> Correlator<E> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::rule::Body;
     use crate::rule::load::{Options, load_texts};
 
-    const RULES: &str = "
-title: Read
-name: read
+    const DETECTION: &str = "
 logsource: {product: kubernetes, service: audit}
 detection: {sel: {verb: get}, condition: sel}
 ---
-title: Twice
-correlation: {type: event_count, rules: [read], timespan: 1m, condition: {gte: 2}}
 ";
 
-    fn rules() -> Vec<Correlation> {
-        let texts = [("rules.yml".into(), RULES.to_owned())];
+    /// A correlation of detections `a`, `b` and `c`.
+    fn correlation(text: &str) -> Vec<Correlation> {
+        let detections =
+            ["a", "b", "c"].map(|name| format!("title: {name}\nname: {name}{DETECTION}"));
+        let whole = format!("{}title: Correlated\ncorrelation: {text}\n", detections.concat());
+        let texts = [("rules.yml".into(), whole)];
         let rules = load_texts(&texts, &Options::default()).expect("the rules are right");
         let bodies = rules.rules.iter().filter_map(|rule| match &rule.body {
             Body::Correlation(correlation) => Some(correlation.clone()),
@@ -311,23 +319,102 @@ correlation: {type: event_count, rules: [read], timespan: 1m, condition: {gte: 2
         bodies.collect()
     }
 
+    fn feed(member: u32, key: u64) -> Feed {
+        Feed {
+            correlation: 0,
+            member,
+            key,
+            labels: Vec::new(),
+            value: 0,
+            number: None,
+            is_valueless: false,
+            parents: Vec::new(),
+        }
+    }
+
+    /// What fires of matches (rule, key, seconds), and how many matches windows keep at the end.
+    fn fired(
+        rules: &[Correlation],
+        matches: &[(u32, u64, i64)],
+        prunes: bool,
+    ) -> (Vec<Fired<usize>>, usize) {
+        let limits =
+            Limits { marks_max: 10_000, lateness_us: LATENESS * 1_000_000, ..Limits::default() };
+        let mut correlator = Correlator::new(rules.to_vec(), limits);
+        let mut fired = Vec::new();
+        for (number, (member, key, seconds)) in matches.iter().enumerate() {
+            let fire = &mut |one| fired.push(one);
+            let time_us = seconds * 1_000_000;
+            correlator.observe(&feed(*member, *key), time_us, &mut || number, fire);
+            if !prunes {
+                let windows = correlator.windows[0].values_mut();
+                windows.for_each(|window| window.prune_at = u32::MAX);
+            }
+        }
+        let kept = correlator.windows[0].values().map(Window::len).sum();
+        (fired, kept)
+    }
+
+    const LATENESS: i64 = 5;
+
+    fn matches() -> impl Strategy<Value = Vec<(u32, u64, i64)>> {
+        // Few of the first rule, so that others gather without it; some late, none too late.
+        let member = prop_oneof![1 => Just(0u32), 4 => Just(1), 4 => Just(2)];
+        let one = (member, 0..2u64, 0..3i64, prop_oneof![3 => Just(0), 1 => 0..=LATENESS]);
+        prop::collection::vec(one, 0..400).prop_map(|all| {
+            let mut now = 1_000;
+            let timed = all.into_iter().map(|(member, key, step, late)| {
+                now += step;
+                (member, key, now - late)
+            });
+            timed.collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_dropped_was_not_needed(matches in matches()) {
+            for text in [
+                "{type: temporal, rules: [a, b, c], timespan: 20s}",
+                "{type: temporal, rules: [a, b, c], timespan: 20s, condition: {gte: 2}}",
+                "{type: temporal_ordered, rules: [a, b, c], timespan: 20s}",
+                "{type: temporal_ordered, rules: [c, a], timespan: 1m}",
+            ] {
+                let rules = correlation(text);
+                let matches: Vec<_> = matches
+                    .iter()
+                    .filter(|(member, ..)| (*member as usize) < rules[0].rules.len())
+                    .copied()
+                    .collect();
+                let (all, _) = fired(&rules, &matches, false);
+                prop_assert_eq!(fired(&rules, &matches, true).0, all, "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn windows_keep_no_more_than_is_needed() {
+        let rules = correlation("{type: temporal_ordered, rules: [a, b], timespan: 1h}");
+        for (first, most) in [(None, 2 * 16), (Some(0), 2 * 16)] {
+            // A thousand matches of the second rule, of which the first never did, or once.
+            let opening = first.map(|member| (member, 7, 0));
+            let rest = (0..1_000).map(|second| (1, 7, second));
+            let matches: Vec<_> = opening.into_iter().chain(rest).collect();
+            let (fired, kept) = fired(&rules, &matches, true);
+            assert_eq!(fired.len(), usize::from(first.is_some()));
+            assert!(kept <= most, "{kept}");
+        }
+    }
+
     #[test]
     fn windows_that_are_over_are_forgotten() {
-        let mut correlator = Correlator::new(rules(), Limits::default());
+        let rules =
+            correlation("{type: event_count, rules: [a], timespan: 1m, condition: {gte: 2}}");
+        let mut correlator = Correlator::new(rules, Limits::default());
         let mut fired = Vec::new();
         let mut observe = |key: u64, seconds: i64| {
-            let feed = Feed {
-                correlation: 0,
-                member: 0,
-                key,
-                labels: Vec::new(),
-                value: 0,
-                number: None,
-                is_valueless: false,
-                parents: Vec::new(),
-            };
             let fire = &mut |one: Fired<i64>| fired.push((key, one.evidence));
-            correlator.observe(&feed, seconds * 1_000_000, &mut || seconds, fire);
+            correlator.observe(&feed(0, key), seconds * 1_000_000, &mut || seconds, fire);
             correlator.windows[0].len()
         };
         (0..1_000).for_each(|key| _ = observe(key, 1));

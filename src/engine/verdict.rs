@@ -87,6 +87,29 @@ pub fn satisfies<E>(rule: &Correlation, marks: &[&Mark<E>], around: &[u32]) -> O
     }
 }
 
+/// Whether matches can be told that no later window needs, see [`needed`].
+pub fn can_prune(rule: &Correlation) -> bool {
+    let is_temporal =
+        matches!(rule.kind, CorrelationKind::Temporal(_) | CorrelationKind::TemporalOrdered(_));
+    is_temporal && !waits(rule)
+}
+
+/// Which of a window's matches, of which all later ones are younger, can be evidence in any window
+/// that ends later: ascending. What [`satisfies`] makes of these and later matches is what it makes
+/// of all: it takes the last match of each rule, or of each rule before the next one's.
+pub fn needed<E>(rule: &Correlation, old: &[&Mark<E>]) -> Vec<usize> {
+    let rules = rule.rules.len();
+    let mut needed: Vec<usize> = match &rule.kind {
+        CorrelationKind::TemporalOrdered(TemporalCondition::All) => {
+            (1..=rules).filter_map(|first| chain(first, old)).flatten().collect()
+        }
+        _ => last_of_each(rules, old).into_iter().flatten().collect(),
+    };
+    needed.sort_unstable();
+    needed.dedup();
+    needed
+}
+
 fn hold(thresholds: &[Threshold], value: f64) -> bool {
     thresholds.iter().all(|threshold| threshold.op.holds(value, threshold.than))
 }
@@ -165,13 +188,13 @@ fn is_in_order<E>(evidence: &[usize], marks: &[&Mark<E>]) -> bool {
 
 /// The aggregate over the numbers of the window; `None` when there are none.
 fn aggregate<E>(function: Aggregate, marks: &[&Mark<E>]) -> Option<f64> {
-    let sum = || marks.iter().map(|mark| mark.number).sum::<f64>();
+    let sum = || marks.iter().map(|mark| mark.number()).sum::<f64>();
     match function {
         _ if marks.is_empty() => None,
         Aggregate::Sum => Some(sum()),
         Aggregate::Avg => Some(sum() / marks.len() as f64),
         Aggregate::Percentile(percentile) => {
-            let mut numbers: Vec<f64> = marks.iter().map(|mark| mark.number).collect();
+            let mut numbers: Vec<f64> = marks.iter().map(|mark| mark.number()).collect();
             numbers.sort_by(f64::total_cmp);
             let count = numbers.len();
             if percentile == 50.0 && count.is_multiple_of(2) {

@@ -12,10 +12,8 @@ pub struct Mark<E> {
     pub time_us: i64,
     /// Which of the correlation's rules matched.
     pub member: u32,
-    /// Hash of the value that is counted, or 0.
+    /// Hash of the value that is counted, or the bits of the number that is aggregated, or 0.
     pub value: u64,
-    /// The number that is aggregated, or 0.
-    pub number: f64,
     /// What the alert will show.
     pub evidence: E,
 }
@@ -28,26 +26,35 @@ pub struct Window<E> {
     members: Vec<u32>,
     /// No alert before this time: the last one speaks for it.
     pub quiet_until_us: i64,
+    /// With so many matches it is worth a look which are still needed.
+    pub(crate) prune_at: u32,
 }
+
+/// With fewer matches nothing is looked for.
+const PRUNE_MIN: usize = 16;
 
 impl<E> Default for Window<E> {
     fn default() -> Window<E> {
-        Window { marks: VecDeque::new(), members: Vec::new(), quiet_until_us: i64::MIN }
+        Window {
+            marks: VecDeque::new(),
+            members: Vec::new(),
+            quiet_until_us: i64::MIN,
+            prune_at: PRUNE_MIN as u32,
+        }
     }
 }
 
 impl<E> Window<E> {
     /// Adds a match at its place in time and drops what is older than `keep_us` before the newest.
-    /// With `is_distinct` an older match of the same value gives way. Returns how many matches were
-    /// dropped because there were more than `marks_max`.
-    pub fn add(&mut self, mark: Mark<E>, keep_us: i64, is_distinct: bool, marks_max: usize) -> u64 {
+    /// With `is_distinct` an older match of the same value gives way.
+    pub fn add(&mut self, mark: Mark<E>, keep_us: i64, is_distinct: bool) {
         if is_distinct {
             // What repeats has mostly been here lately.
             match self.marks.iter().rposition(|known| known.value == mark.value) {
                 Some(known) if self.marks[known].time_us <= mark.time_us => {
                     self.remove(known);
                 }
-                Some(_) => return 0,
+                Some(_) => return,
                 None => {}
             }
         }
@@ -58,15 +65,43 @@ impl<E> Window<E> {
             self.members.resize(member + 1, 0);
         }
         self.members[member] += 1;
-        if self.marks.capacity() == 0 {
+        if self.marks.len() == self.marks.capacity() {
             // Of most keys there is one match and never another.
-            self.marks.reserve_exact(1);
+            self.marks.reserve_exact((self.marks.len() / 2).max(1));
         }
         self.marks.insert(place, mark);
         let newest = self.newest_us();
         while self.marks.front().is_some_and(|oldest| newest - oldest.time_us > keep_us) {
             self.remove(0);
         }
+    }
+
+    /// Whether it is worth a look which matches are still needed: there are twice as many as the
+    /// last look left, or more than `marks_max`.
+    pub fn is_grown(&self, marks_max: usize) -> bool {
+        self.marks.len() >= self.prune_at as usize || self.marks.len() > marks_max
+    }
+
+    /// Drops of the matches before `until_us` those whose index `needed` does not name, ascending.
+    pub fn prune(&mut self, until_us: i64, needed: impl FnOnce(&[&Mark<E>]) -> Vec<usize>) {
+        let old: Vec<&Mark<E>> =
+            self.marks.iter().take_while(|mark| mark.time_us < until_us).collect();
+        let (count, needed) = (old.len(), needed(&old));
+        let mut needed = needed.into_iter().peekable();
+        let Window { marks, members, .. } = self;
+        let mut index = 0;
+        marks.retain(|mark| {
+            let is_kept = index >= count || needed.next_if_eq(&index).is_some();
+            members[mark.member as usize] -= u32::from(!is_kept);
+            index += 1;
+            is_kept
+        });
+        marks.shrink_to(marks.len() * 2);
+        self.prune_at = u32::try_from(marks.len() * 2).unwrap_or(u32::MAX).max(PRUNE_MIN as u32);
+    }
+
+    /// Drops the oldest matches until there are at most `marks_max`; returns how many went.
+    pub fn trim(&mut self, marks_max: usize) -> u64 {
         let surplus = self.marks.len().saturating_sub(marks_max);
         (0..surplus).for_each(|_| self.remove(0));
         surplus as u64
@@ -79,6 +114,7 @@ impl<E> Window<E> {
             marks: marks.collect(),
             members: self.members,
             quiet_until_us: self.quiet_until_us,
+            prune_at: self.prune_at,
         }
     }
 
@@ -157,9 +193,14 @@ impl<E> Window<E> {
 }
 
 impl<E> Mark<E> {
+    /// The number that is aggregated.
+    pub fn number(&self) -> f64 {
+        f64::from_bits(self.value)
+    }
+
     fn with<F>(self, evidence: impl FnOnce(E) -> F) -> Mark<F> {
-        let Mark { time_us, member, value, number, .. } = self;
-        Mark { time_us, member, value, number, evidence: evidence(self.evidence) }
+        let Mark { time_us, member, value, .. } = self;
+        Mark { time_us, member, value, evidence: evidence(self.evidence) }
     }
 }
 
@@ -185,13 +226,13 @@ impl<E, F: Serialize, S: Fn(&E) -> F> Serialize for View<'_, E, S> {
             time_us: mark.time_us,
             member: mark.member,
             value: mark.value,
-            number: mark.number,
             evidence: store(&mark.evidence),
         });
-        let mut state = serializer.serialize_struct("Window", 3)?;
+        let mut state = serializer.serialize_struct("Window", 4)?;
         state.serialize_field("marks", &Each(marks))?;
         state.serialize_field("members", &window.members)?;
         state.serialize_field("quiet_until_us", &window.quiet_until_us)?;
+        state.serialize_field("prune_at", &window.prune_at)?;
         state.end()
     }
 }
@@ -201,7 +242,7 @@ mod tests {
     use super::*;
 
     fn mark(time_us: i64, value: u64) -> Mark<i64> {
-        Mark { time_us, member: 0, value, number: 0.0, evidence: time_us }
+        Mark { time_us, member: 0, value, evidence: time_us }
     }
 
     fn times(window: &Window<i64>, end: i64, span: i64) -> Vec<i64> {
@@ -212,7 +253,7 @@ mod tests {
     fn keeps_the_order_of_time() {
         let mut window = Window::default();
         for time in [10, 30, 20, 5] {
-            assert_eq!(window.add(mark(time, 0), 100, false, 10), 0);
+            window.add(mark(time, 0), 100, false);
         }
         assert_eq!(times(&window, 30, 100), [5, 10, 20, 30]);
         assert_eq!(times(&window, 20, 10), [10, 20]);
@@ -223,20 +264,43 @@ mod tests {
     #[test]
     fn drops_the_old_and_the_surplus() {
         let mut window = Window::default();
-        window.add(mark(0, 0), 10, false, 3);
-        window.add(mark(11, 0), 10, false, 3);
-        assert_eq!(times(&window, 11, 100), [11]);
-        window.add(mark(12, 0), 10, false, 3);
-        window.add(mark(13, 0), 10, false, 3);
-        assert_eq!(window.add(mark(14, 0), 10, false, 3), 1);
-        assert_eq!(times(&window, 14, 100), [12, 13, 14]);
+        for (time, trimmed, expected) in [
+            (0, 0, &[0][..]),
+            (11, 0, &[11]),
+            (12, 0, &[11, 12]),
+            (13, 0, &[11, 12, 13]),
+            (14, 1, &[12, 13, 14]),
+        ] {
+            window.add(mark(time, 0), 10, false);
+            assert_eq!(window.trim(3), trimmed);
+            assert_eq!(times(&window, time, 100), expected);
+        }
+    }
+
+    #[test]
+    fn drops_what_is_old_and_not_needed() {
+        let mut window = Window::default();
+        for time in 0..16 {
+            assert!(!window.is_grown(1_000));
+            window.add(Mark { member: time as u32 % 2, ..mark(time, 0) }, 100, false);
+        }
+        assert!(window.is_grown(1_000) && window.is_grown(3));
+        window.prune(12, |old| {
+            assert_eq!(old.len(), 12);
+            vec![1, 2]
+        });
+        assert_eq!(times(&window, 16, 100), [1, 2, 12, 13, 14, 15]);
+        assert!(!window.is_grown(1_000) && window.is_grown(3) && window.has_all(2));
+        window.prune(100, |_| vec![4]);
+        assert_eq!(times(&window, 16, 100), [14]);
+        assert!(!window.has_all(2));
     }
 
     #[test]
     fn a_value_counts_once_with_its_latest_time() {
         let mut window = Window::default();
         for (time, value) in [(1, 7), (2, 8), (3, 7), (2, 7)] {
-            window.add(mark(time, value), 100, true, 10);
+            window.add(mark(time, value), 100, true);
         }
         assert_eq!(times(&window, 9, 100), [2, 3]);
     }

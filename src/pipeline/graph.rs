@@ -50,7 +50,7 @@ pub struct Config {
     pub keys_max: usize,
     /// Terms and groups that a first-seen correlation keeps. Default: 200000.
     pub terms_max: usize,
-    /// Matches that a window keeps. Default: 1000.
+    /// Matches that a window keeps. Default: 250.
     pub marks_max: usize,
     /// How much later than younger events an event may arrive and still be counted. Default: 2m.
     pub lateness: Span,

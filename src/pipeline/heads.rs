@@ -1,11 +1,10 @@
 //! What alerts and windows are told of an event, read out of its record when they ask: nothing of
 //! it is stored twice.
 
-use std::sync::Arc;
-
 use crate::alert::evidence::Evidence;
 use crate::alert::sighting::{Head, Sighting};
-use crate::alert::trace::{self, Heads, Told, Trace};
+use crate::alert::told::Told;
+use crate::alert::trace::{Heads, Trace};
 use crate::event::Event;
 use crate::record::StoredEvent;
 
@@ -27,28 +26,24 @@ impl<'r> StoredHead<'r> {
 }
 
 impl Heads for StoredHead<'_> {
-    type Kept = Arc<Told>;
+    type Kept = Told;
 
     fn head<'h>(&'h mut self, _: &'h Sighting) -> &'h Head {
         let event = self.event;
         self.head.get_or_insert_with(|| event.map(|event| head_of(&event)).unwrap_or_default())
     }
 
-    fn keep(&mut self, sighting: &Sighting, is_whole: bool) -> Arc<Told> {
-        let position = self.event.map_or("", |stored| stored.position);
-        Arc::new(Told {
-            audit_id: self.audit_id.into(),
-            position: position.into(),
-            whole: is_whole.then(|| Box::new(self.head(sighting).clone())),
-        })
+    fn keep(&mut self, sighting: &Sighting, is_whole: bool) -> Told {
+        let (position, audit_id) = (self.event.map_or("", |stored| stored.position), self.audit_id);
+        Told::new(audit_id, position, is_whole.then(|| self.head(sighting)))
     }
 
-    fn evidence(&mut self, trace: &Trace<Arc<Told>>) -> Evidence {
-        trace::evidence(trace.time_us, trace.stage, &trace.kept.audit_id, &trace.kept.position)
+    fn evidence(&mut self, trace: &Trace<Told>) -> Evidence {
+        trace.kept.evidence(trace.time_us, trace.stage)
     }
 
-    fn whole(&mut self, kept: &Arc<Told>) -> Option<Head> {
-        kept.whole.as_deref().cloned()
+    fn whole(&mut self, kept: &Told) -> Option<Head> {
+        kept.whole()
     }
 }
 

@@ -7,7 +7,8 @@ use std::os::unix::fs::FileExt as _;
 
 use crate::alert::evidence::Evidence;
 use crate::alert::sighting::{Head, Sighting};
-use crate::alert::trace::{self, Heads, Trace};
+use crate::alert::told;
+use crate::alert::trace::{Heads, Trace};
 
 /// Bytes of heads that are held in memory.
 const MEMORY_BYTES_MAX: usize = 40 << 20;
@@ -145,7 +146,7 @@ impl Heads for HeadReader<'_> {
     fn evidence(&mut self, trace: &Trace<HeadPlace>) -> Evidence {
         let mut head = Head::default();
         self.read(trace.kept, &mut head);
-        trace::evidence(trace.time_us, trace.stage, &head.audit_id, &head.position)
+        told::evidence(trace.time_us, trace.stage, &head.audit_id, &head.position)
     }
 
     fn whole(&mut self, kept: &HeadPlace) -> Option<Head> {

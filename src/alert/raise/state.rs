@@ -1,15 +1,14 @@
 //! What a [`Raiser`] remembers, as values that can be stored and taken up again, also under another
 //! rule set.
 
-use std::sync::Arc;
-
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::raise::Raiser;
 use crate::alert::raise::open::OpenRequests;
 use crate::alert::sighting::Sighting;
-use crate::alert::trace::{Told, Trace};
+use crate::alert::told::Told;
+use crate::alert::trace::Trace;
 use crate::engine::correlate::Feed;
 use crate::engine::correlate::state::CorrelatorState;
 use crate::engine::table::Mapping;
@@ -17,8 +16,8 @@ use crate::engine::table::Mapping;
 /// The memory of a [`Raiser`], as it is read.
 #[derive(Clone, Debug, Deserialize)]
 pub struct RaiserState {
-    /// What is told of events, once each however many windows hold it.
-    told: Vec<Told>,
+    /// What is told of events ([`Told::bytes`]), once each however many windows hold it.
+    told: Vec<Box<[u8]>>,
     /// Windows with indexes of `told`.
     correlations: CorrelatorState<Trace<u32>>,
     open: OpenRequests,
@@ -27,7 +26,7 @@ pub struct RaiserState {
 /// The same as it is written.
 #[derive(Serialize)]
 struct View<'r, C> {
-    told: Vec<&'r Told>,
+    told: Vec<&'r [u8]>,
     correlations: C,
     open: &'r OpenRequests,
 }
@@ -36,15 +35,16 @@ impl Raiser {
     /// What it remembers, for being written; [`RaiserState`] reads it.
     pub fn view(&self) -> impl Serialize + '_ {
         let mut told = Vec::new();
-        let mut places: FxHashMap<*const Told, u32> = FxHashMap::default();
+        let mut places: FxHashMap<*const u8, u32> = FxHashMap::default();
         for trace in self.correlator.evidence() {
-            places.entry(Arc::as_ptr(&trace.kept)).or_insert_with(|| {
-                told.push(&*trace.kept);
+            let bytes = trace.kept.bytes();
+            places.entry(bytes.as_ptr()).or_insert_with(|| {
+                told.push(bytes);
                 told.len() as u32 - 1
             });
         }
-        let place = move |trace: &Trace<Arc<Told>>| {
-            let place = places.get(&Arc::as_ptr(&trace.kept)).copied();
+        let place = move |trace: &Trace<Told>| {
+            let place = places.get(&trace.kept.bytes().as_ptr()).copied();
             trace.with(place.unwrap_or(u32::MAX))
         };
         View { told, correlations: self.correlator.view(place), open: &self.open }
@@ -53,11 +53,10 @@ impl Raiser {
     /// Takes up what an earlier one remembered; `mapping` says where its rules stand now. What
     /// belongs to rules without a place is forgotten.
     pub fn take_up(&mut self, state: RaiserState, mapping: &Mapping) {
-        let told: Vec<_> = state.told.into_iter().map(Arc::new).collect();
-        let nothing = Arc::default();
+        let told: Vec<_> = state.told.iter().map(|bytes| Told::stored(bytes)).collect();
+        let nothing = Told::stored(&[]);
         let mut fetch = |trace: Trace<u32>| {
-            let mut trace =
-                trace.with(Arc::clone(told.get(trace.kept as usize).unwrap_or(&nothing)));
+            let mut trace = trace.with(told.get(trace.kept as usize).unwrap_or(&nothing).clone());
             trace.relocate(mapping);
             trace
         };
