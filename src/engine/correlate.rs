@@ -31,8 +31,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 20,000 keys, 200,000 terms, 250 matches a window (an alert names a hundred), 120 s: kube-apiserver retries a webhook
-    /// batch for up to 97 s (design.md, invariant 9 and the reference on the webhook backend).
+    /// 20,000 keys, 200,000 terms, 250 matches a window (an alert names a hundred), 120 s:
+    /// kube-apiserver retries a webhook batch for up to 97 s (design.md, invariant 9 and the
+    /// reference on the webhook backend).
     fn default() -> Limits {
         Limits { keys_max: 20_000, terms_max: 200_000, marks_max: 250, lateness_us: 120_000_000 }
     }

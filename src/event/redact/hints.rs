@@ -1,4 +1,4 @@
-//! Where in a part of a text something may be that looks like a credential, found in one pass.
+//! Where in a text something may be that looks like a credential, found in one pass.
 //!
 //! Most strings hold none. To look at each by itself costs more than all of them together: here
 //! the bytes are folded to one case, which the vector units do, and searched for all literals at
