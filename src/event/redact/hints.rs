@@ -4,62 +4,25 @@
 //! the bytes are folded to one case, which the vector units do, and searched for all literals at
 //! once, and every dot is looked at that may stand in a bootstrap token.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use aho_corasick::packed;
 use wide::u8x16;
 
 use crate::event::json::load;
-use crate::event::redact::patterns::is_bootstrap_dot;
+use crate::event::redact::patterns::{is_bootstrap_dot, literals};
 
 /// Folds letters to one case, and some other bytes into each other: a literal folded likewise is
 /// found wherever it stands, and at times where it does not.
 const FOLD: u8 = 0x20;
 
-/// What is searched for: of every literal a part whose first three bytes stand together in audit
-/// events as seldom as those of no other of its parts. A test holds them to the lists they stand
-/// for.
-const PARTS: [&str; 35] = [
-    "eyj",
-    "xlkagdjaul",
-    "vate",
-    "ls0tls1crudjtib",
-    "akia",
-    "asia",
-    "ghp_",
-    "gho_",
-    "ghu_",
-    "ghs_",
-    "ghr_",
-    "_pat_",
-    "glpat-",
-    "xox",
-    "xapp-",
-    "hvs.",
-    "ya29.",
-    "aiza",
-    "npm_",
-    "_live_",
-    "bearer",
-    "basic",
-    "://",
-    "passw",
-    "sphrase",
-    "pwd",
-    "ecret",
-    "token",
-    "edential",
-    "sig=",
-    "_key",
-    "-key",
-    "pikey",
-    "sskey",
-    "-amz-",
-];
-
 /// `None` where the processor has no instructions for it.
 static SEARCHER: LazyLock<Option<packed::Searcher>> = LazyLock::new(|| {
-    packed::Config::new().builder().extend(PARTS.iter().map(|part| folded(part.as_bytes()))).build()
+    // A quote stands in no string but behind a backslash, and such strings are looked at alone.
+    let pieces = literals().filter(|(text, _)| !text.contains('"'));
+    let pieces: BTreeSet<Vec<u8>> = pieces.map(|(_, piece)| folded(piece.as_bytes())).collect();
+    packed::Config::new().builder().extend(pieces).build()
 });
 
 fn folded(text: &[u8]) -> Vec<u8> {
@@ -146,12 +109,10 @@ impl Hints {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::redact::patterns::{STRONG, WEAK};
 
-    /// A quote stands in no string but behind a backslash, and such strings are looked at alone.
     #[test]
     fn every_literal_is_found_in_its_string() {
-        for literal in STRONG.iter().chain(&WEAK).filter(|literal| !literal.contains('"')) {
+        for (literal, _) in literals().filter(|(text, _)| !text.contains('"')) {
             for spelled in [literal.to_string(), literal.to_ascii_uppercase()] {
                 let text = format!(r#"{{"before":"x{spelled}x","behind":"nothing at all here"}}"#);
                 let bytes = text.as_bytes();

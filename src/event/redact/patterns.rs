@@ -22,58 +22,67 @@ pub(crate) enum Class {
 /// Nothing shorter is a credential.
 pub(crate) const LENGTH_MIN: usize = 7;
 
+/// A literal, and the piece of it that hints search for: one whose first three bytes stand together
+/// in audit events as seldom as those of no other of its pieces.
+type Literal = (&'static str, &'static str);
+
 /// Of every strong pattern, a part that each of its matches holds, in lower case.
-pub(crate) const STRONG: [&str; 22] = [
-    "eyj",
-    "zxlkagdjaul",
-    "private key",
-    "ls0tls1crudjtib",
-    "akia",
-    "asia",
-    "ghp_",
-    "gho_",
-    "ghu_",
-    "ghs_",
-    "ghr_",
-    "github_pat_",
-    "glpat-",
-    "xox",
-    "xapp-",
-    "hvs.",
-    "dckr_pat_",
-    "ya29.",
-    "aiza",
-    "npm_",
-    "sk_live_",
-    "age-secret-key-",
+const STRONG: [Literal; 22] = [
+    ("eyj", "eyj"),
+    ("zxlkagdjaul", "xlkagdjaul"),
+    ("private key", "vate"),
+    ("ls0tls1crudjtib", "ls0tls1crudjtib"),
+    ("akia", "akia"),
+    ("asia", "asia"),
+    ("ghp_", "ghp_"),
+    ("gho_", "gho_"),
+    ("ghu_", "ghu_"),
+    ("ghs_", "ghs_"),
+    ("ghr_", "ghr_"),
+    ("github_pat_", "_pat_"),
+    ("glpat-", "glpat-"),
+    ("xox", "xox"),
+    ("xapp-", "xapp-"),
+    ("hvs.", "hvs."),
+    ("dckr_pat_", "_pat_"),
+    ("ya29.", "ya29."),
+    ("aiza", "aiza"),
+    ("npm_", "npm_"),
+    ("sk_live_", "_live_"),
+    ("age-secret-key-", "ecret"),
 ];
 
 /// Of every weak pattern, likewise.
-pub(crate) const WEAK: [&str; 19] = [
-    "bearer",
-    "basic",
-    "://",
-    "passw",
-    "passphrase",
-    "pwd",
-    "secret",
-    "token",
-    "credential",
-    "sig=",
-    "\"auth",
-    "api_key",
-    "api-key",
-    "apikey",
-    "access_key",
-    "access-key",
-    "accesskey",
-    "private",
-    "x-amz-",
+const WEAK: [Literal; 19] = [
+    ("bearer", "bearer"),
+    ("basic", "basic"),
+    ("://", "://"),
+    ("passw", "passw"),
+    ("passphrase", "sphrase"),
+    ("pwd", "pwd"),
+    ("secret", "ecret"),
+    ("token", "token"),
+    ("credential", "edential"),
+    ("sig=", "sig="),
+    ("\"auth", "\"auth"),
+    ("api_key", "_key"),
+    ("api-key", "-key"),
+    ("apikey", "pikey"),
+    ("access_key", "_key"),
+    ("access-key", "-key"),
+    ("accesskey", "sskey"),
+    ("private", "vate"),
+    ("x-amz-", "-amz-"),
 ];
 
-static STRONG_HINT: LazyLock<AhoCorasick> = LazyLock::new(|| hint(&STRONG));
+static STRONG_HINT: LazyLock<AhoCorasick> = LazyLock::new(|| hint(&STRONG.map(|(text, _)| text)));
 static FULL_HINT: LazyLock<AhoCorasick> =
-    LazyLock::new(|| hint(&[&STRONG[..], &WEAK[..]].concat()));
+    LazyLock::new(|| hint(&literals().map(|(text, _)| *text).collect::<Vec<_>>()));
+
+/// All of them.
+pub(crate) fn literals() -> impl Iterator<Item = &'static Literal> {
+    STRONG.iter().chain(&WEAK)
+}
 
 /// An automaton that looks for these, whatever their case.
 pub(crate) fn hint(literals: &[&str]) -> AhoCorasick {

@@ -200,8 +200,7 @@ impl<'w> Walker<'w> {
         let is_bare = site.rule == Rule::Search && self.actives.len() == site.actives;
         // Who asks, from where and what it was allowed repeats from event to event; names and times
         // do not.
-        let is_name = is_bare && self.text[at] == b'"' && end - at > WORD_BYTES_MAX;
-        let may_repeat = !is_name;
+        let may_repeat = !is_bare || self.text[at] != b'"' || end - at <= WORD_BYTES_MAX;
         if may_repeat && self.harmless.has(&self.text[key..end]) {
             return Some(end);
         }
