@@ -112,6 +112,21 @@ impl Slot {
         (Slot::Annotations, "annotations"),
     ];
 
+    /// Those that are members of the event itself, with their keys.
+    const MEMBERS: [(Slot, &'static str); 19] = {
+        let mut members = [Slot::ALL[0]; 19];
+        let (mut slot, mut count) = (0, 0);
+        while slot < Slot::COUNT {
+            if is_key(Slot::ALL[slot].1.as_bytes()) {
+                members[count] = Slot::ALL[slot];
+                count += 1;
+            }
+            slot += 1;
+        }
+        assert!(count == members.len(), "every member has its place");
+        members
+    };
+
     /// The path by which rules name the field.
     pub fn path(self) -> &'static str {
         Slot::ALL[self as usize].1
@@ -121,6 +136,15 @@ impl Slot {
     pub fn of_path(path: &str) -> Option<Slot> {
         Slot::ALL.iter().find(|(_, name)| *name == path).map(|(slot, _)| *slot)
     }
+}
+
+/// Whether a path is one key.
+const fn is_key(path: &[u8]) -> bool {
+    let mut at = 0;
+    while at < path.len() && path[at] != b'.' {
+        at += 1;
+    }
+    at == path.len()
 }
 
 /// One audit event over its raw bytes.
@@ -140,6 +164,9 @@ struct Span {
 }
 
 const ESCAPED: u32 = 1 << 31;
+
+/// Where a value starts in the raw bytes, and where it ends.
+pub(crate) type Place = (usize, usize);
 
 /// Bytes that are not one whole audit event, and where reading stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,13 +259,34 @@ impl<'a> Event<'a> {
     }
 
     /// Where the value of a member of the event ends that starts at this offset of the raw bytes;
-    /// `None` where the scan does not remember it.
-    pub(crate) fn end_of_value(&self, start: usize) -> Option<usize> {
+    /// `None` where the scan does not remember it. The slots are looked through from `near` on,
+    /// which is left behind the one that was found: values are asked for in their order.
+    pub(crate) fn end_of_value(&self, start: usize, near: &mut usize) -> Option<usize> {
         let start = u32::try_from(start).ok()?;
-        let is_it = |span: &&Span| span.start == start && span.length != 0;
+        let is_it = |span: &Span| span.start == start && span.length != 0;
         // Those inside of a member start behind it.
-        let span = self.spans.iter().find(is_it)?;
-        Some((start + (span.length & !ESCAPED)) as usize)
+        let (before, behind) = self.spans.split_at_checked(*near)?;
+        let found = behind.iter().position(is_it).map(|place| *near + place);
+        let found = found.or_else(|| before.iter().position(is_it))?;
+        *near = found + 1;
+        Some((start + (self.spans[found].length & !ESCAPED)) as usize)
+    }
+
+    /// The member of the event whose key starts at this offset of the raw bytes, and where its value
+    /// stands, if it is the next one from the slot `near` on and spelled as kube-apiserver spells
+    /// it; `near` is then left behind it.
+    #[inline]
+    pub(crate) fn expected_member(&self, at: usize, near: &mut usize) -> Option<(Slot, Place)> {
+        let mut rest = Slot::MEMBERS.iter().filter(|(slot, _)| *slot as usize >= *near);
+        let &(slot, key) = rest.find(|(slot, _)| self.spans[*slot as usize].length != 0)?;
+        let (start, end) = self.range(slot)?;
+        let spelled = self.raw.get(at..start)?;
+        let inner = spelled.strip_prefix(b"\"")?.strip_suffix(b"\":")?;
+        if inner != key.as_bytes() {
+            return None;
+        }
+        *near = slot as usize + 1;
+        Some((slot, (start, end)))
     }
 
     /// Where requestObject and responseObject stand in the raw bytes, in the order of the bytes.

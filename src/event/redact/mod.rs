@@ -17,6 +17,7 @@ mod splice;
 mod places;
 mod texts;
 mod walk;
+mod members;
 mod plain;
 mod sites;
 mod strings;

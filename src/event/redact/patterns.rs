@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;
 use regex::bytes::{Captures, Regex};
+use wide::u8x16;
 
 /// How hard to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,11 +179,18 @@ fn has_bootstrap_token(text: &[u8]) -> bool {
 /// Whether the dot at an offset has six letters or digits before it and sixteen behind.
 #[inline]
 pub(crate) fn is_bootstrap_dot(text: &[u8], dot: usize) -> bool {
-    let is_word = |part: Option<&[u8]>| {
-        part.is_some_and(|part| part.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
+    let is_word = |part: &[u8; 16]| {
+        let bytes = u8x16::new(*part);
+        let is_between = |first, last| {
+            let (first, last) = (u8x16::splat(first), u8x16::splat(last));
+            bytes.max(first).simd_eq(bytes) & bytes.min(last).simd_eq(bytes)
+        };
+        (is_between(b'a', b'z') | is_between(b'0', b'9')).to_bitmask() == 0xffff
     };
-    is_word(text.get(dot + 1..dot + 17))
-        && is_word(dot.checked_sub(6).and_then(|start| text.get(start..dot)))
+    let behind = text.get(dot + 1..).and_then(|rest| rest.first_chunk());
+    let is_digit = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    behind.is_some_and(is_word)
+        && dot.checked_sub(6).is_some_and(|start| text[start..dot].iter().all(is_digit))
 }
 
 /// Adds the parts of a text that are credentials to `spans`, in order and apart from each other.

@@ -351,6 +351,18 @@ impl Table {
         self.floating.may_have(key)
     }
 
+    /// Whether one of these places may lead to the member of this key; false is certain.
+    #[inline]
+    pub(crate) fn may_lead_to(&self, key: &[u8], actives: &[Active]) -> bool {
+        actives.iter().any(|active| match active.place {
+            ROOTED => active.step & self.otherwise_scopes != 0 || self.rooted.may_have(key),
+            place => {
+                let steps = &self.places[usize::from(place)].1;
+                steps[usize::from(active.step)].leads_to(Some(key))
+            }
+        })
+    }
+
     /// Steps from the places `from..to` of `actives` to the member of a key, or to an element;
     /// what can be reached behind it is added, and the rule of the first place that ends there
     /// returned.

@@ -3,7 +3,7 @@
 
 use crate::event::json::{skip_blank, skip_string};
 use crate::event::redact::patterns::{Class, is_secretive_member};
-use crate::event::redact::places::{OBJECT, TABLE};
+use crate::event::redact::places::{OBJECT, Rule, TABLE, is_safe_extra};
 use crate::event::redact::walk::{Broken, Form, Frame, Site, Walker, scalar_end};
 
 impl Walker<'_> {
@@ -12,7 +12,10 @@ impl Walker<'_> {
     pub(crate) fn pass_plain(&mut self, at: usize) -> Result<usize, Broken> {
         let text = self.text;
         let outer = self.frames.len() - 1;
-        let Frame { site, mut close, is_empty: mut is_first, .. } = self.frames[outer];
+        let Frame { site: outermost, mut close, is_empty: mut is_first, .. } = self.frames[outer];
+        // What is reached from the outer frame is not from those in it.
+        let within = Site { rule: Rule::Search, actives: self.actives.len(), ..outermost };
+        let mut site = outermost;
         let mut at = at;
         loop {
             let start = at;
@@ -22,9 +25,11 @@ impl Walker<'_> {
                 at += 1;
                 self.frames.pop();
                 if self.frames.len() == outer {
+                    self.actives.truncate(outermost.actives);
                     return Ok(at);
                 }
-                (close, is_first) = (self.frames[self.frames.len() - 1].close, false);
+                let frame = &self.frames[self.frames.len() - 1];
+                (site, close, is_first) = (frame.site, frame.close, false);
                 continue;
             }
             if !is_first {
@@ -43,6 +48,7 @@ impl Walker<'_> {
                 (None, Some(value)) if matches!(text.get(value), Some(b'{' | b'[')) => {
                     self.frames.last_mut().ok_or(Broken)?.is_empty = false;
                     close = if text[value] == b'{' { b'}' } else { b']' };
+                    site = within;
                     self.frames.push(Frame { site, form: Form::Plain, close, is_empty: true });
                     (at, is_first) = (value + 1, true);
                 }
@@ -60,7 +66,9 @@ impl Walker<'_> {
         let (key, is_escaped, value) = self.raw_key(at)?;
         let says = is_escaped
             || site.scopes & OBJECT != 0 && TABLE.may_begin(key)
-            || site.class == Class::Full && is_secretive_member(key);
+            || TABLE.may_lead_to(key, &self.actives[site.actives..])
+            || site.class == Class::Full && is_secretive_member(key)
+            || site.rule == Rule::Extra && !is_safe_extra(key);
         Ok((!says).then_some(value))
     }
 

@@ -6,22 +6,18 @@
 
 use std::borrow::Cow;
 
-use crate::event::Event;
 use crate::event::json::{Stop, skip_blank, skip_string, skip_value};
 use crate::event::redact::Redactor;
 use crate::event::redact::harmless::Harmless;
 use crate::event::redact::hints::Hints;
-use crate::event::redact::patterns::{Class, LENGTH_MIN, is_mark, is_secretive};
-use crate::event::redact::places::{Active, EVENT, Rule, Scopes, TABLE};
+use crate::event::redact::patterns::{Class, LENGTH_MIN, is_secretive};
+use crate::event::redact::places::{Active, Rule, Scopes};
 use crate::event::redact::splice::{Decoded, Edit};
 use crate::event::redact::texts::{Spans, Words};
 use crate::event::value::Value;
 
 /// Documents in strings in documents beyond this are replaced whole.
 pub(crate) const EMBEDDED_MAX: u8 = 2;
-/// Longer strings by themselves, with their quotes, are names and times; shorter ones are words
-/// such as a verb or a stage.
-const WORD_BYTES_MAX: usize = 20;
 /// So much of a pair is looked through for its name.
 const PAIR_BYTES_MAX: usize = 1024;
 
@@ -58,10 +54,15 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// Whether nothing in it is secret by where the frame stands, only by what begins in it.
+    /// Whether of its members only those hold something that say so by their keys, and of its
+    /// elements none.
     fn is_plain(&self, actives: usize) -> bool {
         let Site { rule, actives: own, .. } = self.site;
-        rule == Rule::Search && own == actives && matches!(self.form, Form::Plain)
+        let is_rule_plain = match self.close {
+            b'}' => matches!(rule, Rule::Search | Rule::Text | Rule::Root | Rule::Extra),
+            _ => rule == Rule::Search && own == actives,
+        };
+        is_rule_plain && matches!(self.form, Form::Plain)
     }
 }
 
@@ -84,8 +85,8 @@ pub(crate) enum Form {
 pub(crate) struct Walker<'w> {
     pub(crate) redactor: &'w Redactor,
     pub(crate) text: &'w [u8],
-    /// Whose text it is, where it is an event's.
-    event: Option<&'w Event<'w>>,
+    /// Where the member at hand ends, or the text.
+    pub(crate) reach: usize,
     pub(crate) subject: Subject<'w>,
     /// In how many strings the text stands.
     pub(crate) depth: u8,
@@ -97,7 +98,7 @@ pub(crate) struct Walker<'w> {
     pub(crate) spans: Spans,
     pub(crate) hints: Hints,
     /// Members of events that were found harmless.
-    harmless: Harmless,
+    pub(crate) harmless: Harmless,
 }
 
 /// What a walker leaves for the next: room, and members of events that were found harmless.
@@ -128,7 +129,7 @@ impl<'w> Walker<'w> {
         Walker {
             redactor,
             text,
-            event: None,
+            reach: text.len(),
             subject,
             depth: 0,
             edits,
@@ -147,110 +148,11 @@ impl<'w> Walker<'w> {
         Leftovers { edits, actives, frames, spans, hints, harmless }
     }
 
-    /// Walks an event. Each of its values is by itself: what cannot be read is replaced whole, and
-    /// what follows a value without end goes with it.
-    pub(crate) fn event(&mut self, event: &'w Event<'w>) {
-        self.event = Some(event);
-        TABLE.begin(EVENT, &mut self.actives);
-        let at = self.members();
-        let rest = &self.text[at..];
-        let is_done = matches!(rest, [b'"', inner @ .., b'"'] if is_mark(inner.trim_ascii()));
-        if !rest.is_empty() && !is_done {
-            self.unreadable += 1;
-            self.replace(at, self.text.len());
-        }
-    }
-
-    /// The members of the event; returns where reading ends, or cannot go on.
-    fn members(&mut self) -> usize {
-        let text = self.text;
-        let first = self.actives.len();
-        let mut at = skip_blank(text, 0);
-        if text.get(at) != Some(&b'{') {
-            return at;
-        }
-        at = skip_blank(text, at + 1);
-        if text.get(at) == Some(&b'}') {
-            return skip_blank(text, at + 1);
-        }
-        loop {
-            let Ok((key, value)) = self.key(at) else { return at };
-            let rule = TABLE.step(EVENT, Some(&key), (0, first), &mut self.actives);
-            let rule = rule.unwrap_or(Rule::Search);
-            let class = match rule {
-                Rule::Body | Rule::Text => Class::Full,
-                _ => Class::Strong,
-            };
-            let site = Site { rule, class, scopes: EVENT, roots: 0, actives: first };
-            let Some(end) = self.member(at, value, site) else { return value };
-            self.actives.truncate(first);
-            at = skip_blank(text, end);
-            match text.get(at) {
-                Some(b',') => at = skip_blank(text, at + 1),
-                Some(b'}') => return skip_blank(text, at + 1),
-                _ => return at,
-            }
-        }
-    }
-
-    /// One value of the event, and where its key starts; returns where it ends, if it does.
-    fn member(&mut self, key: usize, at: usize, site: Site) -> Option<usize> {
-        let Some(end) = self.end_of_member(at, site) else { return self.walked(at, site) };
-        // In what is bare nothing is secret by its place.
-        let is_bare = site.rule == Rule::Search && self.actives.len() == site.actives;
-        // Who asks, from where and what it was allowed repeats from event to event; names and times
-        // do not.
-        let may_repeat = !is_bare || self.text[at] != b'"' || end - at <= WORD_BYTES_MAX;
-        if may_repeat && self.harmless.has(&self.text[key..end]) {
-            return Some(end);
-        }
-        let is_escaped = memchr::memchr(b'\\', &self.text[at..end]).is_some();
-        let edits = self.edits.len();
-        let behind = match is_bare && !is_escaped && !self.is_suspicious(at, end) {
-            true => end,
-            false => self.walked(at, site)?,
-        };
-        // What is escaped may be a document, and that depends on the object of the request.
-        if may_repeat && !is_escaped && self.edits.len() == edits {
-            self.harmless.add(&self.text[key..end]);
-        }
-        Some(behind)
-    }
-
-    /// Where a value of the event ends, of which the walk need not find it out.
-    fn end_of_member(&self, at: usize, site: Site) -> Option<usize> {
-        match site.rule {
-            Rule::Body => None,
-            _ => self
-                .event
-                .and_then(|event| event.end_of_value(at))
-                .or_else(|| end_of(self.text, at)),
-        }
-    }
-
     /// Whether something between two offsets around strings without escapes may be a credential by
     /// itself.
     #[inline]
     pub(crate) fn is_suspicious(&mut self, start: usize, end: usize) -> bool {
-        end - start >= LENGTH_MIN && self.hints.may_be_in(self.text, start, end)
-    }
-
-    /// Walks one value of the event; what cannot be read is replaced whole.
-    fn walked(&mut self, at: usize, site: Site) -> Option<usize> {
-        let edits = self.edits.len();
-        let site = match site.rule {
-            Rule::Body => Site { rule: Rule::Root, scopes: self.subject.scopes, ..site },
-            _ => site,
-        };
-        if let Ok(end) = self.walk(at, site) {
-            return Some(end);
-        }
-        self.edits.truncate(edits);
-        self.frames.clear();
-        let end = end_of(self.text, at)?;
-        self.unreadable += 1;
-        self.replace(at, end);
-        Some(end)
+        end - start >= LENGTH_MIN && self.hints.may_be_in(self.text, (start, end), self.reach)
     }
 
     /// Walks the value at `at`; returns the offset behind it.
@@ -291,7 +193,7 @@ impl<'w> Walker<'w> {
     }
 
     /// Reads a key and the colon behind it; returns it and where its value starts.
-    fn key(&self, at: usize) -> Result<(Cow<'w, [u8]>, usize), Broken> {
+    pub(crate) fn key(&self, at: usize) -> Result<(Cow<'w, [u8]>, usize), Broken> {
         let (inner, is_escaped, value) = self.raw_key(at)?;
         let key = if is_escaped { Decoded::json(inner).bytes } else { Cow::Borrowed(inner) };
         Ok((key, value))
@@ -387,7 +289,7 @@ impl<'w> Walker<'w> {
 }
 
 /// The end of the value that starts at `at`, however deep it is.
-fn end_of(text: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn end_of(text: &[u8], at: usize) -> Option<usize> {
     match skip_value(text, at) {
         Ok(end) => return Some(end),
         Err(Stop::Depth(_)) => {}
