@@ -24,6 +24,9 @@ use crate::replay::worker::{decode_records, position};
 use crate::rule::Level;
 use crate::spool::{DeadLetter, Frames};
 
+/// Events are seldom shorter; room for them is taken by this.
+const EVENT_BYTES_LIKELY: usize = 1 << 10;
+
 /// What all workers are told.
 #[derive(Clone, Debug)]
 pub struct Judgement {
@@ -183,7 +186,9 @@ impl Worker {
             last_us: None,
         };
         let records = batch.chunk.records_of(part.clone());
-        judging.judged.frames = Frames::with_capacity(batch.chunk.bytes_of(&part) / 8 * 11);
+        let bytes = batch.chunk.bytes_of(&part);
+        judging.judged.frames = Frames::with_capacity(bytes / 8 * 11);
+        judging.judged.entries.reserve(bytes / EVENT_BYTES_LIKELY);
         if part.start == 0 {
             judging.judged.counts.bytes = batch.chunk.len() as u64;
             for reject in &batch.chunk.rejects {
@@ -256,7 +261,8 @@ impl Judging<'_> {
         let duplicate_key = duplicate_key(event.raw(), cluster, own_us, &position, key);
         let audit_id = reuse::id_of(event, cluster, key);
 
-        let matched = self.engine.evaluate(Subject::Audit(event), self.scratch).to_vec();
+        self.engine.evaluate(Subject::Audit(event), self.scratch);
+        let matched = self.scratch.take_matched();
         self.redacted.clear();
         let redaction = judgement.redactor.redact(event, self.redacting, self.redacted);
         let mut flags = if redaction.count > 0 { record::REDACTED } else { 0 };
@@ -299,6 +305,7 @@ impl Judging<'_> {
         if !matched.is_empty() {
             self.matches(event, &matched, cluster, flags == 0, &mut entry);
         }
+        self.scratch.give_back(matched);
         self.judged.entries.push(entry);
     }
 
