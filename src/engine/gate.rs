@@ -144,7 +144,9 @@ pub fn decided(check: &Check, known: Known<'_>) -> Possible {
         (Check::Elements(quantifier, _), Known::Absent) => {
             matches!(quantifier, Quantifier::None | Quantifier::AllOrEmpty)
         }
-        (Check::FieldRef(..) | Check::Elements(..), _) => return BOTH,
+        (Check::FieldRef(..) | Check::Elements(..), known) if known != Known::Absent => {
+            return BOTH;
+        }
         (Check::Null, known) => known == Known::Absent,
         (Check::Exists(wanted), known) => (known != Known::Absent) == *wanted,
         (_, Known::Absent) => false,

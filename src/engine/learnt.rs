@@ -92,8 +92,8 @@ impl Ask {
 struct Node {
     ask: Arc<Ask>,
     open: Box<[Open]>,
-    /// Fields that are known to be there, ascending.
-    present: Box<[FieldId]>,
+    /// Fields of which was asked whether they are there, ascending.
+    met: Box<[FieldId]>,
 }
 
 /// Bounds of what is learnt; beyond one of them everything starts afresh.
@@ -256,7 +256,7 @@ impl Learnt {
     ) -> Step {
         let mut answers = std::mem::take(&mut self.answers);
         answers.resize(program.predicates(), None);
-        let Node { ask, open, present } = &self.nodes[at as usize];
+        let Node { ask, open, met } = &self.nodes[at as usize];
         let asked = match &**ask {
             Ask::Facet(_, ids) => {
                 ids.iter().for_each(|id| answers[id.0 as usize] = Some(false));
@@ -280,10 +280,10 @@ impl Learnt {
                 Outcome::Open(rest) => left.push(Open { rule: one.rule, left: rest }),
             }
         }
-        let present = found_present(ask, bits, present);
+        let met = met_after(ask, met);
         asked.iter().for_each(|id| answers[id.0 as usize] = None);
         self.answers = answers;
-        Step { next: self.node(questions, program, left, present), matched: matched.into() }
+        Step { next: self.node(questions, program, left, met), matched: matched.into() }
     }
 
     /// The node for these open rules; an equal one is used again.
@@ -292,23 +292,23 @@ impl Learnt {
         questions: &Questions,
         program: &Program,
         open: Vec<Open>,
-        present: Box<[FieldId]>,
+        met: Box<[FieldId]>,
     ) -> u32 {
         // What is known of fields that nobody asks for any more makes no difference.
         let is_asked = |field: &FieldId| {
             let mut asks = open.iter().flat_map(|one| one.left.asks.iter());
             asks.any(|id| questions.of(*id).root == *field)
         };
-        let present: Box<[FieldId]> = present.into_iter().filter(is_asked).collect();
+        let met: Box<[FieldId]> = met.into_iter().filter(is_asked).collect();
         let mut hasher = FxHasher::default();
         open.iter().for_each(|one| {
             hasher.write_u32(one.rule);
             hasher.write_u64(one.left.hash);
         });
-        present.iter().for_each(|field| hasher.write_u32(field.0));
+        met.iter().for_each(|field| hasher.write_u32(field.0));
         let hash = hasher.finish();
         let is_equal = |node: &Node| {
-            node.present == present
+            node.met == met
                 && node.open.len() == open.len()
                 && node.open.iter().zip(&open).all(|(one, other)| {
                     one.rule == other.rule && Arc::ptr_eq(&one.left, &other.left)
@@ -318,10 +318,10 @@ impl Learnt {
         if let Some(node) = known.find(|node| is_equal(&self.nodes[**node as usize])) {
             return *node;
         }
-        let ask = self.choose(questions, program, &open, &present);
+        let ask = self.choose(questions, program, &open, &met);
         let number = self.nodes.len() as u32;
         self.open += open.len() + 1;
-        self.nodes.push(Node { ask: Arc::new(ask), open: open.into(), present });
+        self.nodes.push(Node { ask: Arc::new(ask), open: open.into(), met });
         self.known.entry(hash).or_default().push(number);
         number
     }
@@ -368,16 +368,15 @@ fn answer(
     }
 }
 
-/// The fields that are known to be there after an answer.
-fn found_present(ask: &Ask, bits: u64, before: &[FieldId]) -> Box<[FieldId]> {
-    let mut present = before.to_vec();
+/// The fields that need not be asked for again after an answer: whatever it was, so that no way
+/// through the graph is without end.
+fn met_after(ask: &Ask, before: &[FieldId]) -> Box<[FieldId]> {
+    let mut met = before.to_vec();
     if let Ask::Present(fields) = ask {
-        let places = fields.iter().enumerate();
-        let found = places.filter(|(place, _)| bits >> place & 1 == 1);
-        present.extend(found.map(|(_, field)| *field));
-        present.sort();
+        met.extend_from_slice(fields);
+        met.sort();
     }
-    present.into()
+    met.into()
 }
 
 impl Learnt {
@@ -387,7 +386,7 @@ impl Learnt {
         questions: &Questions,
         program: &Program,
         open: &[Open],
-        present: &[FieldId],
+        met: &[FieldId],
     ) -> Ask {
         self.weights.resize(program.predicates(), 0.0);
         let mut topics = Vec::new();
@@ -419,7 +418,7 @@ impl Learnt {
                 .map(|id| questions.of(id))
                 .filter(|one| one.is_walked && one.is_in_body == question.is_in_body)
                 .map(|one| one.root)
-                .filter(|field| present.binary_search(field).is_err())
+                .filter(|field| met.binary_search(field).is_err())
                 .collect();
             fields.sort();
             fields.dedup();

@@ -3,6 +3,7 @@
 use kubewitness::engine::Engine;
 use kubewitness::engine::field::Shape;
 use kubewitness::engine::values::Subject;
+use kubewitness::event::Event;
 use kubewitness::rule::load::{Options, load_texts};
 use kubewitness::rule::{
     Body, Comparison, Condition, Matcher, Pattern, Piece, Place, Quantifier, RuleSet, Test,
@@ -194,6 +195,49 @@ fn condition() -> impl Strategy<Value = Condition> {
     ])
 }
 
+/// Fields of audit events: plain ones, and such as are looked for in a part that may be missing.
+const AUDIT_PATHS: [&str; 9] = [
+    "verb",
+    "user.username",
+    "objectRef.name",
+    "objectRef.namespace",
+    "requestObject.a",
+    "requestObject.b.c",
+    "responseObject.a",
+    "annotations.x/y",
+    "user.extra.k",
+];
+
+fn audit_condition() -> impl Strategy<Value = Condition> {
+    let test = (select(&AUDIT_PATHS[..]), matcher(), select(&AUDIT_PATHS[..]));
+    tree(test.prop_map(|(field, matcher, other)| match matcher {
+        Matcher::FieldRef { place, cased, .. } => {
+            test_of(field, Matcher::FieldRef { other: other.into(), place, cased })
+        }
+        matcher => test_of(field, matcher),
+    }))
+}
+
+fn audit_event() -> impl Strategy<Value = String> {
+    let part = |key: &'static str| {
+        let value = prop::option::of(object(json()));
+        value.prop_map(move |value| value.map(|value| format!(",\"{key}\":{value}")))
+    };
+    let text = || select(&["a", "ab", "5", "get"][..]);
+    let extra = prop::option::of(json());
+    let bodies = (part("requestObject"), part("responseObject"), part("annotations"));
+    (text(), text(), text(), extra, bodies).prop_map(|(verb, user, name, extra, bodies)| {
+        let extra = extra.map(|value| format!(r#","extra":{{"k":[{value}]}}"#));
+        let parts = [bodies.0, bodies.1, bodies.2].map(Option::unwrap_or_default).concat();
+        format!(
+            r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Request","auditID":"i",
+            "stage":"ResponseComplete","verb":"{verb}","user":{{"username":"{user}"{}}},
+            "objectRef":{{"name":"{name}"}}{parts}}}"#,
+            extra.unwrap_or_default(),
+        )
+    })
+}
+
 /// A rule set of these conditions, in their order.
 fn rules(conditions: &[Condition]) -> RuleSet {
     let text: String = (0..conditions.len())
@@ -225,6 +269,21 @@ proptest! {
                 .collect();
             let subject = Subject::Json(event.as_bytes());
             prop_assert_eq!(engine.evaluate(subject, &mut scratch), &expected[..], "{}", event);
+        }
+    }
+
+    #[test]
+    fn what_was_learnt_of_events_makes_no_difference(
+        conditions in prop::collection::vec(audit_condition(), 1..8),
+        events in prop::collection::vec(audit_event(), 1..12),
+    ) {
+        let engine = Engine::compile(rules(&conditions), Shape::Audit, &[]).unwrap();
+        let (mut scratch, mut plain) = (engine.scratch(), engine.scratch());
+        for event in events.iter().chain(&events) {
+            let parsed = Event::parse(event.as_bytes()).unwrap();
+            let expected = engine.evaluate_all(Subject::Audit(&parsed), &mut plain);
+            let found = engine.evaluate(Subject::Audit(&parsed), &mut scratch);
+            prop_assert_eq!(found, &expected[..], "{}", event);
         }
     }
 }
