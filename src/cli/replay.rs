@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal as _, Read, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::cli::{Done, Error};
 use crate::clock::Stopwatch;
 use crate::engine::Engine;
 use crate::ingest::InputFormat;
-use crate::ingest::discover::{Discovery, discover};
+use crate::ingest::discover::{Discovery, LogFile, discover};
 use crate::ingest::webhook::config::is_cluster;
 use crate::replay::heads::HeadPlace;
 use crate::replay::{self, Bound, Options, learn};
@@ -202,6 +203,8 @@ pub fn replay(
     if let Some(path) = learn {
         load_baselines(path, engine, &mut raiser)?;
     }
+    let written = [output.output.as_deref(), output.stats.as_deref(), learn];
+    spare_inputs(&discovery.files, &written)?;
     check_writable(learn, output.stats.as_deref())?;
     let is_sized = discovery.files.iter().all(|file| file.size > 0);
     let total: u64 = discovery.files.iter().map(|file| file.size).sum();
@@ -233,6 +236,22 @@ pub fn replay(
     finish(&summary, output, format, &sink)?;
     let is_alarm = output.fail_on.is_some_and(|level| sink.worst >= Some(level));
     Ok(if is_alarm { Done::Alarm } else { Done::Fine })
+}
+
+/// Evidence is not written over: what is read must be none of what is written.
+fn spare_inputs(inputs: &[LogFile], written: &[Option<&Path>]) -> Result<(), Error> {
+    let identity = |path: &Path| {
+        let known = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        Some((known.dev(), known.ino()))
+    };
+    let inputs: Vec<_> = inputs.iter().filter_map(|file| identity(&file.path)).collect();
+    for path in written.iter().copied().flatten() {
+        if identity(path).is_some_and(|known| inputs.contains(&known)) {
+            let path = path.display();
+            return Err(Error::Input(format!("{path}: is read and cannot be written, too")));
+        }
+    }
+    Ok(())
 }
 
 /// Files that are written at the end: a wrong path is said before hours of work.
@@ -280,10 +299,14 @@ fn finish(
         let hidden = sink.throttle.as_ref().map_or(0, Throttle::hidden);
         eprintln!("kubewitness: {hidden} repeats hidden by --throttle");
     }
-    if format != Format::Table || output.output.is_some() {
-        let is_shown = stderr.is_terminal() || format == Format::None;
-        if is_shown && output.stats.as_deref() != Some(Path::new("-")) {
-            summary::write(&mut stderr.lock(), summary, Terminal::of(&stderr))?;
+    let is_line_shown = format == Format::Table && output.output.is_none();
+    let is_person = stderr.is_terminal() || format == Format::None;
+    if output.stats.as_deref() != Some(Path::new("-")) {
+        let terminal = Terminal::of(&stderr);
+        match !is_line_shown && is_person {
+            true => summary::write(&mut stderr.lock(), summary, terminal)?,
+            // What was not analysed is said wherever the alerts go.
+            false => summary::write_losses(&mut stderr.lock(), summary, terminal)?,
         }
     }
     match output.stats.as_deref() {

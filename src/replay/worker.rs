@@ -27,14 +27,16 @@ pub struct Outcome {
     pub heads: Vec<u8>,
     /// What could not be used, with its position; the first few of each reason.
     pub rejects: Vec<(RejectReason, String)>,
+    /// How many of each reason they are.
+    kept: [u8; RejectReason::ALL.len()],
     /// Rejects beyond those.
     pub more_rejects: Vec<RejectReason>,
     /// Events that are not all there.
     pub salvaged: u64,
 }
 
-/// Positions of rejects that a chunk keeps; a summary shows fewer.
-const REJECTS_MAX: usize = 16;
+/// Positions of rejects of one reason that a chunk keeps; a summary shows fewer.
+const REJECTS_MAX: u8 = 16;
 
 /// An event as the sorter sees it.
 #[derive(Clone, Copy, Debug)]
@@ -208,11 +210,14 @@ impl Outcome {
         self.heads.clear();
         self.rejects.clear();
         self.more_rejects.clear();
+        self.kept = Default::default();
         self.salvaged = 0;
     }
 
     fn reject(&mut self, reject: &Reject, position: impl FnOnce() -> String) {
-        if self.rejects.len() < REJECTS_MAX {
+        let kept = &mut self.kept[reject.reason as usize];
+        if *kept < REJECTS_MAX {
+            *kept += 1;
             self.rejects.push((reject.reason, position()));
         } else {
             self.more_rejects.push(reject.reason);

@@ -125,6 +125,25 @@ pub fn write(out: &mut dyn Write, summary: &Summary, terminal: Terminal) -> io::
         writeln!(out, "{} {line}", terminal.paint(Style::Strong, &format!("{heading:<7}")))?;
     }
     write_top(out, summary, terminal)?;
+    write_rejects(out, summary, terminal)?;
+    for (limit, times) in &summary.evictions {
+        let times = counted(*times, "time");
+        writeln!(out, "Limit {} reached {times}: results may lack what it forgot", visible(limit))?;
+    }
+    Ok(())
+}
+
+/// Writes what was not analysed, and nothing where all was: for whoever sees no summary. Fails when
+/// the destination does.
+pub fn write_losses(out: &mut dyn Write, summary: &Summary, terminal: Terminal) -> io::Result<()> {
+    if summary.files_skipped > 0 {
+        let heading = terminal.paint(Style::Strong, "Input  ");
+        writeln!(out, "{heading} {}", input(summary))?;
+    }
+    write_rejects(out, summary, terminal)
+}
+
+fn write_rejects(out: &mut dyn Write, summary: &Summary, terminal: Terminal) -> io::Result<()> {
     if summary.events_rejected > 0 {
         let heading = format!("Rejected: {}", counted(summary.events_rejected, "piece of input"));
         writeln!(out, "{}", terminal.paint(Style::Strong, &heading))?;
@@ -132,10 +151,6 @@ pub fn write(out: &mut dyn Write, summary: &Summary, terminal: Terminal) -> io::
     for (reason, rejects) in &summary.rejects_by_reason {
         let places = places(&rejects.positions, rejects.count);
         writeln!(out, "  {:>9}  {} at {places}", count(rejects.count), visible(reason))?;
-    }
-    for (limit, times) in &summary.evictions {
-        let times = counted(*times, "time");
-        writeln!(out, "Limit {} reached {times}: results may lack what it forgot", visible(limit))?;
     }
     Ok(())
 }

@@ -108,8 +108,12 @@ impl<'de> Deserialize<'de> for Config {
         }
         let common: Common = read(common).map_err(D::Error::custom)?;
         let kind = read(own).map_err(|error| {
+            let name = &common.name;
+            if !error.contains("unknown field") {
+                return D::Error::custom(format_args!("sink {name:?}: {error}"));
+            }
             let keys = COMMON_KEYS.map(|key| format!("`{key}`")).join(", ");
-            D::Error::custom(format_args!("sink {:?}: {error}; every sink: {keys}", common.name))
+            D::Error::custom(format_args!("sink {name:?}: {error}; every sink: {keys}"))
         })?;
         let config = Config { common, kind };
         config.check().map_err(D::Error::custom)?;
@@ -117,8 +121,15 @@ impl<'de> Deserialize<'de> for Config {
     }
 }
 
-fn read<T: DeserializeOwned>(keys: Map<String, Value>) -> Result<T, serde_json::Error> {
-    serde_json::from_value(Value::Object(keys))
+fn read<T: DeserializeOwned>(keys: Map<String, Value>) -> Result<T, String> {
+    serde_json::from_value(Value::Object(keys)).map_err(|error| {
+        let said = error.to_string();
+        // What stands in place of keys may be a secret: it is not repeated.
+        match said.starts_with("invalid type: ") && said.contains(", expected struct ") {
+            true => "keys of its own are wanted here, no value".to_owned(),
+            false => said,
+        }
+    })
 }
 
 impl Config {

@@ -212,3 +212,47 @@ fn exit_codes_tell_how_it_went() {
         assert!(code != 2 || !said.is_empty(), "{args:?}: says what is wrong");
     }
 }
+
+#[test]
+fn what_is_not_analysed_is_said_with_its_place() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let torn = format!("{}\n{{\"kind\":\"Event\",\"verb\":]\n", "I1122 klog line\n".repeat(40));
+    let whole = sample_lines()[0].clone();
+    std::fs::write(dir.path().join("a.log"), format!("{whole}\n{torn}{whole}\n")).expect("written");
+    std::fs::write(dir.path().join("notes.csv"), "a,b,c\n").expect("written");
+    let logs = dir.path().to_str().expect("UTF-8");
+    for format in ["table", "jsonl", "json", "csv", "html", "none"] {
+        let output = run(&["replay", "--format", format, logs]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{format}: {said}");
+        for part in ["not_json at ", "malformed_json at ", "/a.log:43", "notes.csv"] {
+            assert!(said.contains(part), "{format}: {part}: {said}");
+        }
+    }
+    let fine = run(&["replay", "--format", "jsonl", SAMPLE]);
+    assert!(fine.stderr.is_empty(), "{}", String::from_utf8_lossy(&fine.stderr));
+}
+
+#[test]
+fn evidence_is_not_written_over() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("audit.log");
+    let text = sample_lines().join("\n");
+    std::fs::write(&log, &text).expect("written");
+    let linked = dir.path().join("linked");
+    std::os::unix::fs::symlink(&log, &linked).expect("linked");
+    let [log_path, linked_path, dir_path] = [&log, &linked, &dir.path().to_owned()]
+        .map(|path| path.to_str().expect("UTF-8").to_owned());
+    for args in [
+        ["-o", &log_path, &log_path],
+        ["-o", &linked_path, &log_path],
+        ["-o", &log_path, &dir_path],
+        ["--stats", &log_path, &log_path],
+        ["--learn", &log_path, &log_path],
+    ] {
+        let output = run(&[&["replay", "--format", "jsonl"], args.as_slice()].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert_eq!(std::fs::read_to_string(&log).expect("read"), text, "{args:?}");
+    }
+}
