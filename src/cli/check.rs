@@ -14,7 +14,7 @@ use crate::report::escape::visible;
 use crate::report::summary::counted;
 use crate::rule::Body;
 use crate::sinks::frame::Frame;
-use crate::spool;
+use crate::spool::{self, CursorState};
 use crate::telemetry::chain;
 use crate::units::Size;
 
@@ -198,20 +198,35 @@ fn look_at_spool(config: &Config, findings: &mut Findings) {
                 config.sinks.iter().map(|sink| sink.common.name.as_str()).collect();
             for cursor in &inspection.cursors {
                 if !known.contains(&cursor.name.as_str()) {
-                    let records = cursor.lag.records;
-                    let (name, what) = (&cursor.name, "is not configured any more; it left");
-                    findings.note("spool", format!("sink {name} {what} {records} records"));
+                    findings.note("spool", unconfigured(dir, cursor));
                 }
             }
         }
     }
 }
 
+/// What a sink that was configured away does to the spool.
+fn unconfigured(dir: &Path, cursor: &CursorState) -> String {
+    let (name, left) = (&cursor.name, counted(cursor.lag.records, "record"));
+    if cursor.lag.records == 0 {
+        return format!("sink {name} is not configured any more; it got everything");
+    }
+    let dir = dir.display();
+    format!(
+        "sink {name} is not configured any more and was still to get {left}: they are kept, and once \
+         they fill the spool nothing is taken in; configure it again, or give them up: kubewitness \
+         spool forget --force {dir} {name}"
+    )
+}
+
 /// Whether the directory, or the nearest one above it that is there, can be written.
 fn writable(dir: &Path) -> Result<(), String> {
     let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-    let there = absolute.ancestors().find(|above| above.is_dir());
+    let there = absolute.ancestors().find(|above| above.symlink_metadata().is_ok());
     let there = there.ok_or_else(|| format!("{}: no such place", dir.display()))?;
+    if !there.is_dir() {
+        return Err(format!("{} is no directory", there.display()));
+    }
     rustix::fs::access(there, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
         .map_err(|error| format!("{}: cannot be written: {error}", there.display()))
 }

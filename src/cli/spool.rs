@@ -35,6 +35,18 @@ pub enum Spool {
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
     },
+    /// Give up what a sink that is configured no longer was still to get, so that it holds nothing
+    /// any more; the spool must not be in use
+    #[command(after_help = "Example:\n  kubewitness spool forget /var/lib/kubewitness old-siem")]
+    Forget {
+        /// The spool's directory (spool.dir)
+        dir: PathBuf,
+        /// The sink's name, as `inspect` shows it
+        sink: String,
+        /// Also where records were not delivered
+        #[arg(long)]
+        force: bool,
+    },
     /// List, show, send again or remove what could not be used or delivered
     #[command(subcommand)]
     DeadLetters(Letters),
@@ -49,8 +61,7 @@ pub enum Format {
     Json,
 }
 
-/// Runs a subcommand. Nothing but `dead-letters redrive` and `remove` changes
-/// anything.
+/// Runs a subcommand. Nothing but `forget` and `dead-letters redrive` and `remove` changes anything.
 ///
 /// # Errors
 /// A directory that is no spool: wrong input. Files that cannot be read.
@@ -67,8 +78,36 @@ pub fn run(command: Spool) -> Result<Done, Error> {
             let is_whole = inspection.damages.is_empty() && inspection.missing == 0;
             Ok(if is_whole { Done::Fine } else { Done::Failed })
         }
+        Spool::Forget { dir, sink, force } => forget(checked(&dir)?, &sink, force),
         Spool::DeadLetters(command) => letters::run(command),
     }
+}
+
+/// Removes a sink's cursor.
+fn forget(dir: &Path, sink: &str, force: bool) -> Result<Done, Error> {
+    let wrong = |error: spool::Error| match error {
+        spool::Error::Locked { .. } | spool::Error::Name { .. } => Error::Input(chain(&error)),
+        other => failed(other),
+    };
+    let (spool, _) = spool::Spool::open(dir, spool::Options::default()).map_err(wrong)?;
+    let cursors = spool.cursors();
+    let Some((.., lag)) = cursors.iter().find(|(name, ..)| name == sink) else {
+        let known: Vec<&str> = cursors.iter().map(|(name, ..)| name.as_str()).collect();
+        let known = known.join(", ");
+        return Err(Error::Input(format!("no sink called {sink:?} has been here; known: {known}")));
+    };
+    let left = counted(lag.records, "record");
+    if lag.records > 0 && !force {
+        let remedy = "configure it again to deliver them, or give them up with --force";
+        return Err(Error::Input(format!("sink {sink} was still to get {left}: {remedy}")));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        spool.remove_cursor(sink).await.map_err(wrong)?;
+        spool.close().await.map_err(failed)
+    })?;
+    eprintln!("kubewitness: sink {sink} is forgotten; {left} not delivered to it");
+    Ok(Done::Fine)
 }
 
 /// The directory, when it looks like a spool's.

@@ -8,7 +8,7 @@
 
 pub mod state;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
@@ -92,8 +92,9 @@ pub struct Correlator<E> {
     limits: Limits,
     windows: Vec<FxHashMap<u64, Window<E>>>,
     baselines: Vec<Baseline>,
-    /// Windows to look at again when the time has passed: `a and not b` is known only then.
-    pending: BTreeSet<(i64, u32, u64)>,
+    /// Windows to look at again when the time has passed, `a and not b` is known only then; with
+    /// what is fed should they fire.
+    pending: BTreeMap<(i64, u32, u64), Vec<Feed>>,
     newest_us: i64,
     /// Time does not pass beyond this, whatever matches say.
     latest_us: i64,
@@ -108,7 +109,7 @@ impl<E: Clone> Correlator<E> {
             baselines: rules.iter().map(|_| Baseline::default()).collect(),
             rules,
             limits,
-            pending: BTreeSet::new(),
+            pending: BTreeMap::new(),
             newest_us: i64::MIN,
             latest_us: i64::MAX,
             evictions: 0,
@@ -140,17 +141,40 @@ impl<E: Clone> Correlator<E> {
         fire: &mut dyn FnMut(Fired<E>),
     ) {
         self.advance(time_us, fire);
+        self.take(feed, time_us, evidence, fire);
+    }
+
+    /// Takes a match of whatever time.
+    fn take(
+        &mut self,
+        feed: &Feed,
+        time_us: i64,
+        evidence: &mut dyn FnMut() -> E,
+        fire: &mut dyn FnMut(Fired<E>),
+    ) {
         let fired = match &self.rules[feed.correlation as usize].kind {
             CorrelationKind::NewTerms(_) => self.observe_term(feed, time_us, evidence),
             _ => self.observe_window(feed, time_us, evidence),
         };
-        let Some(fired) = fired else { return };
-        let evidence = if feed.parents.is_empty() { Vec::new() } else { fired.evidence.clone() };
+        if let Some(fired) = fired {
+            self.hand_on(fired, &feed.parents, time_us, fire);
+        }
+    }
+
+    /// Fires, and feeds what is chained: it counts this firing as one match, whose evidence is the
+    /// last.
+    fn hand_on(
+        &mut self,
+        fired: Fired<E>,
+        parents: &[Feed],
+        time_us: i64,
+        fire: &mut dyn FnMut(Fired<E>),
+    ) {
+        let last = fired.evidence.last().filter(|_| !parents.is_empty()).cloned();
         fire(fired);
-        for parent in &feed.parents {
-            // The chained correlation counts this firing as one match; its evidence is the last.
-            let Some(last) = evidence.last() else { return };
-            self.observe(parent, time_us, &mut || last.clone(), fire);
+        let Some(last) = last else { return };
+        for parent in parents {
+            self.take(parent, time_us, &mut || last.clone(), fire);
         }
     }
 
@@ -186,13 +210,15 @@ impl<E: Clone> Correlator<E> {
     }
 
     fn decide_pending(&mut self, due_us: i64, fire: &mut dyn FnMut(Fired<E>)) {
-        while let Some(&(end, correlation, key)) = self.pending.first() {
+        while let Some(first) = self.pending.first_entry() {
+            let &(end, correlation, key) = first.key();
             if end >= due_us {
                 return;
             }
-            self.pending.pop_first();
+            let parents = first.remove();
             if let Some(fired) = self.check(correlation, key, end) {
-                fire(fired);
+                let time_us = fired.time_us;
+                self.hand_on(fired, &parents, time_us, fire);
             }
         }
     }
@@ -234,7 +260,7 @@ impl<E: Clone> Correlator<E> {
         }
         let span = rule.timespan_us;
         let waits = verdict::waits(rule);
-        let marks_max = self.limits.marks_max.max(verdict::marks_needed(rule));
+        let marks_max = verdict::marks_max(rule, self.limits.marks_max);
         let windows = &mut self.windows[feed.correlation as usize];
         let window = windows.entry(feed.key).or_default();
         let mark = Mark {
@@ -250,13 +276,17 @@ impl<E: Clone> Correlator<E> {
             let until = self.newest_us.saturating_sub(self.limits.lateness_us);
             window.prune(until, |old| verdict::needed(rule, old));
         }
-        self.evictions += window.trim(marks_max);
+        self.evictions += match verdict::is_temporal(rule) {
+            true => window.trim_evenly(marks_max),
+            false => window.trim(marks_max),
+        };
         let is_possible = window.len() >= verdict::marks_min(rule)
             && (!verdict::needs_all(rule) || window.has_all(rule.rules.len()));
         let ends = if is_possible { window.ends(time_us, span) } else { Vec::new() };
         self.evictions += evict_oldest(windows, self.limits.keys_max, Window::newest_us);
         if waits {
-            self.pending.insert((time_us.saturating_add(span), feed.correlation, feed.key));
+            let end = time_us.saturating_add(span);
+            self.pending.insert((end, feed.correlation, feed.key), feed.parents.clone());
             let is_full = self.pending.len() > self.limits.terms_max;
             self.evictions += u64::from(is_full && self.pending.pop_first().is_some());
             return None;
@@ -271,7 +301,7 @@ impl<E: Clone> Correlator<E> {
     fn check(&mut self, correlation: u32, key: u64, end_us: i64) -> Option<Fired<E>> {
         let rule = &self.rules[correlation as usize];
         let window = self.windows[correlation as usize].get_mut(&key)?;
-        if end_us < window.quiet_until_us {
+        if window.is_quiet(end_us, rule.timespan_us) {
             return None;
         }
         let marks: Vec<&Mark<E>> = window.within(end_us, rule.timespan_us).collect();
@@ -281,147 +311,14 @@ impl<E: Clone> Correlator<E> {
             Vec::new()
         };
         let evidence = verdict::satisfies(rule, &marks, &around)?;
-        let evidence: Vec<E> =
-            evidence.into_iter().map(|index| marks[index].evidence.clone()).collect();
-        if evidence.is_empty() {
-            return None;
-        }
-        window.quiet_until_us = end_us.saturating_add(rule.timespan_us);
-        Some(Fired { correlation, has_waited: verdict::waits(rule), time_us: end_us, evidence })
+        let last = marks[*evidence.last()?].time_us;
+        let evidence = evidence.into_iter().map(|index| marks[index].evidence.clone()).collect();
+        window.set_fired(end_us, reach(rule).saturating_add(self.limits.lateness_us));
+        let has_waited = verdict::waits(rule);
+        let time_us = if has_waited { last } else { end_us };
+        Some(Fired { correlation, has_waited, time_us, evidence })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::rule::Body;
-    use crate::rule::load::{Options, load_texts};
-
-    const DETECTION: &str = "
-logsource: {product: kubernetes, service: audit}
-detection: {sel: {verb: get}, condition: sel}
----
-";
-
-    /// A correlation of detections `a`, `b` and `c`.
-    fn correlation(text: &str) -> Vec<Correlation> {
-        let detections =
-            ["a", "b", "c"].map(|name| format!("title: {name}\nname: {name}{DETECTION}"));
-        let whole = format!("{}title: Correlated\ncorrelation: {text}\n", detections.concat());
-        let texts = [("rules.yml".into(), whole)];
-        let rules = load_texts(&texts, &Options::default()).expect("the rules are right");
-        let bodies = rules.rules.iter().filter_map(|rule| match &rule.body {
-            Body::Correlation(correlation) => Some(correlation.clone()),
-            Body::Detection(_) => None,
-        });
-        bodies.collect()
-    }
-
-    fn feed(member: u32, key: u64) -> Feed {
-        Feed {
-            correlation: 0,
-            member,
-            key,
-            labels: Vec::new(),
-            value: 0,
-            number: None,
-            is_valueless: false,
-            parents: Vec::new(),
-        }
-    }
-
-    /// What fires of matches (rule, key, seconds), and how many matches windows keep at the end.
-    fn fired(
-        rules: &[Correlation],
-        matches: &[(u32, u64, i64)],
-        prunes: bool,
-    ) -> (Vec<Fired<usize>>, usize) {
-        let limits =
-            Limits { marks_max: 10_000, lateness_us: LATENESS * 1_000_000, ..Limits::default() };
-        let mut correlator = Correlator::new(rules.to_vec(), limits);
-        let mut fired = Vec::new();
-        for (number, (member, key, seconds)) in matches.iter().enumerate() {
-            let fire = &mut |one| fired.push(one);
-            let time_us = seconds * 1_000_000;
-            correlator.observe(&feed(*member, *key), time_us, &mut || number, fire);
-            if !prunes {
-                let windows = correlator.windows[0].values_mut();
-                windows.for_each(|window| window.prune_at = u32::MAX);
-            }
-        }
-        let kept = correlator.windows[0].values().map(Window::len).sum();
-        (fired, kept)
-    }
-
-    const LATENESS: i64 = 5;
-
-    fn matches() -> impl Strategy<Value = Vec<(u32, u64, i64)>> {
-        // Few of the first rule, so that others gather without it; some late, none too late.
-        let member = prop_oneof![1 => Just(0u32), 4 => Just(1), 4 => Just(2)];
-        let one = (member, 0..2u64, 0..3i64, prop_oneof![3 => Just(0), 1 => 0..=LATENESS]);
-        prop::collection::vec(one, 0..400).prop_map(|all| {
-            let mut now = 1_000;
-            let timed = all.into_iter().map(|(member, key, step, late)| {
-                now += step;
-                (member, key, now - late)
-            });
-            timed.collect()
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_dropped_was_not_needed(matches in matches()) {
-            for text in [
-                "{type: temporal, rules: [a, b, c], timespan: 20s}",
-                "{type: temporal, rules: [a, b, c], timespan: 20s, condition: {gte: 2}}",
-                "{type: temporal_ordered, rules: [a, b, c], timespan: 20s}",
-                "{type: temporal_ordered, rules: [c, a], timespan: 1m}",
-            ] {
-                let rules = correlation(text);
-                let matches: Vec<_> = matches
-                    .iter()
-                    .filter(|(member, ..)| (*member as usize) < rules[0].rules.len())
-                    .copied()
-                    .collect();
-                let (all, _) = fired(&rules, &matches, false);
-                prop_assert_eq!(fired(&rules, &matches, true).0, all, "{}", text);
-            }
-        }
-    }
-
-    #[test]
-    fn windows_keep_no_more_than_is_needed() {
-        let rules = correlation("{type: temporal_ordered, rules: [a, b], timespan: 1h}");
-        for first in [None, Some(0)] {
-            // A thousand matches of the second rule, of which the first never did, or once.
-            let opening = first.map(|member| (member, 7, 0));
-            let rest = (0..1_000).map(|second| (1, 7, second));
-            let matches: Vec<_> = opening.into_iter().chain(rest).collect();
-            let (fired, kept) = fired(&rules, &matches, true);
-            assert_eq!(fired.len(), usize::from(first.is_some()));
-            assert!(kept <= 2 * 16, "{kept}");
-        }
-    }
-
-    #[test]
-    fn windows_that_are_over_are_forgotten() {
-        let rules =
-            correlation("{type: event_count, rules: [a], timespan: 1m, condition: {gte: 2}}");
-        let mut correlator = Correlator::new(rules, Limits::default());
-        let mut fired = Vec::new();
-        let mut observe = |key: u64, seconds: i64| {
-            let fire = &mut |one: Fired<i64>| fired.push((key, one.evidence));
-            correlator.observe(&feed(0, key), seconds * 1_000_000, &mut || seconds, fire);
-            correlator.windows[0].len()
-        };
-        (0..1_000).for_each(|key| _ = observe(key, 1));
-        assert_eq!(observe(7, 599), 1_000, "nothing is looked for yet");
-        // At ten minutes; what came late may still be counted with what is two minutes before.
-        assert_eq!(observe(8, 600), 2, "the window of 599, and this one");
-        assert_eq!(observe(7, 610), 2);
-        assert_eq!(fired, [(7, vec![599, 610])]);
-    }
-}
+mod tests;

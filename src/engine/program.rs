@@ -135,14 +135,20 @@ fn hitting<'t>(
 }
 
 /// Whether keywords are looked for in an event as it is written: it has no escapes that could hide
-/// one, or is too long to be copied for them.
+/// one or look like a part of one, or is too long to be copied for them.
 fn is_read_as_written(raw: &[u8], has_escapable: bool) -> bool {
-    if memchr::memchr(b'\\', raw).is_none() {
+    if raw.len() > BUFFER_KEPT_BYTES {
         return true;
     }
-    let holds = |escape: &[u8]| memchr::memmem::find(raw, escape).is_some();
-    let is_hidden = if has_escapable { holds(b"\\") } else { holds(b"\\u") || holds(b"\\/") };
-    raw.len() > BUFFER_KEPT_BYTES || !is_hidden
+    let mut at = 0;
+    while let Some(found) = memchr::memchr(b'\\', raw.get(at..).unwrap_or_default()) {
+        // What stands for itself behind a backslash is no letter of a keyword without any.
+        if has_escapable || !matches!(raw.get(at + found + 1), Some(b'"' | b'\\')) {
+            return false;
+        }
+        at += found + 2;
+    }
+    true
 }
 
 impl Program {

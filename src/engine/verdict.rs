@@ -2,8 +2,8 @@
 
 use crate::engine::window::Mark;
 use crate::rule::{
-    Aggregate, Comparison, Correlation, CorrelationKind, RuleExpression, TemporalCondition,
-    Threshold,
+    Aggregate, Comparison, Correlation, CorrelationKind, ORDERED_RULES_MAX, RuleExpression,
+    TemporalCondition, Threshold,
 };
 
 /// Whether the answer is known only when the window is over: something must not have happened.
@@ -35,16 +35,26 @@ fn has_not(expression: &RuleExpression) -> bool {
     }
 }
 
-/// How many matches a window must be able to hold for the thresholds to be reachable.
-pub fn marks_needed(rule: &Correlation) -> usize {
+/// An aggregate is of so many times the matches that other windows keep.
+const AGGREGATED: usize = 8;
+
+/// How many matches a window holds, for the condition to be told: one more than a threshold, and of
+/// an aggregate several times as many as else, for all of them are part of it.
+pub fn marks_max(rule: &Correlation, marks_max: usize) -> usize {
     let thresholds = match &rule.kind {
         CorrelationKind::EventCount(thresholds)
         | CorrelationKind::ValueCount { thresholds, .. } => thresholds.as_slice(),
+        CorrelationKind::Aggregate { .. } => return marks_max.saturating_mul(AGGREGATED),
         _ => &[],
     };
     let largest = thresholds.iter().map(|threshold| threshold.than).fold(0.0, f64::max);
     // A cast saturates; a threshold that large is refused by nobody and reached by nobody.
-    (largest.ceil() as usize).saturating_add(1)
+    (largest.ceil() as usize).saturating_add(1).max(marks_max)
+}
+
+/// Whether it asks which of its rules matched.
+pub fn is_temporal(rule: &Correlation) -> bool {
+    matches!(rule.kind, CorrelationKind::Temporal(_) | CorrelationKind::TemporalOrdered(_))
 }
 
 /// With fewer matches than this, of whatever time, the condition holds for no window.
@@ -74,11 +84,8 @@ pub fn satisfies<E>(rule: &Correlation, marks: &[&Mark<E>], around: &[u32]) -> O
         }
         CorrelationKind::Temporal(condition) => temporal(rule, condition, marks, around),
         CorrelationKind::TemporalOrdered(condition) => match condition {
-            TemporalCondition::All => chain(rule.rules.len(), marks),
-            condition => {
-                let evidence = temporal(rule, condition, marks, around)?;
-                is_in_order(&evidence, marks).then_some(evidence)
-            }
+            TemporalCondition::All => chain(0..rule.rules.len(), marks),
+            condition => ordered(rule, condition, marks, around),
         },
         CorrelationKind::Aggregate { function, thresholds, .. } => {
             hold(thresholds, aggregate(*function, marks)?).then(all)
@@ -89,9 +96,11 @@ pub fn satisfies<E>(rule: &Correlation, marks: &[&Mark<E>], around: &[u32]) -> O
 
 /// Whether matches can be told that no later window needs, see [`needed`].
 pub fn can_prune(rule: &Correlation) -> bool {
-    let is_temporal =
-        matches!(rule.kind, CorrelationKind::Temporal(_) | CorrelationKind::TemporalOrdered(_));
-    is_temporal && !waits(rule)
+    let is_plain = matches!(
+        rule.kind,
+        CorrelationKind::Temporal(_) | CorrelationKind::TemporalOrdered(TemporalCondition::All)
+    );
+    is_plain && !waits(rule)
 }
 
 /// Which of a window's matches, of which all later ones are younger, can be evidence in any window
@@ -101,7 +110,7 @@ pub fn needed<E>(rule: &Correlation, old: &[&Mark<E>]) -> Vec<usize> {
     let rules = rule.rules.len();
     let mut needed: Vec<usize> = match &rule.kind {
         CorrelationKind::TemporalOrdered(TemporalCondition::All) => {
-            (1..=rules).filter_map(|first| chain(first, old)).flatten().collect()
+            (1..=rules).filter_map(|first| chain(0..first, old)).flatten().collect()
         }
         _ => last_of_each(rules, old).into_iter().flatten().collect(),
     };
@@ -159,13 +168,16 @@ fn evaluate(
     }
 }
 
-/// The matches of rules 0, 1, …, n-1 in this order, the latest such chain: from the end backwards,
-/// always the last match of the wanted rule before what was taken. Two rules may match one event;
-/// matches of equal time count as in order.
-fn chain<E>(rules: usize, marks: &[&Mark<E>]) -> Option<Vec<usize>> {
-    let mut evidence = Vec::with_capacity(rules);
+/// The matches of these rules in this order, the latest such chain: from the end backwards, always
+/// the last match of the wanted rule before what was taken. Two rules may match one event; matches
+/// of equal time count as in order.
+fn chain<E>(
+    rules: impl DoubleEndedIterator<Item = usize>,
+    marks: &[&Mark<E>],
+) -> Option<Vec<usize>> {
+    let mut evidence = Vec::new();
     let mut before = marks.len();
-    for wanted in (0..rules).rev() {
+    for wanted in rules.rev() {
         let limit = evidence.last().map(|index: &usize| marks[*index].time_us);
         let found = (0..marks.len())
             .rev()
@@ -178,12 +190,36 @@ fn chain<E>(rules: usize, marks: &[&Mark<E>]) -> Option<Vec<usize>> {
     Some(evidence)
 }
 
-/// Whether the evidence, taken by rule, stands in order of time.
-fn is_in_order<E>(evidence: &[usize], marks: &[&Mark<E>]) -> bool {
-    let mut by_rule: Vec<_> =
-        evidence.iter().map(|index| (marks[*index].member, marks[*index].time_us)).collect();
-    by_rule.sort_unstable();
-    by_rule.is_sorted_by_key(|(_, time)| *time)
+/// A choice of the rules that matched in the order written and satisfies the condition; of several
+/// one of the largest.
+fn ordered<E>(
+    rule: &Correlation,
+    condition: &TemporalCondition,
+    marks: &[&Mark<E>],
+    around: &[u32],
+) -> Option<Vec<usize>> {
+    let rules = rule.rules.len().min(ORDERED_RULES_MAX);
+    let has = |member: usize| move |mark: &&Mark<E>| mark.member as usize == member;
+    let met: u32 = (0..rules).filter(|one| marks.iter().any(has(*one))).map(|one| 1 << one).sum();
+    let mut choices: Vec<u32> = (1..1u32 << rules).filter(|choice| choice & !met == 0).collect();
+    choices.sort_by_key(|choice| std::cmp::Reverse(choice.count_ones()));
+    let near = |one: usize| marks.iter().any(has(one)) || around.contains(&(one as u32));
+    let chain_of = |choice: u32| chain((0..rules).filter(|one| choice >> one & 1 == 1), marks);
+    if let TemporalCondition::Count(thresholds) = condition {
+        // How many matched in order is how many of them did at most.
+        let (most, evidence) = choices
+            .into_iter()
+            .find_map(|choice| Some((choice.count_ones(), chain_of(choice)?)))?;
+        return hold(thresholds, f64::from(most)).then_some(evidence);
+    }
+    choices.into_iter().find_map(|choice| {
+        let here = |one: usize| choice >> one & 1 == 1;
+        let holds = match condition {
+            TemporalCondition::Expression(expression) => evaluate(expression, &here, &near),
+            _ => choice.count_ones() as usize == rule.rules.len(),
+        };
+        holds.then(|| chain_of(choice))?
+    })
 }
 
 /// The aggregate over the numbers of the window; `None` when there are none.
@@ -195,14 +231,14 @@ fn aggregate<E>(function: Aggregate, marks: &[&Mark<E>]) -> Option<f64> {
         Aggregate::Avg => Some(sum() / marks.len() as f64),
         Aggregate::Percentile(percentile) => {
             let mut numbers: Vec<f64> = marks.iter().map(|mark| mark.number()).collect();
-            numbers.sort_by(f64::total_cmp);
             let count = numbers.len();
+            let mut ranked = |rank: usize| *numbers.select_nth_unstable_by(rank, f64::total_cmp).1;
             if percentile == 50.0 && count.is_multiple_of(2) {
                 // The median of an even number is the mean of the two in the middle.
-                return Some((numbers[count / 2 - 1] + numbers[count / 2]) / 2.0);
+                return Some((ranked(count / 2 - 1) + ranked(count / 2)) / 2.0);
             }
             let rank = (percentile / 100.0 * count as f64).ceil().max(1.0) as usize - 1;
-            numbers.get(rank.min(count - 1)).copied()
+            Some(ranked(rank.min(count - 1)))
         }
     }
 }

@@ -24,8 +24,8 @@ pub struct Window<E> {
     marks: VecDeque<Mark<E>>,
     /// How many matches of each rule there are.
     members: Vec<u32>,
-    /// No alert before this time: the last one speaks for it.
-    pub quiet_until_us: i64,
+    /// The ends of windows that fired, ascending: each speaks for those within a timespan of it.
+    fired: Vec<i64>,
     /// With so many matches it is worth a look which are still needed.
     pub(crate) prune_at: u32,
 }
@@ -38,7 +38,7 @@ impl<E> Default for Window<E> {
         Window {
             marks: VecDeque::new(),
             members: Vec::new(),
-            quiet_until_us: i64::MIN,
+            fired: Vec::new(),
             prune_at: PRUNE_MIN as u32,
         }
     }
@@ -107,13 +107,40 @@ impl<E> Window<E> {
         surplus as u64
     }
 
+    /// The same, each time of the rule that has most: no rule's only match goes because another has
+    /// hundreds.
+    pub fn trim_evenly(&mut self, marks_max: usize) -> u64 {
+        let surplus = self.marks.len().saturating_sub(marks_max);
+        for _ in 0..surplus {
+            let most = (0..self.members.len()).max_by_key(|member| self.members[*member]);
+            let is_of = |mark: &Mark<E>| Some(mark.member as usize) == most;
+            let oldest = self.marks.iter().position(is_of).unwrap_or(0);
+            self.remove(oldest);
+        }
+        surplus as u64
+    }
+
+    /// Whether a window that fired speaks for the one that ends here.
+    pub fn is_quiet(&self, end_us: i64, span_us: i64) -> bool {
+        self.fired.iter().any(|fired| end_us.abs_diff(*fired) < span_us.unsigned_abs())
+    }
+
+    /// Notes that the window which ends here fired. What ends more than `keep_us` before the newest
+    /// match is forgotten: no window can any more.
+    pub fn set_fired(&mut self, end_us: i64, keep_us: i64) {
+        let oldest_us = self.newest_us().max(end_us).saturating_sub(keep_us);
+        self.fired.retain(|fired| *fired >= oldest_us);
+        let place = self.fired.partition_point(|fired| *fired <= end_us);
+        self.fired.insert(place, end_us);
+    }
+
     /// The same window with other evidence.
     pub fn map<F>(self, evidence: &mut impl FnMut(E) -> F) -> Window<F> {
         let marks = self.marks.into_iter().map(|mark| mark.with(&mut *evidence));
         Window {
             marks: marks.collect(),
             members: self.members,
-            quiet_until_us: self.quiet_until_us,
+            fired: self.fired,
             prune_at: self.prune_at,
         }
     }
@@ -231,7 +258,7 @@ impl<E, F: Serialize, S: Fn(&E) -> F> Serialize for View<'_, E, S> {
         let mut state = serializer.serialize_struct("Window", 4)?;
         state.serialize_field("marks", &Each(marks))?;
         state.serialize_field("members", &window.members)?;
-        state.serialize_field("quiet_until_us", &window.quiet_until_us)?;
+        state.serialize_field("fired", &window.fired)?;
         state.serialize_field("prune_at", &window.prune_at)?;
         state.end()
     }
@@ -275,6 +302,34 @@ mod tests {
             assert_eq!(window.trim(3), trimmed);
             assert_eq!(times(&window, time, 100), expected);
         }
+    }
+
+    #[test]
+    fn drops_evenly() {
+        let mut window = Window::default();
+        let member = |time, member| Mark { member, ..mark(time, 0) };
+        for one in [member(0, 1), member(1, 0), member(2, 0), member(3, 0), member(4, 2)] {
+            window.add(one, 100, false);
+        }
+        for (marks_max, expected) in [(4, &[0, 2, 3, 4][..]), (3, &[0, 3, 4]), (2, &[0, 3])] {
+            assert_eq!(window.trim_evenly(marks_max), 1);
+            assert_eq!(times(&window, 9, 100), expected);
+        }
+    }
+
+    #[test]
+    fn what_fired_speaks_for_its_neighbours() {
+        let mut window = Window::default();
+        window.add(mark(100, 0), 50, false);
+        window.set_fired(100, 50);
+        for (end, expected) in [(89, false), (90, false), (91, true), (109, true), (110, false)] {
+            assert_eq!(window.is_quiet(end, 10), expected, "{end}");
+        }
+        window.set_fired(60, 50);
+        assert!(window.is_quiet(65, 10) && window.is_quiet(95, 10) && !window.is_quiet(75, 10));
+        window.add(mark(150, 0), 50, false);
+        window.set_fired(150, 50);
+        assert!(!window.is_quiet(65, 10) && window.is_quiet(95, 10));
     }
 
     #[test]

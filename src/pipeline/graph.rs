@@ -337,6 +337,29 @@ impl<'w> Ways<'w> {
         Ways { spool, orders, clock, hurry, stop }
     }
 
+    /// A sink that was configured away holds nothing once it got everything; what it did not get is
+    /// not given up unasked.
+    async fn let_go(&self, sinks: &[&str]) -> Result<(), Failure> {
+        for (name, _, lag) in self.spool.cursors() {
+            if sinks.contains(&name.as_str()) {
+                continue;
+            }
+            if lag.records == 0 {
+                self.spool.remove_cursor(&name).await.map_err(Failure::Spool)?;
+                tracing::info!(sink = name, "not configured any more; it got everything");
+                continue;
+            }
+            tracing::warn!(
+                sink = name,
+                records = lag.records,
+                bytes = lag.bytes,
+                "not configured any more, and what it did not get fills the spool: configure it \
+                 again, or give it up with `kubewitness spool forget --force`"
+            );
+        }
+        Ok(())
+    }
+
     /// Starts a task for each sink; a new one begins with the oldest record that is held. Says
     /// whether one of them gets what is no event.
     async fn start<S: Sink + 'static>(
@@ -345,6 +368,7 @@ impl<'w> Ways<'w> {
         failed: &Arc<watch::Sender<Option<String>>>,
     ) -> Result<(Vec<JoinHandle<()>>, bool), Failure> {
         let keeps_rejects = sinks.iter().any(|frame| frame.takes(RecordKind::Quarantine));
+        self.let_go(&sinks.iter().map(Frame::name).collect::<Vec<_>>()).await?;
         let mut tasks = Vec::new();
         // What opening the spool met is told already.
         let known = self.spool.damages().into_iter().map(|damage| (damage.file, damage.offset));

@@ -10,8 +10,8 @@ use crate::rule::keys::{line_of, normal_id, text, texts};
 use crate::rule::problem::{Fault, did_you_mean};
 use crate::rule::yaml::{Entry, Node, Value};
 use crate::rule::{
-    Aggregate, Comparison, Correlation, CorrelationKind, NewTerms, RuleExpression,
-    TemporalCondition, Threshold,
+    Aggregate, Comparison, Correlation, CorrelationKind, NewTerms, ORDERED_RULES_MAX,
+    RuleExpression, TemporalCondition, Threshold,
 };
 
 const TYPES: [&str; 9] = [
@@ -165,6 +165,12 @@ impl Draft {
                 }
             }
         };
+        let is_choice = matches!(&kind, CorrelationKind::TemporalOrdered(condition)
+            if *condition != TemporalCondition::All);
+        if is_choice && referents.len() > ORDERED_RULES_MAX {
+            let most = format!("a condition on rules in order takes at most {ORDERED_RULES_MAX}");
+            return Err(Fault::new(self.line, most));
+        }
         Ok(Correlation {
             kind,
             rules: referents.iter().map(|referent| Arc::clone(&referent.id)).collect(),

@@ -394,6 +394,9 @@ pub struct Threshold {
     pub than: f64,
 }
 
+/// Of more rules in order every choice of them could not be tried: a condition on them is refused.
+pub const ORDERED_RULES_MAX: usize = 10;
+
 /// The condition of a temporal correlation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TemporalCondition {

@@ -390,3 +390,45 @@ fn a_taken_spool_or_port_ends_the_process_with_a_reason() {
     assert_eq!(instance.end(), Some(0));
     assert!(Path::new(&site.path("spool/segments")).is_dir());
 }
+
+#[test]
+fn a_sink_that_is_configured_away_holds_what_it_did_not_get_and_nothing_else() {
+    let site = Site::new();
+    let instance = site.start();
+    assert_eq!(instance.post(&list(0..20)), 200);
+    until("everything is delivered", || site.count("events.jsonl") == 20);
+    let cursors = || {
+        let shown = site.command(&["spool", "inspect", "--format", "json", "spool"]);
+        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+        let names = shown["cursors"].as_array().unwrap().iter();
+        names.map(|cursor| cursor["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(instance.end(), Some(0));
+    let config = std::fs::read_to_string(site.path("c.yaml")).unwrap();
+    // One that cannot deliver, in place of one that got everything.
+    let dead = "  - {type: http, name: dead, records: [events], url: 'http://127.0.0.1:9/'}\n";
+    let named = config.replace("name: events", "name: renamed");
+    site.write("c.yaml", &named.replace("admin:", &format!("{dead}admin:")));
+    let instance = site.start();
+    assert_eq!(cursors(), ["alerts", "dead", "renamed"]);
+    assert_eq!(instance.post(&list(20..40)), 200);
+    assert_eq!(instance.end(), Some(0));
+    site.write("c.yaml", &named);
+    let checked = text(&site.command(&["check", "--config", "c.yaml"]).stdout);
+    assert!(checked.contains("spool forget --force"), "{checked}");
+    let instance = site.start();
+    assert_eq!(cursors(), ["alerts", "dead", "renamed"]);
+    assert_eq!(instance.end(), Some(0));
+    for (args, code, part) in [
+        (&["spool", "spare"][..], 2, "known: alerts, dead, renamed"),
+        (&["spool", "dead"], 2, "or give them up with --force"),
+        (&["--force", "spool", "dead"], 0, "sink dead is forgotten"),
+        (&["spool", "dead"], 2, "known: alerts, renamed"),
+    ] {
+        let output = site.command(&[&["spool", "forget"], args].concat());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(part), "{args:?}: {said}");
+    }
+    assert_eq!(cursors(), ["alerts", "renamed"]);
+}

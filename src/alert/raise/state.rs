@@ -9,8 +9,7 @@ use crate::alert::raise::open::OpenRequests;
 use crate::alert::sighting::Sighting;
 use crate::alert::told::Told;
 use crate::alert::trace::Trace;
-use crate::engine::correlate::Feed;
-use crate::engine::correlate::state::CorrelatorState;
+use crate::engine::correlate::state::{self, CorrelatorState};
 use crate::engine::table::Mapping;
 
 /// The memory of a [`Raiser`], as it is read.
@@ -76,16 +75,7 @@ pub fn relocate(sighting: &mut Sighting, mapping: &Mapping) {
     sighting.matches.retain_mut(|found| {
         let place = mapping.detections.get(found.detection as usize).copied().flatten();
         found.detection = place.unwrap_or_default();
-        relocate_feeds(&mut found.feeds, mapping);
-        place.is_some()
-    });
-}
-
-fn relocate_feeds(feeds: &mut Vec<Feed>, mapping: &Mapping) {
-    feeds.retain_mut(|feed| {
-        let place = mapping.correlations.get(feed.correlation as usize).copied().flatten();
-        feed.correlation = place.unwrap_or_default();
-        relocate_feeds(&mut feed.parents, mapping);
+        state::relocate(&mut found.feeds, mapping);
         place.is_some()
     });
 }

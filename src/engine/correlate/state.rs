@@ -4,7 +4,7 @@
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::engine::correlate::Correlator;
+use crate::engine::correlate::{Correlator, Feed};
 use crate::engine::table::Mapping;
 use crate::engine::terms::Baseline;
 use crate::engine::window::{Each, Window};
@@ -18,7 +18,7 @@ type Windows<F> = Vec<(u64, Window<F>)>;
 pub struct CorrelatorState<F> {
     /// By the index of the correlation.
     correlations: Vec<(Windows<F>, Baseline)>,
-    pending: Vec<(i64, u32, u64)>,
+    pending: Vec<((i64, u32, u64), Vec<Feed>)>,
     newest_us: i64,
 }
 
@@ -70,9 +70,10 @@ impl<E: Clone> Correlator<E> {
             self.windows[place as usize] = windows.collect();
             self.baselines[place as usize] = baseline;
         }
-        for (end, index, key) in state.pending {
+        for ((end, index, key), mut parents) in state.pending {
             if let Some(place) = place(index as usize) {
-                self.pending.insert((end, place, key));
+                relocate(&mut parents, mapping);
+                self.pending.insert((end, place, key), parents);
             }
         }
         self.newest_us = self.newest_us.max(state.newest_us);
@@ -101,7 +102,17 @@ impl<E: Clone> Correlator<E> {
     /// When the first window that waits for something not to happen can be decided: the time to
     /// [`Correlator::advance`] to, at least.
     pub fn due_us(&self) -> Option<i64> {
-        let (end, ..) = self.pending.first()?;
+        let ((end, ..), _) = self.pending.first_key_value()?;
         Some(end.saturating_add(self.limits.lateness_us).saturating_add(1))
     }
+}
+
+/// Moves feeds to where their correlations stand now; those without a place go.
+pub fn relocate(feeds: &mut Vec<Feed>, mapping: &Mapping) {
+    feeds.retain_mut(|feed| {
+        let place = mapping.correlations.get(feed.correlation as usize).copied().flatten();
+        feed.correlation = place.unwrap_or_default();
+        relocate(&mut feed.parents, mapping);
+        place.is_some()
+    });
 }
