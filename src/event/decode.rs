@@ -379,7 +379,7 @@ impl Walk<'_> {
             let at = At { time_us: Some(time_us), ..at.skip(offset).deeper() };
             match rest.trim_ascii_start().first() {
                 Some(b'{' | b'[') => self.pieces(rest, at),
-                _ => self.give(Decoded::Control),
+                _ => self.behind_prefix(rest, at),
             }
         } else if serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok() {
             self.reject(at, end, RejectReason::NotAuditEvent, "");
@@ -387,6 +387,15 @@ impl Walk<'_> {
             return self.torn(text, at, tears);
         }
         end
+    }
+
+    /// What stands behind the names that a shipper puts before an event (host, log stream, program);
+    /// text without an event is a line of something else.
+    fn behind_prefix(&mut self, text: &[u8], at: At<'_>) {
+        match salvage::first_start(text) {
+            Some(start) => self.pieces(&text[start..], at.skip(start)),
+            None => self.give(Decoded::Control),
+        }
     }
 
     fn cri(&mut self, line: &CriLine<'_>, at: At<'_>) {

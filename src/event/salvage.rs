@@ -18,10 +18,7 @@ pub(crate) const LIST_START: &[u8] = b"{\"kind\":\"EventList\",\"apiVersion\":\"
 /// further inside is believed only outside request and response bodies: bodies are the client's,
 /// and a cut event must not be a way to smuggle a forged one in.
 pub(crate) fn next_start(bytes: &[u8]) -> Option<usize> {
-    let rest = bytes.get(1..)?;
-    let mut candidates = memmem::find_iter(rest, b"{\"kind\":\"Event")
-        .map(|at| at + 1)
-        .filter(|at| bytes[*at..].starts_with(EVENT_START) || bytes[*at..].starts_with(LIST_START));
+    let mut candidates = starts(bytes).filter(|at| *at > 0);
     let first = candidates.next()?;
     let fault = fault(bytes).unwrap_or(bytes.len());
     let body = [&b"\"requestObject\":"[..], b"\"responseObject\":"]
@@ -32,6 +29,16 @@ pub(crate) fn next_start(bytes: &[u8]) -> Option<usize> {
     // The fault shows at the start itself, or behind its brace and quote where a string was open.
     let is_tear = |at: usize| fault <= at + 2 || at < body;
     std::iter::once(first).chain(candidates).find(|at| is_tear(*at))
+}
+
+/// Where the first event or list starts, whatever stands before it.
+pub(crate) fn first_start(bytes: &[u8]) -> Option<usize> {
+    starts(bytes).next()
+}
+
+fn starts(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    memmem::find_iter(bytes, b"{\"kind\":\"Event")
+        .filter(|at| bytes[*at..].starts_with(EVENT_START) || bytes[*at..].starts_with(LIST_START))
 }
 
 /// Offset of the first byte that strict JSON does not allow in one value; `None` when the bytes are

@@ -157,6 +157,24 @@ fn framed_lines() {
 }
 
 #[test]
+fn events_behind_other_text() {
+    let time = "2026-01-02T03:04:05.000000Z";
+    let found = format!("get@a {time}");
+    check(format!("{time} kube-apiserver-audit-0123 {A}"), &[&found]);
+    check(format!("{time} cp1 kube-apiserver[1]: {A}"), &[&found]);
+    check(format!("{time} host {A}{B}"), &[&found, &format!("create@b#1 {time}")]);
+    check(format!("{time} host {}", &A[..222]), &[&format!("get@a~truncated {time}")]);
+    check(format!("{time} the audit.k8s.io/v1 backend has started"), &["control"]);
+    let message = |text: &str| format!(r#"{{"message":{}}}"#, quoted(text));
+    check(message(&format!("<134>Nov 22 00:17:27 cp1 kube-apiserver[1]: {A}")), &["get@a"]);
+    check(message(&format!("{time} {A}")), &[&found]);
+    check(message(&format!("{time} cp1 kube-apiserver[1]: {A}")), &[&found]);
+    check(message(&format!("{time} not an event")), &["control"]);
+    check(message(&format!("{time} {{}}")), &["control"]);
+    check(format!(r#"{{"log":{}}}"#, quoted(&format!("ip-10-0-1-1 {A}\n"))), &["get@a"]);
+}
+
+#[test]
 fn eks() {
     let document = |stream: &str, kind: &str, messages: &[&str]| {
         let events: Vec<String> = messages

@@ -64,9 +64,12 @@ impl Walk<'_> {
             _ if line::is_legacy(text.as_bytes()) => {
                 self.reject(at, text.len(), RejectReason::LegacyFormat, "");
             }
-            _ => match CriLine::parse(text.as_bytes()) {
-                Some(line) => self.cri(&line, at),
-                None => self.give(Decoded::Control),
+            _ => match (CriLine::parse(text.as_bytes()), line::timestamp(text.as_bytes())) {
+                (Some(line), _) => self.cri(&line, at),
+                (None, Some((time_us, rest))) => {
+                    self.behind_prefix(rest, At { time_us: Some(time_us), ..at });
+                }
+                (None, None) => self.behind_prefix(text.as_bytes(), at),
             },
         }
     }
