@@ -92,32 +92,68 @@ pub(crate) enum Form {
     Object,
 }
 
-/// Tells what an object is by the first of its keys that decides.
+/// Tells what an object is by the first of its keys that decides; only what names itself an audit
+/// event is one whatever a shipper has put before.
 pub(crate) fn shape(bytes: &[u8]) -> Shape {
+    let mut decided = None;
+    let mut names = Names::default();
     for field in Fields::of(bytes) {
-        let first = bytes.get(field.value.start);
-        let held = |form| Shape::Holds(field.value.clone(), form);
-        match (field.key, first) {
-            (b"auditID" | b"level" | b"stage" | b"requestURI" | b"verb" | b"objectRef", _) => {
-                return if has_severity_only(bytes, &field) { continue } else { Shape::Event };
-            }
-            (b"kind", Some(b'"')) if bytes[field.value.clone()] == *b"\"Event\"" => {
-                return Shape::Event;
-            }
-            (b"items" | b"records" | b"logEvents" | b"events", Some(b'[')) => {
-                return Shape::List(field.value.start);
-            }
-            (b"awslogs" | b"message", Some(b'{')) => return held(Form::Object),
-            (b"message" | b"log" | b"short_message" | b"log_s", Some(b'"')) => {
-                return held(Form::Text);
-            }
-            (b"data", Some(b'"')) => return held(Form::Base64),
-            (b"category" | b"operationName" | b"properties", _) => return Shape::Aks,
-            (b"protoPayload" | b"insertId" | b"logName", _) => return Shape::Gke,
+        names.note(bytes, &field);
+        if names.is_event() {
+            return Shape::Event;
+        }
+        decided = decided.or_else(|| decides(bytes, &field));
+        if decided == Some(Shape::Event) {
+            return Shape::Event;
+        }
+    }
+    decided.unwrap_or(Shape::Unknown)
+}
+
+/// What an object is by one of its members; `None` when it can be anything.
+fn decides(bytes: &[u8], field: &Field<'_>) -> Option<Shape> {
+    let range = || field.value.clone();
+    Some(match (field.key, bytes.get(field.value.start)) {
+        (b"auditID" | b"level" | b"stage" | b"requestURI" | b"verb" | b"objectRef", _) => {
+            return (!has_severity_only(bytes, field)).then_some(Shape::Event);
+        }
+        (b"kind", Some(b'"')) if bytes[range()] == *b"\"Event\"" => Shape::Event,
+        (b"items" | b"records" | b"logEvents" | b"events", Some(b'[')) => {
+            Shape::List(field.value.start)
+        }
+        (b"awslogs" | b"message", Some(b'{')) => Shape::Holds(range(), Form::Object),
+        (b"message" | b"log" | b"short_message" | b"log_s", Some(b'"')) => {
+            Shape::Holds(range(), Form::Text)
+        }
+        (b"data", Some(b'"')) => Shape::Holds(range(), Form::Base64),
+        (b"category" | b"operationName" | b"properties", _) => Shape::Aks,
+        (b"protoPayload" | b"insertId" | b"logName", _) => Shape::Gke,
+        _ => return None,
+    })
+}
+
+/// The members by which an object says itself that it is an audit event.
+#[derive(Debug, Default)]
+struct Names {
+    has_kind: bool,
+    has_version: bool,
+    has_id: bool,
+}
+
+impl Names {
+    fn note(&mut self, bytes: &[u8], field: &Field<'_>) {
+        let value = &bytes[field.value.clone()];
+        match field.key {
+            b"kind" => self.has_kind = value == b"\"Event\"",
+            b"apiVersion" => self.has_version = value.starts_with(b"\"audit.k8s.io/"),
+            b"auditID" => self.has_id = true,
             _ => {}
         }
     }
-    Shape::Unknown
+
+    fn is_event(&self) -> bool {
+        self.has_kind && self.has_version && self.has_id
+    }
 }
 
 /// Log shippers put a `level` of their own (`info`) beside the message; only the API server's
@@ -231,6 +267,26 @@ mod tests {
             (r#"{"message":"cut"#, Shape::Holds(11..15, Form::Text)),
             (r#"{"time":"t","category":"kube-audit"}"#, Shape::Aks),
             (r#"{"insertId":"x"}"#, Shape::Gke),
+            (
+                r#"{"message":"m","kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a"}"#,
+                Shape::Event,
+            ),
+            (
+                r#"{"auditID":"a","category":"c","apiVersion":"audit.k8s.io/v1","kind":"Event"}"#,
+                Shape::Event,
+            ),
+            (
+                r#"{"events":[],"apiVersion":"audit.k8s.io/v1","kind":"Event","auditID":"a"}"#,
+                Shape::Event,
+            ),
+            (
+                r#"{"log":"{}","kind":"Event","apiVersion":"v1","auditID":"a"}"#,
+                Shape::Holds(7..11, Form::Text),
+            ),
+            (
+                r#"{"log":"{}","kind":"Event","apiVersion":"audit.k8s.io/v1"}"#,
+                Shape::Holds(7..11, Form::Text),
+            ),
             (r#"{"kind":"Pod"}"#, Shape::Unknown),
             ("{}", Shape::Unknown),
         ] {
