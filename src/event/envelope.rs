@@ -128,6 +128,7 @@ fn decides(bytes: &[u8], field: &Field<'_>) -> Option<Shape> {
         (b"data", Some(b'"')) => Shape::Holds(range(), Form::Base64),
         (b"category" | b"operationName" | b"properties", _) => Shape::Aks,
         (b"protoPayload" | b"insertId" | b"logName", _) => Shape::Gke,
+        (b"textPayload" | b"jsonPayload" | b"protopayload_auditlog", _) => Shape::Gke,
         _ => return None,
     })
 }

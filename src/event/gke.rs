@@ -5,6 +5,7 @@
 //! missing. Of the groups only those are added that Kubernetes gives by the kind of user, without
 //! exception.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::event::split::value_end;
@@ -21,7 +22,12 @@ pub(crate) enum Mapped {
         cluster: Option<String>,
     },
     /// A LogEntry of something else than a Kubernetes request.
-    Other,
+    Other {
+        /// `resource.labels.cluster_name`.
+        cluster: Option<String>,
+    },
+    /// A row of the audit log that does not say whose service was called.
+    Unknown,
     /// Not one whole object.
     Malformed,
 }
@@ -32,11 +38,17 @@ pub(crate) fn to_audit(entry: &[u8]) -> Mapped {
         return Mapped::Malformed;
     }
     let entry = Value::of(entry);
-    let Some(payload) = entry.member("protoPayload") else { return Mapped::Other };
-    if text(payload, &["serviceName"]).as_deref() != Some("k8s.io") {
-        return Mapped::Other;
-    }
     let cluster = text(entry, &["resource", "labels", "cluster_name"]);
+    // The sink to BigQuery writes the same payload in a column of its own.
+    let row = entry.member("protopayload_auditlog");
+    let Some(payload) = entry.member("protoPayload").or(row) else {
+        return Mapped::Other { cluster };
+    };
+    match text(payload, &["serviceName"]).as_deref() {
+        Some("k8s.io") => {}
+        None if row.is_some() => return Mapped::Unknown,
+        _ => return Mapped::Other { cluster },
+    }
     Mapped::Event { json: audit_json(entry, payload).into_bytes(), cluster }
 }
 
@@ -45,8 +57,9 @@ fn audit_json(entry: Value<'_>, payload: Value<'_>) -> String {
     let verb = method.rsplit('.').next().unwrap_or_default();
     let name = text(payload, &["resourceName"]).unwrap_or_default();
     let target = Target::parse(&name, verb);
-    let (request, response) = (payload.member("request"), payload.member("response"));
-    let level = match (request, response) {
+    let request = body(payload, "request", "requestJson");
+    let response = body(payload, "response", "responseJson");
+    let level = match (&request, &response) {
         (_, Some(_)) => "RequestResponse",
         (Some(_), None) => "Request",
         (None, None) => "Metadata",
@@ -71,16 +84,33 @@ fn audit_json(entry: Value<'_>, payload: Value<'_>) -> String {
     write_status(&mut json, payload, verb, &target);
     for (key, body) in [("requestObject", request), ("responseObject", response)] {
         if let Some(body) = body {
-            push(&mut json, format_args!(",\"{key}\":{}", String::from_utf8_lossy(body.raw())));
+            push(&mut json, format_args!(",\"{key}\":{body}"));
         }
     }
-    if let Some(time) = text(entry, &["timestamp"]) {
+    if let Some(time) = text(entry, &["timestamp"]).map(rfc3339) {
         member(&mut json, "requestReceivedTimestamp", &time);
         member(&mut json, "stageTimestamp", &time);
     }
     write_annotations(&mut json, entry, payload);
     json.push('}');
     json
+}
+
+/// A body: the object itself, or, in a row of BigQuery, its JSON in a string.
+fn body<'e>(payload: Value<'e>, key: &str, column: &str) -> Option<Cow<'e, str>> {
+    if let Some(body) = payload.member(key) {
+        return Some(String::from_utf8_lossy(body.raw()));
+    }
+    let body = payload.member(column)?.text()?;
+    serde_json::from_str::<serde::de::IgnoredAny>(&body).is_ok().then_some(body)
+}
+
+/// BigQuery writes `2026-11-22 00:16:52.715698 UTC`.
+fn rfc3339(time: String) -> String {
+    match time.strip_suffix(" UTC") {
+        Some(time) => time.replacen(' ', "T", 1) + "Z",
+        None => time,
+    }
 }
 
 /// What the request was for.

@@ -286,6 +286,37 @@ fn gke_and_others() {
 }
 
 #[test]
+fn cloud_logging_entries_of_other_payloads() {
+    let entry = |payload: &str| {
+        format!(
+            r#"{{"insertId":"1",{payload},"timestamp":"2026-11-22T00:16:52.71Z","resource":{{"type":"k8s_container","labels":{{"cluster_name":"c"}}}}}}"#
+        )
+    };
+    let found = "get@a c 2026-11-22T00:16:52.710000Z";
+    check(entry(&format!(r#""textPayload":{}"#, quoted(A))), &[found]);
+    check(entry(&format!(r#""textPayload":{}"#, quoted(&format!("host {A}")))), &[found]);
+    check(entry(&format!(r#""jsonPayload":{A}"#)), &[found]);
+    check(format!(r#"{{"jsonPayload":{A},"insertId":"1"}}"#), &["get@a"]);
+    let wrapped = format!(r#""jsonPayload":{{"message":{}}}"#, quoted(A));
+    check(entry(&wrapped), &[found]);
+    check(entry(r#""textPayload":"{\"a\":1}""#), &["control"]);
+    check(entry(r#""textPayload":"the audit.k8s.io backend has started""#), &["control"]);
+    check(entry(r#""jsonPayload":{"message":"hello"}"#), &["control"]);
+    let other = r#""jsonPayload":{"apiVersion":"audit.k8s.io/v1","kind":"Policy"}"#;
+    check(entry(other), &["not_audit_event:30+48"]);
+    let row = |service: &str| {
+        format!(
+            r#""protopayload_auditlog":{{{service}"methodName":"io.k8s.core.v1.pods.get","resourceName":"core/v1/pods","requestJson":"{{\"a\":1}}"}}"#
+        )
+    };
+    let k8s = entry(&row(r#""serviceName":"k8s.io","#));
+    check(&k8s, &["get@1 c"]);
+    check(k8s.replace("T00:16:52.71Z", " 00:16:52.71 UTC"), &["get@1 c"]);
+    check(entry(&row(r#""serviceName":"compute.googleapis.com","#)), &["control"]);
+    check(entry(&row("")), &[&format!("not_audit_event:0+{}", entry(&row("")).len())]);
+}
+
+#[test]
 fn every_cut_of_every_form_ends_in_something() {
     let list =
         format!(r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[{}]}}"#, item(A));

@@ -137,12 +137,38 @@ impl Walk<'_> {
                 let at = At { cluster: cluster.as_deref().or(at.cluster), ..at };
                 self.whole(&json, at.copy(object.len()));
             }
-            gke::Mapped::Other => self.give(Decoded::Control),
+            gke::Mapped::Other { cluster } => {
+                let at = At { cluster: cluster.as_deref().or(at.cluster), ..at };
+                self.other_payload(object, at);
+            }
+            gke::Mapped::Unknown => self.reject(at, object.len(), RejectReason::NotAuditEvent, ""),
             gke::Mapped::Malformed => {
                 self.reject(at, object.len(), RejectReason::MalformedJson, "cut LogEntry");
             }
         }
     }
+
+    /// What a LogEntry holds beside Google's own audit log: a container's text or JSON. Most
+    /// entries are of other components, so what does not speak of audit events is not opened.
+    fn other_payload(&mut self, object: &[u8], at: At<'_>) {
+        const KEYS: [&[u8]; 2] = [b"textPayload", b"jsonPayload"];
+        let payload = Fields::of(object).find(|field| KEYS.contains(&field.key));
+        let range = payload.map_or(0..0, |field| field.value);
+        let form = match object.get(range.start) {
+            Some(b'"') => Form::Text,
+            Some(b'{') => Form::Object,
+            _ => return self.give(Decoded::Control),
+        };
+        match speaks_of_audit(&object[range.clone()]) {
+            true => self.held(object, range, form, at),
+            false => self.give(Decoded::Control),
+        }
+    }
+}
+
+/// What only audit events have in them.
+fn speaks_of_audit(bytes: &[u8]) -> bool {
+    memchr::memmem::find(bytes, b"audit.k8s.io").is_some()
 }
 
 /// The time that an envelope gives its message: RFC 3339, or milliseconds since the epoch.
