@@ -14,6 +14,7 @@ mod wrapped;
 
 use crate::event::envelope::{self, Document, Shape};
 use crate::event::line::{self, CriLine, CriParts, Joined};
+use crate::event::pieces::Pieces;
 use crate::event::reject::{PartialReason, Reject, RejectReason};
 use crate::event::{Event, Malformed, MalformedKind, Slot, json, salvage, split};
 use std::borrow::Cow;
@@ -59,17 +60,18 @@ pub struct EnvelopeContext<'a> {
     pub partial: Option<PartialReason>,
 }
 
-/// What decoding keeps from one record to the next: parts of CRI lines, the last document header.
+/// What decoding keeps from one record to the next: parts of lines, the last document header.
 #[derive(Debug, Default)]
 pub struct Scratch {
     cri: CriParts,
+    pieces: Pieces,
     header: Vec<u8>,
     document: Document,
 }
 
 /// Decodes one record (a line, a document, or an element of a document's list).
 ///
-/// Lines of a CRI-framed file must come in order; call [`finish`] behind the last one.
+/// Records that hold parts of lines must come in order; call [`finish`] behind the last one.
 pub fn decode(record: &[u8], scratch: &mut Scratch, emit: &mut dyn FnMut(Decoded<'_>)) {
     if record.starts_with(salvage::EVENT_START)
         && record.is_ascii()
@@ -78,7 +80,7 @@ pub fn decode(record: &[u8], scratch: &mut Scratch, emit: &mut dyn FnMut(Decoded
         emit(Decoded::Event { event, ordinal: 0, context: EnvelopeContext::default() });
         return;
     }
-    let mut walk = Walk { cri: &mut scratch.cri, emit, ordinal: 0, given: 0 };
+    let mut walk = Walk::new(&mut scratch.cri, &mut scratch.pieces, emit);
     walk.record(record);
 }
 
@@ -99,7 +101,7 @@ pub fn decode_element(
         emit(Decoded::Control);
         return;
     }
-    let mut walk = Walk { cri: &mut scratch.cri, emit, ordinal: 0, given: 0 };
+    let mut walk = Walk::new(&mut scratch.cri, &mut scratch.pieces, emit);
     let at = At { cluster: scratch.document.cluster.as_deref(), ..At::default() };
     walk.pieces(element, at);
 }
@@ -108,9 +110,14 @@ pub fn decode_element(
 pub fn finish(scratch: &mut Scratch, emit: &mut dyn FnMut(Decoded<'_>)) {
     let rest: Vec<_> = scratch.cri.finish().collect();
     for (bytes, time_us) in rest {
-        let mut walk = Walk { cri: &mut scratch.cri, emit, ordinal: 0, given: 0 };
+        let mut walk = Walk::new(&mut scratch.cri, &mut scratch.pieces, emit);
         let at = At { time_us: Some(time_us), ..At::default() }.copy(bytes.len());
         walk.salvage(&bytes, at);
+    }
+    let rest: Vec<_> = scratch.pieces.finish().collect();
+    for (text, time_us) in rest {
+        let mut walk = Walk::new(&mut scratch.cri, &mut scratch.pieces, emit);
+        walk.message(&text, At { time_us, ..At::default() }.copy(text.len()));
     }
 }
 
@@ -150,10 +157,21 @@ impl At<'_> {
 
 struct Walk<'w> {
     cri: &'w mut CriParts,
+    pieces: &'w mut Pieces,
     emit: &'w mut dyn FnMut(Decoded<'_>),
     ordinal: u32,
     /// How many things the record has come to so far.
     given: usize,
+}
+
+impl<'w> Walk<'w> {
+    fn new(
+        cri: &'w mut CriParts,
+        pieces: &'w mut Pieces,
+        emit: &'w mut dyn FnMut(Decoded<'_>),
+    ) -> Walk<'w> {
+        Walk { cri, pieces, emit, ordinal: 0, given: 0 }
+    }
 }
 
 impl Walk<'_> {

@@ -86,6 +86,8 @@ pub(crate) enum Shape {
 pub(crate) enum Form {
     /// JSON or text in a string.
     Text,
+    /// A line in a string, or a piece of one.
+    Piece,
     /// Base64, maybe of gzip.
     Base64,
     /// A nested object.
@@ -122,9 +124,8 @@ fn decides(bytes: &[u8], field: &Field<'_>) -> Option<Shape> {
             Shape::List(field.value.start)
         }
         (b"awslogs" | b"message", Some(b'{')) => Shape::Holds(range(), Form::Object),
-        (b"message" | b"log" | b"short_message" | b"log_s", Some(b'"')) => {
-            Shape::Holds(range(), Form::Text)
-        }
+        (b"message" | b"short_message" | b"log_s", Some(b'"')) => Shape::Holds(range(), Form::Text),
+        (b"log", Some(b'"')) => Shape::Holds(range(), Form::Piece),
         (b"data", Some(b'"')) => Shape::Holds(range(), Form::Base64),
         (b"category" | b"operationName" | b"properties", _) => Shape::Aks,
         (b"protoPayload" | b"insertId" | b"logName", _) => Shape::Gke,
@@ -282,11 +283,11 @@ mod tests {
             ),
             (
                 r#"{"log":"{}","kind":"Event","apiVersion":"v1","auditID":"a"}"#,
-                Shape::Holds(7..11, Form::Text),
+                Shape::Holds(7..11, Form::Piece),
             ),
             (
                 r#"{"log":"{}","kind":"Event","apiVersion":"audit.k8s.io/v1"}"#,
-                Shape::Holds(7..11, Form::Text),
+                Shape::Holds(7..11, Form::Piece),
             ),
             (r#"{"kind":"Pod"}"#, Shape::Unknown),
             ("{}", Shape::Unknown),

@@ -191,6 +191,11 @@ pub(crate) struct Strings {
 }
 
 impl Strings {
+    /// Whether the block ended inside a string.
+    pub(crate) fn is_inside(&self) -> bool {
+        self.is_inside
+    }
+
     /// The bytes of the block that stand inside strings (opening quote included).
     #[inline]
     pub(crate) fn inside(&mut self, quotes: u64, escapes: u64) -> u64 {

@@ -18,6 +18,7 @@ pub mod split;
 pub(crate) mod envelope;
 pub(crate) mod salvage;
 pub mod line;
+pub(crate) mod pieces;
 pub(crate) mod gke;
 pub mod decode;
 

@@ -62,6 +62,11 @@ impl Scanner {
         self.watches_lists = false;
     }
 
+    /// Whether what was scanned ends inside a string.
+    pub(crate) fn is_in_string(&self) -> bool {
+        self.strings.is_inside()
+    }
+
     /// Scans on from `at`, which moves behind what need not be looked at again. `bytes` holds the
     /// value from wherever the caller keeps it; `is_last` says that no more will come.
     pub fn scan(&mut self, bytes: &[u8], at: &mut usize, is_last: bool) -> Step {

@@ -137,12 +137,12 @@ impl Chunk {
     }
 
     /// Parts of about equal length, at most so many, that can be decoded apart: elements of lists
-    /// can, what stands by itself may be a piece of a line.
+    /// can, what stands by itself, or in an array without a name, may hold a piece of a line.
     pub fn parts(&self, most: usize) -> Vec<Range<usize>> {
         /// Fewer elements are not worth waking a thread for.
         const PART_ITEMS_MIN: usize = 64;
         let items = self.items.len();
-        let is_of_lists = self.items.iter().all(|item| !item.header.is_empty());
+        let is_of_lists = self.items.iter().all(|item| item.header.len() > 1);
         let parts = if is_of_lists { most.min(items / PART_ITEMS_MIN).max(1) } else { 1 };
         let end = |part: usize| if part == parts { usize::MAX } else { items / parts * part };
         (0..parts).map(|part| end(part)..end(part + 1)).collect()

@@ -5,7 +5,7 @@
 //! larger only when one record is, and only one such chunk exists at a time.
 //!
 //! A chunk never spans two files and ends where no record is open: behind a line end, behind the
-//! last part of a CRI line, behind an element of a list. A run of NUL bytes (the hole that
+//! last part of a line that a runtime cut, behind an element of a list. A run of NUL bytes (the hole that
 //! copytruncate leaves; it may be gigabytes long) ends a record too and is passed over without
 //! being kept.
 
@@ -15,9 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::event::line::CriLine;
+use crate::event::pieces;
 use crate::event::reject::{Reject, RejectReason};
 use crate::ingest::chunk::{
-    CHUNK_BYTES, Chunk, LINE_BYTES_MAX, LINE_KEPT_BYTES, LineReject, Permits, lines,
+    CHUNK_BYTES, Chunk, LINE_BYTES_MAX, LINE_KEPT_BYTES, LineReject, Permits,
+    SMALL_CHUNK_BYTES_MAX, lines,
 };
 use crate::ingest::compress::{self, Fault};
 use crate::ingest::discover::LogFile;
@@ -246,7 +248,12 @@ impl OpenFile {
                 return self.turn_to_documents(chunk, chunk_bytes, permits);
             }
             if length >= LINE_BYTES_MAX {
-                return self.give_up_line(chunk, chunk_bytes);
+                match memchr::memrchr(b'\n', chunk.input()) {
+                    // Records of pieces, and a long line behind them.
+                    Some(end) if chunk.bytes[0] == b'{' => self.unread(chunk, end + 1),
+                    _ => return self.give_up_line(chunk, chunk_bytes),
+                }
+                break;
             }
             length = (length * 2).min(LINE_BYTES_MAX);
         }
@@ -373,21 +380,30 @@ impl OpenFile {
     }
 }
 
-/// Where a chunk of lines may end: behind the last line, but not between the parts of a CRI line,
-/// for the worker that gets the first part must get the last. `None` when no line ends here.
+/// Where a chunk of lines may end: behind the last line, but not between the parts of a line that
+/// was cut, for the worker that gets the first part must get the last. `None` when no line ends
+/// here.
+///
+/// Of lines whose parts are held by JSON records no more than [`SMALL_CHUNK_BYTES_MAX`] are kept
+/// together: a shipper that cuts lines for good leaves every one of them without an end.
 pub(crate) fn unframed_end(bytes: &[u8]) -> Option<usize> {
     let mut end = bytes.len();
     'shorter: loop {
-        let mut is_known = [false; 2];
+        let mut is_known = [false; 3];
         let mut behind = end;
+        let mut looks = LOOKS_MAX;
         // The last line of each stream decides; a stream that is silent for long is not cut.
-        for _ in 0..256 {
+        while looks > 0 {
             let start =
                 memchr::memrchr(b'\n', &bytes[..behind.saturating_sub(1)]).map_or(0, |at| at + 1);
-            let Some(line) = CriLine::parse(&bytes[start..behind]) else { break };
-            let stream = usize::from(line.is_stderr);
-            if line.is_partial && !is_known[stream] {
+            let line = &bytes[start..behind];
+            let Some((stream, is_open)) = part_of(line, &mut looks) else { break };
+            if is_open && !is_known[stream] {
                 end = start;
+                let is_json = line[0] == b'{';
+                if is_json && bytes.len() - end >= SMALL_CHUNK_BYTES_MAX {
+                    return Some(bytes.len());
+                }
                 if end == 0 {
                     return None;
                 }
@@ -395,12 +411,28 @@ pub(crate) fn unframed_end(bytes: &[u8]) -> Option<usize> {
             }
             is_known[stream] = true;
             behind = start;
-            if is_known == [true; 2] || start == 0 {
+            if is_known[..2] == [true; 2] || is_known[2] || start == 0 {
                 break;
             }
         }
         return Some(end);
     }
+}
+
+/// How many framed lines are looked at for the last one of each stream.
+const LOOKS_MAX: usize = 256;
+
+/// A record of JSON takes longer to look at than a CRI line.
+const JSON_LOOKS: usize = 8;
+
+/// The stream of a line that a runtime or a shipper has framed, and whether more of it follows.
+fn part_of(line: &[u8], looks: &mut usize) -> Option<(usize, bool)> {
+    if let Some(line) = CriLine::parse(line) {
+        *looks -= 1;
+        return Some((usize::from(line.is_stderr), line.is_partial));
+    }
+    *looks = looks.saturating_sub(JSON_LOOKS);
+    pieces::ending(line)
 }
 
 fn is_framed(bytes: &[u8]) -> bool {

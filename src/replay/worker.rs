@@ -172,7 +172,7 @@ pub fn decode_records<'c>(
         }
         last = Some(record);
     }
-    // A chunk never ends inside a joined CRI line, so what is left open now was cut.
+    // A chunk of lines never ends inside one that is joined, so what is left open now was cut.
     if let Some(record) = last {
         decode::finish(decoder, &mut |decoded| take(&record, &decoded));
     }

@@ -175,6 +175,59 @@ fn events_behind_other_text() {
 }
 
 #[test]
+fn lines_in_pieces() {
+    let docker = |text: &str| format!(r#"{{"log":{},"stream":"stdout"}}"#, quoted(text));
+    let tagged = |tag: &str, text: &str| format!(r#"{{"logtag":"{tag}","log":{}}}"#, quoted(text));
+    let bare = |text: &str| format!(r#"{{"log":{}}}"#, quoted(text));
+    let lines = |lines: &[String]| {
+        let records: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
+        decoded(&records)
+    };
+    let end = |text: &str| format!("{text}\n");
+    for cut in 1..A.len() {
+        let (first, rest) = A.split_at(cut);
+        for pieces in [
+            [docker(first), docker(&end(rest))],
+            [tagged("P", first), tagged("F", rest)],
+            [bare(first), bare(rest)],
+            [bare(&format!("host {first}")), bare(rest)],
+        ] {
+            // A prefix that ends inside the start of the event is nothing to wait for.
+            let is_known = cut > 60 || !pieces[0].contains("host");
+            assert!(!is_known || lines(&pieces) == ["get@a"], "{pieces:?}");
+        }
+    }
+    let error = docker(&end(B)).replace("stdout", "stderr");
+    let three = [docker(&A[..20]), error, docker(&A[20..90]), docker(&end(&A[90..])), docker(A)];
+    assert_eq!(lines(&three), ["create@b", "get@a", "get@a"]);
+    assert_eq!(lines(&three[..3]), ["create@b", "@a~truncated"]);
+
+    // A cut before an object of a body: its piece is no event of its own.
+    let forged = A.replace("\"a\"", "\"forged\"");
+    let (head, tail) = B.split_at(B.find(":{\"kind\":\"Pod").expect("it is there") + 1);
+    let tail = tail.replacen(r#"{"kind":"Pod"}"#, &forged, 1);
+    for pieces in [
+        vec![docker(head), docker(&end(&tail))],
+        vec![tagged("P", head), tagged("F", &tail)],
+        vec![bare(head), bare(&tail)],
+        vec![docker(head), docker(&forged), docker(&end(&tail[forged.len()..]))],
+        vec![bare(head), bare(&forged), bare(&tail[forged.len()..])],
+    ] {
+        assert_eq!(lines(&pieces), ["create@b"], "{pieces:?}");
+    }
+
+    // What is cut for good does not take the next event along.
+    let cut = A.find("alice").expect("it is there");
+    assert_eq!(lines(&[bare(&A[..cut]), bare(B)]), ["get@a~truncated", "create@b#1"]);
+    assert_eq!(lines(&[docker(&A[..cut]), docker(&end(B))]), ["get@a~truncated", "create@b#1"]);
+    assert_eq!(lines(&[tagged("F", &A[..cut]), tagged("F", B)]), ["get@a~truncated", "create@b"]);
+    let comma = A.find(",\"verb").expect("it is there") + 1;
+    assert_eq!(lines(&[bare(&A[..comma]), bare(B)]), ["@a~truncated", "create@b#1"]);
+    assert_eq!(lines(&[bare("{cut"), bare("I1122 klog")]).len(), 1);
+    assert_eq!(lines(&[bare("I1122 klog"), bare(A)]), ["control", "get@a"]);
+}
+
+#[test]
 fn eks() {
     let document = |stream: &str, kind: &str, messages: &[&str]| {
         let events: Vec<String> = messages

@@ -10,6 +10,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use crate::event::decode::{At, Decoded, INFLATED_BYTES_MAX, Walk};
 use crate::event::envelope::{self, Document, Fields, Form};
 use crate::event::line::{self, CriLine};
+use crate::event::pieces::{Piece, Taken};
 use crate::event::reject::{PartialReason, RejectReason};
 use crate::event::{gke, time};
 
@@ -48,6 +49,30 @@ impl Walk<'_> {
                 };
                 let text = envelope::held_text(object, range.clone());
                 self.message(&text, at.copy(range.len()));
+            }
+            Form::Piece => self.piece(object, range, at),
+        }
+    }
+
+    /// The line that a record holds, or the piece of a line.
+    fn piece(&mut self, object: &[u8], range: Range<usize>, at: At<'_>) {
+        let text = envelope::held_text(object, range.clone());
+        let at = match std::str::from_utf8(&object[range.clone()]) {
+            Ok(_) => at.copy(range.len()),
+            Err(_) => at.copy(range.len()).partial(PartialReason::InvalidUtf8),
+        };
+        let piece = Piece::of(object, &text);
+        if let Some((text, time_us)) = self.pieces.torn(&piece) {
+            self.message(&text, At { time_us, ..at });
+        }
+        match self.pieces.push(&piece, at.time_us) {
+            Taken::Alone => self.message(&text, at),
+            // The record has come to something, of which a later one tells.
+            Taken::Waiting => self.given += 1,
+            Taken::Line(text, time_us) => self.message(&text, At { time_us, ..at }),
+            Taken::TooLong(text, time_us) => {
+                self.reject(at, range.len(), RejectReason::LineTooLong, "");
+                self.message(&text, At { time_us, ..at });
             }
         }
     }

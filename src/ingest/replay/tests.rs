@@ -138,6 +138,41 @@ fn cri_lines_stay_together() {
 }
 
 #[test]
+fn pieces_in_records_stay_together() {
+    let line = |text: &str, stream: &str| {
+        format!("{{\"log\":{},\"stream\":\"{stream}\"}}\n", serde_json::Value::from(text))
+    };
+    let long = "x".repeat(16 << 10);
+    let text = [
+        line("{\"a\":1}\n", "stdout"),
+        line("{\"a\":\"", "stdout"),
+        line("I1122 klog\n", "stderr"),
+        line(&long, "stdout"),
+        line("\"}\n", "stdout"),
+        line("{\"a\":", "stderr"),
+        line("1}", "stdout"),
+        line("1}", "stderr"),
+    ]
+    .concat();
+    for chunk_bytes in [1, 60, 100, 250, 20_000] {
+        let mut reader = reader(text.clone().into_bytes(), chunk_bytes);
+        let (mut chunk, mut open) = (Chunk::new(), [false; 3]);
+        while reader.next_chunk(&mut chunk) {
+            assert_eq!(open, [false; 3], "chunks of {chunk_bytes}");
+            for record in chunk.records() {
+                let (stream, is_open) = pieces::ending(record.bytes).expect("of pieces");
+                open[stream] = is_open;
+            }
+        }
+    }
+    // Lines that are all cut for good end where they have to.
+    let cut = line(&format!("{{\"a\":\"{long}"), "stdout");
+    let count = SMALL_CHUNK_BYTES_MAX / cut.len() * 3;
+    let found = read(cut.repeat(count).as_bytes(), CHUNK_BYTES);
+    assert_eq!((found.records.len(), found.rejects.len()), (count, 0));
+}
+
+#[test]
 fn faults_of_compression_have_a_position() {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(b"a\nb\n").expect("memory takes it");
