@@ -407,8 +407,8 @@ impl Walk<'_> {
         end
     }
 
-    /// What stands behind the names that a shipper puts before an event (host, log stream, program);
-    /// text without an event is a line of something else.
+    /// What stands behind the names that a shipper puts before an event (host, log stream,
+    /// program); text without an event is a line of something else.
     fn behind_prefix(&mut self, text: &[u8], at: At<'_>) {
         match salvage::first_start(text) {
             Some(start) => self.pieces(&text[start..], at.skip(start)),

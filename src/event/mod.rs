@@ -273,9 +273,9 @@ impl<'a> Event<'a> {
         Some((start + (self.spans[found].length & !ESCAPED)) as usize)
     }
 
-    /// The member of the event whose key starts at this offset of the raw bytes, and where its value
-    /// stands, if it is the next one from the slot `near` on and spelled as kube-apiserver spells
-    /// it; `near` is then left behind it.
+    /// The member of the event whose key starts at this offset of the raw bytes, and where its
+    /// value stands, if it is the next one from the slot `near` on and spelled as kube-apiserver
+    /// spells it; `near` is then left behind it.
     #[inline]
     pub(crate) fn expected_member(&self, at: usize, near: &mut usize) -> Option<(Slot, Place)> {
         let mut rest = Slot::MEMBERS.iter().filter(|(slot, _)| *slot as usize >= *near);

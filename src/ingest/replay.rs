@@ -5,9 +5,9 @@
 //! larger only when one record is, and only one such chunk exists at a time.
 //!
 //! A chunk never spans two files and ends where no record is open: behind a line end, behind the
-//! last part of a line that a runtime cut, behind an element of a list. A run of NUL bytes (the hole that
-//! copytruncate leaves; it may be gigabytes long) ends a record too and is passed over without
-//! being kept.
+//! last part of a line that a runtime cut, behind an element of a list. A run of NUL bytes (the
+//! hole that copytruncate leaves; it may be gigabytes long) ends a record too and is passed over
+//! without being kept.
 
 use std::collections::VecDeque;
 use std::io::Read;
