@@ -3,7 +3,8 @@
 //! [`Scanner`] finds the end of one value of any size and depth; it may be handed the value's bytes
 //! in as many pieces as the caller likes, never recurses, and looks at each block of 64 bytes once.
 //! It also notices a torn write: a raw line break inside a string, or a document that starts at the
-//! beginning of a line while another one is still open, is where an unfinished value stops.
+//! beginning of a line while another one is still open, is where an unfinished value stops. In a
+//! value that is indented, every bracket that opens at the beginning of a line starts a document.
 
 use wide::u8x16;
 
@@ -38,6 +39,8 @@ pub struct Scanner {
     depth: usize,
     watches_lists: bool,
     ends_in_newline: bool,
+    /// Whether the value is printed over indented lines; `None` until its start was seen.
+    is_indented: Option<bool>,
 }
 
 impl Scanner {
@@ -54,7 +57,13 @@ impl Scanner {
     /// For the rest of a value in which `depth` brackets are open.
     pub fn inside(depth: usize) -> Scanner {
         let strings = Strings::default();
-        Scanner { strings, depth, watches_lists: false, ends_in_newline: false }
+        let is_indented = (depth > 0).then_some(false);
+        Scanner { strings, depth, watches_lists: false, ends_in_newline: false, is_indented }
+    }
+
+    /// For the rest of a document of which one bracket is open, and of which this is the beginning.
+    pub(crate) fn behind(header: &[u8]) -> Scanner {
+        Scanner { is_indented: Some(is_indented(header)), ..Scanner::inside(1) }
     }
 
     /// From now on stops at the value's end only.
@@ -81,6 +90,9 @@ impl Scanner {
                     &tail
                 }
             };
+            if self.is_indented.is_none() {
+                self.is_indented = Some(is_indented(block));
+            }
             let before = self.strings;
             match self.block(block, bytes, *at, is_last) {
                 None => *at += BLOCK,
@@ -126,6 +138,9 @@ impl Scanner {
     ) -> Result<u32, Step> {
         while line_starts != 0 {
             let bit = line_starts.trailing_zeros();
+            if self.is_indented == Some(true) {
+                return Ok(bit.min(in_strings.trailing_zeros()));
+            }
             let rest = &bytes[(at + bit as usize).min(bytes.len())..];
             for start in STARTS {
                 if rest.starts_with(start) {
@@ -176,6 +191,13 @@ impl Scanner {
         self.ends_in_newline = newlines >> 63 == 1;
         None
     }
+}
+
+/// Whether a value that starts so goes on in a line of its own, further in.
+fn is_indented(start: &[u8]) -> bool {
+    let [b'{' | b'[', rest @ ..] = start else { return false };
+    let rest = rest.strip_prefix(b"\r").unwrap_or(rest);
+    matches!(rest, [b'\n', b' ' | b'\t', ..])
 }
 
 /// Whether the bracket at `index` opens the array of a member that holds events.
@@ -233,6 +255,12 @@ mod tests {
             ("{\"x\":{\"items\":[1]},\"items\":{}}", Step::End(30)),
             ("{\"not_items\":[1]}", Step::End(17)),
             (&format!("{{{pad}\n\n{{\"kind\":\"Event"), Step::Torn(64)),
+            ("{\n \"a\": {\n  \"b\": 1\n },\n \"c\": [\n  {}\n ]\n}", Step::End(40)),
+            ("{\n \"a\": 1,\n{\n \"a\": 1\n}", Step::Torn(11)),
+            ("{\r\n\t\"a\": [\r\n\t\t1,\r\n{\r\n\t\"a\"", Step::Torn(18)),
+            ("[\n {\n  \"a\": \n[\n {}", Step::Torn(13)),
+            ("{\n \"a\": 1\n}\n{\n \"a\"", Step::End(11)),
+            (&format!("{{\n {pad}\n{{\n"), Step::Torn(65)),
         ] {
             assert_eq!(scan(Scanner::document(), text), step, "{text}");
         }

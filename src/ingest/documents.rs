@@ -179,7 +179,7 @@ impl Splitter {
                 self.start = self.at;
                 self.state = match is_bare || byte == b'}' {
                     true => State::Top,
-                    false => State::Rest(Scanner::inside(1)),
+                    false => State::Rest(Scanner::behind(&self.header)),
                 };
             }
             b'{' | b'[' => {

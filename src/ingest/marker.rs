@@ -98,7 +98,9 @@ fn object_form(head: &[u8]) -> Form {
             None => return Form::Documents,
         },
         Step::End(end) => end,
-        Step::Torn(_) => return Form::Lines,
+        // A line feed inside a string, or a line that starts anew, ends a line that was torn.
+        Step::Torn(end) if is_one_line(head[..end].trim_ascii_end().len()) => return Form::Lines,
+        Step::Torn(_) => return Form::Documents,
         Step::More if is_one_line(head.len()) => return Form::Lines,
         Step::More => return Form::Documents,
     };
@@ -165,7 +167,9 @@ mod tests {
             ("2026-01-01T00:00:00.000Z {\"a\":1}", Form::Lines),
             ("{\"a\":\"us{\"kind\":\"Event\"}\n{", Form::Lines),
             ("{\"a\":\"long", Form::Lines),
+            ("{\"a\":1,\n{\"kind\":\"Event\"}\n{", Form::Lines),
             ("{\n\"a\":1}\n", Form::Documents),
+            ("{\n \"a\": 1,\n{\n \"a\": 1\n}", Form::Documents),
             ("\u{feff}{\n\"a\":1", Form::Documents),
             ("{\"a\":1}{\"a\":2}", Form::Documents),
             ("{\"items\":[1,", Form::Documents),

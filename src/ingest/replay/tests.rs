@@ -105,6 +105,18 @@ fn documents() {
         &[(0, 1, a), (13, 1, a), (26, 1, "nonsense"), (35, 2, a)],
         &[],
     );
+    let pretty = "{\n  \"items\": [\n    {\n      \"a\": [";
+    let whole = "{\n      \"a\": []\n    }";
+    check(
+        format!("{pretty}\n{pretty}]\n    }}\n  ]\n}}\n{{\n  \"b\": 1\n}}"),
+        &[(19, 3, "{\n      \"a\": [\n"), (53, 7, whole), (81, 12, "{\n  \"b\": 1\n}")],
+        &[],
+    );
+    check(
+        format!("{pretty}]\n    }}\n  ],\n{pretty}]\n    }}\n  ]\n}}"),
+        &[(19, 3, whole), (65, 9, whole)],
+        &[],
+    );
     let event = r#"{"auditID":"a","items":[1,2]}"#;
     check(format!("{event}{event}"), &[(0, 1, event), (29, 1, event)], &[]);
 }
