@@ -41,10 +41,10 @@ fn starts(bytes: &[u8]) -> impl Iterator<Item = usize> {
         .filter(|at| bytes[*at..].starts_with(EVENT_START) || bytes[*at..].starts_with(LIST_START))
 }
 
-/// Offset of the first byte that strict JSON does not allow in one value; `None` when the bytes are
-/// one value, or a beginning of one.
+/// Offset of the first byte that strict JSON does not allow in one value, or that opens an object
+/// where an event never holds one; `None` when the bytes are one value, or a beginning of one.
 pub(crate) fn fault(bytes: &[u8]) -> Option<usize> {
-    let mut strict = Strict { bytes, at: 0, open: Vec::new() };
+    let mut strict = Strict { bytes, at: 0, open: Vec::new(), plainness: Plainness::None };
     match strict.run() {
         Ok(()) => {
             let end = skip_blank(bytes, strict.at);
@@ -61,6 +61,32 @@ struct Strict<'a> {
     at: usize,
     /// The open brackets, outermost first.
     open: Vec<u8>,
+    plainness: Plainness,
+}
+
+/// What is known of the outermost object's member that is being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plainness {
+    /// Nothing.
+    None,
+    /// It is no object.
+    Itself,
+    /// The values of its members are no objects.
+    Members,
+}
+
+impl Plainness {
+    fn of(key: &[u8]) -> Plainness {
+        match key {
+            b"\"kind\"" | b"\"apiVersion\"" | b"\"level\"" | b"\"auditID\"" | b"\"stage\"" => {
+                Plainness::Itself
+            }
+            b"\"requestURI\"" | b"\"verb\"" | b"\"userAgent\"" => Plainness::Itself,
+            b"\"requestReceivedTimestamp\"" | b"\"stageTimestamp\"" => Plainness::Itself,
+            b"\"annotations\"" => Plainness::Members,
+            _ => Plainness::None,
+        }
+    }
 }
 
 impl Strict<'_> {
@@ -68,6 +94,7 @@ impl Strict<'_> {
         loop {
             self.blank();
             match self.peek()? {
+                b'{' if self.is_plain() => return Err(Stop::Syntax(self.at)),
                 bracket @ (b'{' | b'[') => {
                     self.at += 1;
                     self.open.push(bracket);
@@ -88,6 +115,15 @@ impl Strict<'_> {
             if !self.behind_value()? {
                 return Ok(());
             }
+        }
+    }
+
+    /// Whether an event holds no object here.
+    fn is_plain(&self) -> bool {
+        match self.plainness {
+            Plainness::None => false,
+            Plainness::Itself => self.open == b"{",
+            Plainness::Members => self.open == b"{{",
         }
     }
 
@@ -118,7 +154,11 @@ impl Strict<'_> {
         if self.peek()? != b'"' {
             return Err(Stop::Syntax(self.at));
         }
+        let start = self.at;
         self.string()?;
+        if self.open == b"{" {
+            self.plainness = Plainness::of(&self.bytes[start..self.at]);
+        }
         self.blank();
         if self.peek()? != b':' {
             return Err(Stop::Syntax(self.at));
@@ -224,6 +264,10 @@ mod tests {
             (r#"{"a":[1}"#, Some(7)),
             ("{\"a\":\"x\u{1}\"}", Some(7)),
             (r#"{"a":1}{"b""#, Some(7)),
+            (r#"{"verb":{"a":1}}"#, Some(8)),
+            (r#"{"verb":["a"]}"#, None),
+            (r#"{"a":{"verb":{}}}"#, None),
+            (r#"[{"verb":{}}]"#, None),
             ("", None),
         ] {
             assert_eq!(fault(text.as_bytes()), at, "{text}");
@@ -239,6 +283,15 @@ mod tests {
             (r#"{"kind":"Event","sourceIPs":["#, true),
             (r#"{"kind":"Event","requestObject":{"forged":"#, false),
             (r#"{"kind":"Event","requestObject":"#, false),
+            (r#"{"kind":"Event","requestObject":{},"stageTimestamp":"#, true),
+            (r#"{"kind":"Event","requestObject":{},"requestReceivedTimestamp" : "#, true),
+            (r#"{"kind":"Event","requestObject":{},"annotations":{"a":"b","c":"#, true),
+            (r#"{"kind":"Event","requestObject":{},"annotations":"#, false),
+            (r#"{"kind":"Event","requestObject":{},"other":"#, false),
+            (r#"{"kind":"Event","requestObject":{"stageTimestamp":"#, false),
+            (r#"{"kind":"Event","requestObject":{"annotations":{"a":"#, false),
+            (r#"{"kind":"Event","requestObject":{"a":[{"b":1},"#, false),
+            (r#"{"kind":"Event","requestObject":{"stageTimestamp":1},"responseObject":"#, false),
             ("<14>host apiserver: ", true),
         ] {
             let text = format!("{before}{NEXT}");
