@@ -61,8 +61,8 @@ pub enum Format {
     Json,
 }
 
-/// Runs a subcommand. Nothing but `forget`, `dead-letters redrive` and `dead-letters remove` changes
-/// anything.
+/// Runs a subcommand. Nothing but `forget`, `dead-letters redrive` and `dead-letters remove`
+/// changes anything.
 ///
 /// # Errors
 /// A directory that is no spool: wrong input. Files that cannot be read.
