@@ -16,7 +16,6 @@ use crate::event::time::format_us;
 use crate::report::escape::{Spelling, visible, write_json};
 use crate::report::summary::counted;
 use crate::spool::{self, DeadLetter, Options, Spool, StoredLetter};
-use crate::telemetry::chain;
 
 /// Letters read at a time.
 const PAGE: usize = 100;
@@ -196,11 +195,7 @@ fn unseal(letter: &mut DeadLetter, path: &Path) -> Result<(), Error> {
 }
 
 fn remove(dir: &Path, ids: &[u64], all: bool) -> Result<(), Error> {
-    let wrong = |error: spool::Error| match error {
-        spool::Error::Locked { .. } => Error::Input(chain(&error)),
-        other => failed(other),
-    };
-    let (spool, _) = Spool::open(dir, Options::default()).map_err(wrong)?;
+    let (spool, _) = Spool::open(dir, Options::default()).map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let removed = runtime.block_on(async {
         let letters = spool.dead_letters().clone();

@@ -12,7 +12,7 @@ use crate::report::summary::counted;
 use crate::sinks::config::{Config, Kind};
 use crate::sinks::frame::Frame;
 use crate::sinks::{Item, Outgoing};
-use crate::spool::{self, DeadLetters, Options, Spool, StoredLetter};
+use crate::spool::{DeadLetters, Options, Spool, StoredLetter};
 use crate::telemetry::chain;
 
 /// Letters sent at a time.
@@ -41,11 +41,7 @@ pub fn run(args: &RedriveArgs) -> Result<Done, Error> {
     if let Some(name) = args.sink.as_ref().filter(|name| !known(name)) {
         return Err(Error::Input(format!("no sink is called {name:?} in the configuration")));
     }
-    let wrong = |error: spool::Error| match error {
-        spool::Error::Locked { .. } => Error::Input(chain(&error)),
-        other => failed(other),
-    };
-    let (spool, _) = Spool::open(&config.spool.dir, Options::default()).map_err(wrong)?;
+    let (spool, _) = Spool::open(&config.spool.dir, Options::default()).map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let letters = spool.dead_letters().clone();

@@ -299,15 +299,12 @@ fn finish(
         let hidden = sink.throttle.as_ref().map_or(0, Throttle::hidden);
         eprintln!("kubewitness: {hidden} repeats hidden by --throttle");
     }
-    let is_line_shown = format == Format::Table && output.output.is_none();
-    let is_person = stderr.is_terminal() || format == Format::None;
     if output.stats.as_deref() != Some(Path::new("-")) {
-        let terminal = Terminal::of(&stderr);
-        match !is_line_shown && is_person {
-            true => summary::write(&mut stderr.lock(), summary, terminal)?,
-            // What was not analysed is said wherever the alerts go.
-            false => summary::write_losses(&mut stderr.lock(), summary, terminal)?,
-        }
+        let has_line = format == Format::Table && output.output.is_none();
+        let is_person = stderr.is_terminal() || format == Format::None;
+        // What was not analysed is said wherever the alerts go.
+        let write = if is_person && !has_line { summary::write } else { summary::write_losses };
+        write(&mut stderr.lock(), summary, Terminal::of(&stderr))?;
     }
     match output.stats.as_deref() {
         None => Ok(()),

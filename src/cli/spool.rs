@@ -86,11 +86,7 @@ pub fn run(command: Spool) -> Result<Done, Error> {
 
 /// Removes a sink's cursor.
 fn forget(dir: &Path, sink: &str, force: bool) -> Result<Done, Error> {
-    let wrong = |error: spool::Error| match error {
-        spool::Error::Locked { .. } | spool::Error::Name { .. } => Error::Input(chain(&error)),
-        other => failed(other),
-    };
-    let (spool, _) = spool::Spool::open(dir, spool::Options::default()).map_err(wrong)?;
+    let (spool, _) = spool::Spool::open(dir, spool::Options::default()).map_err(failed)?;
     let cursors = spool.cursors();
     let Some((.., lag)) = cursors.iter().find(|(name, ..)| name == sink) else {
         let known: Vec<&str> = cursors.iter().map(|(name, ..)| name.as_str()).collect();
@@ -104,7 +100,7 @@ fn forget(dir: &Path, sink: &str, force: bool) -> Result<Done, Error> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        spool.remove_cursor(sink).await.map_err(wrong)?;
+        spool.remove_cursor(sink).await.map_err(failed)?;
         spool.close().await.map_err(failed)
     })?;
     eprintln!("kubewitness: sink {sink} is forgotten; {left} not delivered to it");
@@ -120,8 +116,12 @@ pub(crate) fn checked(dir: &Path) -> Result<&Path, Error> {
     Err(Error::Input(format!("{}: is no spool; {remedy}", dir.display())))
 }
 
+/// What went wrong with a spool; that it is in use is the caller's to mend.
 pub(crate) fn failed(error: spool::Error) -> Error {
-    Error::Failed(chain(&error))
+    match error {
+        spool::Error::Locked { .. } => Error::Input(chain(&error)),
+        error => Error::Failed(chain(&error)),
+    }
 }
 
 /// A kind of records as people call it.

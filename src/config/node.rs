@@ -43,18 +43,6 @@ impl serde::de::Error for Error {
     fn custom<T: fmt::Display>(message: T) -> Error {
         Error { line: None, message: message.to_string() }
     }
-
-    /// What stands in place of keys may be a secret: it is not repeated.
-    fn invalid_type(met: Unexpected<'_>, expected: &dyn serde::de::Expected) -> Error {
-        let expected = expected.to_string();
-        let is_of_keys = expected.starts_with("struct ");
-        match met {
-            Unexpected::Seq | Unexpected::Map | Unexpected::Unit => {}
-            _ if is_of_keys => return Error::custom("keys of its own are wanted here, no value"),
-            _ => {}
-        }
-        Error::custom(format_args!("invalid type: {met}, expected {expected}"))
-    }
 }
 
 /// Reads a value out of a node.

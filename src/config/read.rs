@@ -313,6 +313,12 @@ pub(crate) fn explain(message: &str) -> String {
         };
         return format!("{head}unknown {what} {word:?}; {hint}");
     }
+    if let Some((head, rest)) = message.split_once("invalid type: ")
+        && rest.contains(", expected struct ")
+    {
+        // What stands in place of keys may be a secret: it is not repeated.
+        return format!("{head}keys of its own are wanted here, no value");
+    }
     match message.split_once("missing field `") {
         Some((head, rest)) => {
             let key = rest.split('`').next().unwrap_or_default();

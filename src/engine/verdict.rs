@@ -38,16 +38,22 @@ fn has_not(expression: &RuleExpression) -> bool {
 /// An aggregate is of so many times the matches that other windows keep.
 const AGGREGATED: usize = 8;
 
+/// What is asked of the number of matches or values; nothing where that is not the question.
+fn counted(rule: &Correlation) -> &[Threshold] {
+    match &rule.kind {
+        CorrelationKind::EventCount(thresholds)
+        | CorrelationKind::ValueCount { thresholds, .. } => thresholds,
+        _ => &[],
+    }
+}
+
 /// How many matches a window holds, for the condition to be told: one more than a threshold, and of
 /// an aggregate several times as many as else, for all of them are part of it.
 pub fn marks_max(rule: &Correlation, marks_max: usize) -> usize {
-    let thresholds = match &rule.kind {
-        CorrelationKind::EventCount(thresholds)
-        | CorrelationKind::ValueCount { thresholds, .. } => thresholds.as_slice(),
-        CorrelationKind::Aggregate { .. } => return marks_max.saturating_mul(AGGREGATED),
-        _ => &[],
-    };
-    let largest = thresholds.iter().map(|threshold| threshold.than).fold(0.0, f64::max);
+    if let CorrelationKind::Aggregate { .. } = rule.kind {
+        return marks_max.saturating_mul(AGGREGATED);
+    }
+    let largest = counted(rule).iter().map(|threshold| threshold.than).fold(0.0, f64::max);
     // A cast saturates; a threshold that large is refused by nobody and reached by nobody.
     (largest.ceil() as usize).saturating_add(1).max(marks_max)
 }
@@ -59,17 +65,12 @@ pub fn is_temporal(rule: &Correlation) -> bool {
 
 /// With fewer matches than this, of whatever time, the condition holds for no window.
 pub fn marks_min(rule: &Correlation) -> usize {
-    let thresholds = match &rule.kind {
-        CorrelationKind::EventCount(thresholds)
-        | CorrelationKind::ValueCount { thresholds, .. } => thresholds.as_slice(),
-        _ => &[],
-    };
     let least = |threshold: &Threshold| match threshold.op {
         Comparison::Gt | Comparison::Gte | Comparison::Eq => threshold.than,
         Comparison::Lt | Comparison::Lte | Comparison::Neq => 0.0,
     };
     // A match is there, or nobody would ask. A cast saturates.
-    thresholds.iter().map(least).fold(1.0, f64::max).ceil() as usize
+    counted(rule).iter().map(least).fold(1.0, f64::max).ceil() as usize
 }
 
 /// The evidence (indexes into `marks`, which are in order of time) when the condition holds.
@@ -83,10 +84,7 @@ pub fn satisfies<E>(rule: &Correlation, marks: &[&Mark<E>], around: &[u32]) -> O
             hold(thresholds, marks.len() as f64).then(all)
         }
         CorrelationKind::Temporal(condition) => temporal(rule, condition, marks, around),
-        CorrelationKind::TemporalOrdered(condition) => match condition {
-            TemporalCondition::All => chain(0..rule.rules.len(), marks),
-            condition => ordered(rule, condition, marks, around),
-        },
+        CorrelationKind::TemporalOrdered(condition) => ordered(rule, condition, marks, around),
         CorrelationKind::Aggregate { function, thresholds, .. } => {
             hold(thresholds, aggregate(*function, marks)?).then(all)
         }
@@ -190,36 +188,40 @@ fn chain<E>(
     Some(evidence)
 }
 
-/// A choice of the rules that matched in the order written and satisfies the condition; of several
-/// one of the largest.
+/// The rules that matched in the order written, as the condition asks; of several choices of them
+/// that satisfy it one of the largest.
 fn ordered<E>(
     rule: &Correlation,
     condition: &TemporalCondition,
     marks: &[&Mark<E>],
     around: &[u32],
 ) -> Option<Vec<usize>> {
-    let rules = rule.rules.len().min(ORDERED_RULES_MAX);
-    let has = |member: usize| move |mark: &&Mark<E>| mark.member as usize == member;
-    let met: u32 = (0..rules).filter(|one| marks.iter().any(has(*one))).map(|one| 1 << one).sum();
-    let mut choices: Vec<u32> = (1..1u32 << rules).filter(|choice| choice & !met == 0).collect();
-    choices.sort_by_key(|choice| std::cmp::Reverse(choice.count_ones()));
-    let near = |one: usize| marks.iter().any(has(one)) || around.contains(&(one as u32));
-    let chain_of = |choice: u32| chain((0..rules).filter(|one| choice >> one & 1 == 1), marks);
-    if let TemporalCondition::Count(thresholds) = condition {
-        // How many matched in order is how many of them did at most.
-        let (most, evidence) = choices
-            .into_iter()
-            .find_map(|choice| Some((choice.count_ones(), chain_of(choice)?)))?;
-        return hold(thresholds, f64::from(most)).then_some(evidence);
+    let rules = rule.rules.len();
+    let has = |one: usize| marks.iter().any(|mark| mark.member as usize == one);
+    let is_in = |choice: u32, one: usize| choice >> one & 1 == 1;
+    let chain_of = |choice: u32| chain((0..rules).filter(|one| is_in(choice, *one)), marks);
+    match condition {
+        TemporalCondition::All => chain(0..rules, marks),
+        TemporalCondition::Count(thresholds) => {
+            // How many matched in order is how many of them did at most.
+            let evidence = choices(rules, has).find_map(chain_of)?;
+            hold(thresholds, evidence.len() as f64).then_some(evidence)
+        }
+        TemporalCondition::Expression(expression) => choices(rules, has).find_map(|choice| {
+            let near = |one: usize| has(one) || around.contains(&(one as u32));
+            evaluate(expression, &|one| is_in(choice, one), &near).then(|| chain_of(choice))?
+        }),
     }
-    choices.into_iter().find_map(|choice| {
-        let here = |one: usize| choice >> one & 1 == 1;
-        let holds = match condition {
-            TemporalCondition::Expression(expression) => evaluate(expression, &here, &near),
-            _ => choice.count_ones() as usize == rule.rules.len(),
-        };
-        holds.then(|| chain_of(choice))?
-    })
+}
+
+/// Every choice of the rules that matched, a bit for each, the largest first. The reader refuses
+/// more than [`ORDERED_RULES_MAX`].
+fn choices(rules: usize, has: impl Fn(usize) -> bool) -> impl Iterator<Item = u32> {
+    let met: u32 =
+        (0..rules.min(ORDERED_RULES_MAX)).filter(|one| has(*one)).map(|one| 1 << one).sum();
+    let mut choices: Vec<u32> = (1..=met).filter(|choice| choice & !met == 0).collect();
+    choices.sort_by_key(|choice| std::cmp::Reverse(choice.count_ones()));
+    choices.into_iter()
 }
 
 /// The aggregate over the numbers of the window; `None` when there are none.

@@ -49,6 +49,11 @@ impl<'t> Piece<'t> {
         Piece { stream, mark, text }
     }
 
+    /// What it says.
+    pub(crate) fn text(&self) -> &'t str {
+        self.text
+    }
+
     /// Whether it may be the beginning of an event or of anything else in JSON.
     fn starts_anew(&self) -> bool {
         matches!(self.text.as_bytes(), [b'{', b'"', next, ..] if next.is_ascii_alphanumeric())

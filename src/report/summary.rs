@@ -122,7 +122,7 @@ pub fn write(out: &mut dyn Write, summary: &Summary, terminal: Terminal) -> io::
         ("Speed", speed(summary)),
     ];
     for (heading, line) in lines {
-        writeln!(out, "{} {line}", terminal.paint(Style::Strong, &format!("{heading:<7}")))?;
+        write_headed(out, heading, &line, terminal)?;
     }
     write_top(out, summary, terminal)?;
     write_rejects(out, summary, terminal)?;
@@ -137,10 +137,18 @@ pub fn write(out: &mut dyn Write, summary: &Summary, terminal: Terminal) -> io::
 /// the destination does.
 pub fn write_losses(out: &mut dyn Write, summary: &Summary, terminal: Terminal) -> io::Result<()> {
     if summary.files_skipped > 0 {
-        let heading = terminal.paint(Style::Strong, "Input  ");
-        writeln!(out, "{heading} {}", input(summary))?;
+        write_headed(out, "Input", &input(summary), terminal)?;
     }
     write_rejects(out, summary, terminal)
+}
+
+fn write_headed(
+    out: &mut dyn Write,
+    heading: &str,
+    line: &str,
+    terminal: Terminal,
+) -> io::Result<()> {
+    writeln!(out, "{} {line}", terminal.paint(Style::Strong, &format!("{heading:<7}")))
 }
 
 fn write_rejects(out: &mut dyn Write, summary: &Summary, terminal: Terminal) -> io::Result<()> {

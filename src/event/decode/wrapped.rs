@@ -42,36 +42,32 @@ impl Walk<'_> {
             Form::Base64 => {
                 self.payload(&envelope::held_text(object, range.clone()), range.len(), at)
             }
-            Form::Text => {
-                let at = match std::str::from_utf8(&object[range.clone()]) {
-                    Ok(_) => at,
-                    Err(_) => at.partial(PartialReason::InvalidUtf8),
-                };
+            Form::Text | Form::Piece => {
                 let text = envelope::held_text(object, range.clone());
-                self.message(&text, at.copy(range.len()));
+                let at = match std::str::from_utf8(&object[range.clone()]) {
+                    Ok(_) => at.copy(range.len()),
+                    Err(_) => at.copy(range.len()).partial(PartialReason::InvalidUtf8),
+                };
+                match form {
+                    Form::Piece => self.piece(&Piece::of(object, &text), range.len(), at),
+                    _ => self.message(&text, at),
+                }
             }
-            Form::Piece => self.piece(object, range, at),
         }
     }
 
-    /// The line that a record holds, or the piece of a line.
-    fn piece(&mut self, object: &[u8], range: Range<usize>, at: At<'_>) {
-        let text = envelope::held_text(object, range.clone());
-        let at = match std::str::from_utf8(&object[range.clone()]) {
-            Ok(_) => at.copy(range.len()),
-            Err(_) => at.copy(range.len()).partial(PartialReason::InvalidUtf8),
-        };
-        let piece = Piece::of(object, &text);
-        if let Some((text, time_us)) = self.pieces.torn(&piece) {
+    /// The line that a record holds, or the piece of a line; written, it is `length` bytes long.
+    fn piece(&mut self, piece: &Piece<'_>, length: usize, at: At<'_>) {
+        if let Some((text, time_us)) = self.pieces.torn(piece) {
             self.message(&text, At { time_us, ..at });
         }
-        match self.pieces.push(&piece, at.time_us) {
-            Taken::Alone => self.message(&text, at),
+        match self.pieces.push(piece, at.time_us) {
+            Taken::Alone => self.message(piece.text(), at),
             // The record has come to something, of which a later one tells.
             Taken::Waiting => self.given += 1,
             Taken::Line(text, time_us) => self.message(&text, At { time_us, ..at }),
             Taken::TooLong(text, time_us) => {
-                self.reject(at, range.len(), RejectReason::LineTooLong, "");
+                self.reject(at, length, RejectReason::LineTooLong, "");
                 self.message(&text, At { time_us, ..at });
             }
         }
