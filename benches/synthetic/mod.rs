@@ -1,6 +1,7 @@
 //! Many rules made of the shipped ones, in two ways: copies that an index can rule out, and copies
 //! that are candidates on the same events as their original.
 
+use kubewitness::rule::number::Number;
 use kubewitness::rule::{Body, Condition, Matcher, Pattern, Piece, Rule, RuleSet, Test};
 
 /// How a copy differs from its original.
@@ -54,7 +55,9 @@ fn make_distinct(condition: &mut Condition, number: usize) {
                 literal.into_iter().for_each(|text| text.push_str(&format!("-k{number}")));
             }
             Matcher::Regex { source } => *source = format!("(?:{source})-k{number}").into(),
-            Matcher::Compare { than, .. } => *than = *than * 1_000.0 + number as f64,
+            Matcher::Compare { than, .. } => {
+                *than = Number::Real(than.to_f64() * 1_000.0 + number as f64)
+            }
             Matcher::Elements { inner, .. } => make_distinct(inner, number),
             _ => {}
         },

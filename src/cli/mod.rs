@@ -22,6 +22,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::report::escape::visible;
+
 /// A command that could not be done; the variant decides the exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -99,6 +101,13 @@ enum Command {
     Archive(archive::Archive),
 }
 
+/// Says what went wrong. Names of files and what stands in them are anybody's: they steer no
+/// terminal.
+fn complain(message: &str) {
+    let lines: Vec<_> = message.lines().map(visible).collect();
+    eprintln!("kubewitness: {}", lines.join("\n"));
+}
+
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
@@ -123,11 +132,11 @@ pub fn run() -> ExitCode {
         Ok(Done::Alarm) => ExitCode::from(3),
         Ok(Done::Verdict(code)) => ExitCode::from(code),
         Err(Error::Failed(message)) => {
-            eprintln!("kubewitness: {message}");
+            complain(&message);
             ExitCode::from(1)
         }
         Err(Error::Input(message)) => {
-            eprintln!("kubewitness: {message}");
+            complain(&message);
             ExitCode::from(2)
         }
     }

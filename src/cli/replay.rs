@@ -22,6 +22,7 @@ use crate::ingest::discover::{Discovery, LogFile, discover};
 use crate::ingest::webhook::config::is_cluster;
 use crate::replay::heads::HeadPlace;
 use crate::replay::{self, Bound, Options, learn};
+use crate::report::escape::visible;
 use crate::report::progress::Progress;
 use crate::report::summary::{self, Summary};
 use crate::report::tally::Tally;
@@ -211,7 +212,7 @@ pub fn replay(
     let progress = Progress::start(is_sized.then_some(total));
     let Discovery { files, skipped, skipped_paths, unreadable } = discovery;
     for (path, reason) in &unreadable {
-        eprintln!("kubewitness: {}: {reason}", path.display());
+        eprintln!("kubewitness: {}: {reason}", visible(&path.display().to_string()));
     }
     let mut destination = Destination::open(output)?;
     let terminal = destination.terminal();

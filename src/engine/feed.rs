@@ -9,10 +9,10 @@ use crate::engine::Error;
 use crate::engine::builder::Builder;
 use crate::engine::correlate::Feed;
 use crate::engine::field::FieldId;
-use crate::engine::predicate::number;
 use crate::engine::program::{Program, State};
 use crate::engine::values::Subject;
 use crate::engine::verdict;
+use crate::rule::number::Number;
 use crate::rule::{Body, Correlation, CorrelationKind, Rule, RuleSet};
 
 /// How a match of one rule becomes a [`Feed`] of one correlation.
@@ -181,7 +181,7 @@ impl FeedPlan {
                 hash(&mut value, text);
                 if self.is_number {
                     let text = text.and_then(|text| std::str::from_utf8(text).ok());
-                    aggregated = text.and_then(number);
+                    aggregated = text.and_then(Number::parse).map(Number::to_f64);
                 }
             });
         }

@@ -15,6 +15,7 @@ use crate::engine::field::FieldId;
 use crate::engine::program::Program;
 use crate::engine::values::{Item, Subject, Values};
 use crate::engine::wildcard::Wildcard;
+use crate::rule::number::Number;
 use crate::rule::{Comparison, Pattern, Piece, Place, Quantifier, TimePart};
 
 /// Index of a predicate in its program.
@@ -56,7 +57,7 @@ pub enum Check {
     /// An address in a network.
     Cidr(IpNet),
     /// A number.
-    Compare(Comparison, f64),
+    Compare(Comparison, Number),
     /// Absent, or only nulls.
     Null,
     /// Present, or not.
@@ -189,9 +190,11 @@ impl Check {
             Check::Wildcard { pattern, cased: false } => pattern.is_match(&lowercase(&text)),
             Check::Regex(regex) => regex.is_match(&text),
             Check::Cidr(net) => item.address().is_some_and(|address| net.contains(&address)),
-            Check::Compare(op, than) => number(&text).is_some_and(|left| op.holds(left, *than)),
+            Check::Compare(op, than) => {
+                Number::parse(&text).is_some_and(|left| op.holds(left, *than))
+            }
             Check::TimePart(part, op, than) => {
-                time_part(&text, *part).is_some_and(|left| op.holds(left as f64, *than as f64))
+                time_part(&text, *part).is_some_and(|left| op.holds(left, *than))
             }
             Check::Any
             | Check::Null
@@ -244,15 +247,11 @@ fn relates(item: &Item<'_>, other: &Item<'_>, place: Place, cased: bool) -> bool
     }
 }
 
-/// The number that a text spells; infinities and NaN are no numbers.
-pub fn number(text: &str) -> Option<f64> {
-    text.trim().parse().ok().filter(|number: &f64| number.is_finite())
-}
-
 /// A part of an RFC 3339 timestamp in the offset that it is written in.
 fn time_part(text: &str, part: TimePart) -> Option<i64> {
     let pieces = jiff::fmt::temporal::Pieces::parse(text).ok()?;
-    let date = pieces.date().to_datetime(pieces.time()?);
+    // A date alone is its midnight.
+    let date = pieces.date().to_datetime(pieces.time().unwrap_or_default());
     Some(match part {
         TimePart::Minute => i64::from(date.minute()),
         TimePart::Hour => i64::from(date.hour()),

@@ -386,6 +386,11 @@ impl Walk<'_> {
 
     /// A line that does not start as JSON; how many bytes it took.
     fn text(&mut self, bytes: &[u8], at: At<'_>, tears: &mut usize) -> usize {
+        if bytes[0] == b'"'
+            && let Some(used) = self.quoted(bytes, at)
+        {
+            return used;
+        }
         let end = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
         let text = &bytes[..end];
         if line::is_legacy(text) {

@@ -130,8 +130,49 @@ fn decides(bytes: &[u8], field: &Field<'_>) -> Option<Shape> {
         (b"category" | b"operationName" | b"properties", _) => Shape::Aks,
         (b"protoPayload" | b"insertId" | b"logName", _) => Shape::Gke,
         (b"textPayload" | b"jsonPayload" | b"protopayload_auditlog", _) => Shape::Gke,
-        _ => return None,
+        (key, Some(first)) => return exported(key, *first, bytes, range()),
+        (_, None) => return None,
     })
+}
+
+/// Where the arrays of events of a document open.
+pub(crate) fn lists(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    Fields::of(bytes).filter_map(|field| match decides(bytes, &field) {
+        Some(Shape::List(open)) => Some(open),
+        _ => None,
+    })
+}
+
+/// What an object is by a member under whose name log stores and collectors hand out what they were
+/// given. The names say little, so what they hold must speak of audit events: Elasticsearch
+/// (`hits`, `_source`; the Elastic Agent's `kubernetes.audit`), Splunk (`results`, `result`,
+/// `_raw`, `event`), Loki (`data.result[].values`, `line`), OTLP (`resourceLogs` down to
+/// `body.stringValue`), journald (`MESSAGE`), CloudEvents (`data`).
+fn exported(key: &[u8], first: u8, bytes: &[u8], range: Range<usize>) -> Option<Shape> {
+    let shape = match (key, first) {
+        (b"hits" | b"results" | b"result" | b"values", b'[')
+        | (b"resourceLogs" | b"scopeLogs" | b"logRecords", b'[') => Shape::List(range.start),
+        (b"hits" | b"_source" | b"result" | b"data" | b"event" | b"body" | b"audit", b'{') => {
+            Shape::Holds(range.clone(), Form::Object)
+        }
+        // Others tell there whose log it is.
+        (b"kubernetes", b'{') => {
+            let audit = Fields::of(&bytes[range.clone()]).find(|field| field.key == b"audit")?;
+            let audit = range.start + audit.value.start..range.start + audit.value.end;
+            return exported(b"audit", *bytes.get(audit.start)?, bytes, audit);
+        }
+        (b"_raw" | b"line" | b"MESSAGE" | b"stringValue" | b"event" | b"body", b'"') => {
+            Shape::Holds(range.clone(), Form::Text)
+        }
+        _ => return None,
+    };
+    speaks_of_audit(&bytes[range]).then_some(shape)
+}
+
+/// Whether the bytes name what every event or envelope of events has in it (`auditID`,
+/// `audit.k8s.io`, `cloudaudit.googleapis.com`, `kube-audit`).
+pub(crate) fn speaks_of_audit(bytes: &[u8]) -> bool {
+    memchr::memmem::find(bytes, b"audit").is_some()
 }
 
 /// The members by which an object says itself that it is an audit event.
@@ -269,6 +310,11 @@ mod tests {
             (r#"{"message":"cut"#, Shape::Holds(11..15, Form::Text)),
             (r#"{"time":"t","category":"kube-audit"}"#, Shape::Aks),
             (r#"{"insertId":"x"}"#, Shape::Gke),
+            (r#"{"_id":"x","_source":{"auditID":1}}"#, Shape::Holds(21..34, Form::Object)),
+            (r#"{"_id":"x","_source":{"message":1}}"#, Shape::Unknown),
+            (r#"{"event":{"kind":"x"},"event":"auditID"}"#, Shape::Holds(30..39, Form::Text)),
+            (r#"{"hits":[{"auditID":1}]}"#, Shape::List(8)),
+            (r#"{"kubernetes":{"pod_name":"p"},"log":"x"}"#, Shape::Holds(37..40, Form::Piece)),
             (
                 r#"{"message":"m","kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a"}"#,
                 Shape::Event,

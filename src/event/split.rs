@@ -13,8 +13,9 @@ use crate::event::json::{Masks, Strings, load};
 const BLOCK: usize = 64;
 
 /// The members whose arrays hold the events of a document: EventList, AKS and Firehose, CloudWatch
-/// Logs, and `aws logs filter-log-events`.
-const LISTS: [&[u8]; 4] = [b"items", b"records", b"logEvents", b"events"];
+/// Logs, `aws logs filter-log-events`, Splunk's exports and OTLP.
+const LISTS: [&[u8]; 6] =
+    [b"items", b"records", b"logEvents", b"events", b"results", b"resourceLogs"];
 
 /// How documents of audit logs start; at the beginning of a line they end whatever was open before.
 const STARTS: [&[u8]; 2] = [b"{\"kind\":\"Event", b"{\"messageType\":\""];
@@ -61,9 +62,11 @@ impl Scanner {
         Scanner { strings, depth, watches_lists: false, ends_in_newline: false, is_indented }
     }
 
-    /// For the rest of a document of which one bracket is open, and of which this is the beginning.
+    /// For the rest of a document of which one bracket is open, and of which this is the beginning;
+    /// stops at another array of events.
     pub(crate) fn behind(header: &[u8]) -> Scanner {
-        Scanner { is_indented: Some(is_indented(header)), ..Scanner::inside(1) }
+        let is_indented = Some(is_indented(header));
+        Scanner { is_indented, watches_lists: true, ..Scanner::inside(1) }
     }
 
     /// From now on stops at the value's end only.

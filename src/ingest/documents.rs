@@ -12,6 +12,9 @@ use crate::ingest::chunk::{ITEMS_MAX, Item, LINE_KEPT_BYTES};
 /// The most that may stand in a document before its list.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
 
+/// What is kept of a document behind its list, to know the name of another list by.
+const LOOK_BEHIND_BYTES: usize = 64;
+
 /// Where the splitter stands.
 #[derive(Clone, Debug)]
 enum State {
@@ -215,13 +218,18 @@ impl Splitter {
         };
         let step = scanner.scan(window, &mut self.at, is_last);
         match step {
+            // A name that comes twice: no event of the second list is passed over.
+            Step::List(open) if self.is_rest() => {
+                self.at = open + 1;
+                self.state = State::List { is_bare: false };
+            }
             Step::List(open) => self.open_list(window, open),
             Step::End(end) => self.end_record(end, after, cut),
             Step::Torn(end) => self.end_record(end, State::Top, cut),
             Step::More if is_last => self.end_record(window.len(), State::Top, cut),
             Step::More => {
                 if self.is_rest() {
-                    self.start = self.at;
+                    self.start = self.at.saturating_sub(LOOK_BEHIND_BYTES).max(self.start);
                 }
                 return false;
             }

@@ -225,7 +225,16 @@ impl OpenFile {
         loop {
             self.read(chunk, length, permits);
             let fresh = &chunk.input()[looked_at..];
-            if let Some(at) = memchr::memchr(0, fresh).map(|at| looked_at + at) {
+            let nul = memchr::memchr(0, fresh).map(|at| looked_at + at);
+            let text = &chunk.input()[..nul.unwrap_or(chunk.filled)];
+            if let Some(at) = document_start(text, looked_at) {
+                if at == 0 {
+                    return self.turn_to_documents(chunk, chunk_bytes, permits);
+                }
+                self.unread(chunk, at);
+                break;
+            }
+            if let Some(at) = nul {
                 self.unread(chunk, at);
                 if at == 0 {
                     self.skip_nuls(chunk);
@@ -260,8 +269,8 @@ impl OpenFile {
         self.commit(chunk, chunk.filled);
     }
 
-    /// A line that turns out to be a document with a long list; the rest of the file is read as
-    /// such.
+    /// A line that turns out to be a document with a long list, or the first line of a document;
+    /// the rest of the file is read as such.
     fn turn_to_documents(&mut self, chunk: &mut Chunk, chunk_bytes: usize, permits: &Arc<Permits>) {
         self.unread(chunk, 0);
         chunk.release();
@@ -378,6 +387,17 @@ impl OpenFile {
         chunk.items = cut.items;
         chunk.headers = cut.headers;
     }
+}
+
+/// Where a document starts that is printed over several lines, in bytes of which those before
+/// `looked_at` hold none.
+fn document_start(bytes: &[u8], looked_at: usize) -> Option<usize> {
+    let from = looked_at.saturating_sub(2);
+    let is_start = |at: &usize| *at == 0 || bytes[*at - 1] == b'\n';
+    let first = |needle: &[u8]| {
+        memchr::memmem::find_iter(&bytes[from..], needle).map(|at| from + at).find(is_start)
+    };
+    [first(b"{\n"), first(b"{\r\n")].into_iter().flatten().min()
 }
 
 /// Where a chunk of lines may end: behind the last line, but not between the parts of a line that

@@ -65,6 +65,15 @@ enum Kind {
     Expression { ordered: bool, expression: Expression, line: usize },
 }
 
+impl Kind {
+    fn is_ordered(&self) -> bool {
+        match self {
+            Kind::Done(kind) => matches!(kind, CorrelationKind::TemporalOrdered(_)),
+            Kind::Expression { ordered, .. } => *ordered,
+        }
+    }
+}
+
 /// A rule that can be referred to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Referent {
@@ -129,12 +138,18 @@ impl Draft {
         known: impl Fn(&str) -> String,
     ) -> Result<Correlation, Fault> {
         let line = self.line;
-        let mut referents = Vec::with_capacity(self.rules.len());
-        for reference in &self.rules {
-            referents.push(find(reference).ok_or_else(|| {
-                let hint = known(reference);
+        let mut referents: Vec<&Referent> = Vec::with_capacity(self.rules.len());
+        let mut names = Vec::with_capacity(self.rules.len());
+        for reference in self.rules {
+            let referent = find(&reference).ok_or_else(|| {
+                let hint = known(&reference);
                 Fault::new(line, format!("no rule with the id or name {reference:?}{hint}"))
-            })?);
+            })?;
+            // Listed twice it is met twice only where the order is of rules.
+            if self.kind.is_ordered() || !referents.contains(&referent) {
+                referents.push(referent);
+                names.push(reference);
+            }
         }
         let mut aliases = Vec::with_capacity(self.aliases.len());
         for (alias, entries) in &self.aliases {
@@ -156,7 +171,7 @@ impl Draft {
         let kind = match self.kind {
             Kind::Done(kind) => kind,
             Kind::Expression { ordered, expression, line } => {
-                let expression = over_rules(&expression, &self.rules, &referents)
+                let expression = over_rules(&expression, &names, &referents)
                     .map_err(|message| Fault::new(line, format!("condition: {message}")))?;
                 let condition = TemporalCondition::Expression(expression);
                 match ordered {
@@ -174,7 +189,7 @@ impl Draft {
         Ok(Correlation {
             kind,
             rules: referents.iter().map(|referent| Arc::clone(&referent.id)).collect(),
-            rule_names: self.rules,
+            rule_names: names,
             group_by: self.group_by,
             aliases,
             timespan_us: self.timespan_us,

@@ -1,9 +1,9 @@
 //! Regular expressions as Sigma authors write them (Python's and PCRE's common ground) in the
 //! syntax of the `regex` crate.
 //!
-//! The two differ in a few literals: `{` that begins no repetition, `[` and `&&` inside of a class,
-//! `\<`, `\>` and `\Z`. Look-around and back-references have no linear-time equivalent; the `regex`
-//! crate refuses them, and so do we.
+//! The two differ in a few literals: `{` that begins no repetition, `[`, `&&` and `--` inside of a
+//! class, `\<`, `\>` and `\Z`; and in comments, `(?#…)`. Look-around and back-references have no
+//! linear-time equivalent; the `regex` crate refuses them, and so do we.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -20,6 +20,9 @@ pub fn portable(source: &str) -> String {
                 class(&mut chars, &mut text);
             }
             '{' => repetition(&mut chars, &mut text),
+            '(' if chars.clone().take(2).eq("?#".chars()) => {
+                chars.by_ref().find(|c| *c == ')');
+            }
             c => text.push(c),
         }
     }
@@ -35,9 +38,34 @@ fn escape(chars: &mut Peekable<Chars<'_>>, in_class: bool, text: &mut String) {
         (Some(c), _) => {
             text.push('\\');
             text.push(c);
+            // The name of a class, or the number of a character.
+            if "pPxuU".contains(c) && chars.peek() == Some(&'{') {
+                copy_behind('}', chars, text);
+            }
         }
         (None, _) => text.push('\\'),
     }
+}
+
+/// Copies up to and including a character.
+fn copy_behind(last: char, chars: &mut Peekable<Chars<'_>>, text: &mut String) {
+    for c in chars.by_ref() {
+        text.push(c);
+        if c == last {
+            return;
+        }
+    }
+}
+
+/// What a hyphen is behind some part of a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    /// A character that may start a range.
+    Start,
+    /// The hyphen of a range.
+    Hyphen,
+    /// Nothing that a range can start with: a range, a class, or nothing.
+    Other,
 }
 
 /// What follows a `[`, up to its `]`.
@@ -45,32 +73,39 @@ fn class(chars: &mut Peekable<Chars<'_>>, text: &mut String) {
     if chars.next_if_eq(&'^').is_some() {
         text.push('^');
     }
+    let mut behind = Behind::Other;
     if chars.next_if_eq(&']').is_some() {
         text.push_str("\\]");
+        behind = Behind::Start;
     }
     while let Some(c) = chars.next() {
+        let mut is_class = false;
         match c {
             ']' => {
                 text.push(']');
                 return;
             }
-            '\\' => escape(chars, true, text),
-            '[' if is_posix(chars) => {
-                text.push('[');
-                for c in chars.by_ref() {
-                    text.push(c);
-                    if c == ']' {
-                        break;
-                    }
-                }
+            '-' if behind == Behind::Start && chars.peek() != Some(&']') => {
+                text.push('-');
+                behind = Behind::Hyphen;
+                continue;
             }
-            '[' => text.push_str("\\["),
-            '&' | '~' => {
+            '\\' => {
+                is_class = chars.peek().is_some_and(|c| "dDsSwWpP".contains(*c));
+                escape(chars, true, text);
+            }
+            '[' if is_posix(chars) => {
+                is_class = true;
+                text.push('[');
+                copy_behind(']', chars, text);
+            }
+            '[' | '&' | '~' | '-' => {
                 text.push('\\');
                 text.push(c);
             }
             c => text.push(c),
         }
+        behind = if is_class || behind == Behind::Hyphen { Behind::Other } else { Behind::Start };
     }
 }
 
@@ -119,6 +154,17 @@ mod tests {
             (r"\<script\>", r"<script>"),
             (r"end\Z", r"end\z"),
             (r"[\b]", r"[\x08]"),
+            (r"\p{L}\P{Lu}\pL\x{4a}", r"\p{L}\P{Lu}\pL\x{4a}"),
+            (r"[\p{Greek}-]", r"[\p{Greek}\-]"),
+            (r"a(?#a { [ b)b", r"ab"),
+            (r"[+--]", r"[+-\-]"),
+            (r"[--0a]", r"[\--0a]"),
+            (r"[a-z-9]", r"[a-z\-9]"),
+            (r"[\w-z]", r"[\w\-z]"),
+            (r"[[:alpha:]-z]", r"[[:alpha:]\-z]"),
+            (r"[^-a-]", r"[^\-a\-]"),
+            (r"[]-a]", r"[\]-a]"),
+            (r"[Z-\]]", r"[Z-\]]"),
             (r"\[a", r"\[a"),
             (r"trailing\", r"trailing\"),
         ];

@@ -8,6 +8,7 @@
 
 pub mod problem;
 pub mod yaml;
+pub mod number;
 pub mod pattern;
 pub mod encoding;
 pub mod placeholder;
@@ -31,6 +32,8 @@ pub mod pack;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use crate::rule::number::Number;
 
 /// How serious an alert is; Sigma's own scale, ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -191,7 +194,7 @@ pub enum Matcher {
         /// Which comparison.
         op: Comparison,
         /// The threshold.
-        than: f64,
+        than: Number,
     },
     /// `field: null`: absent, or null.
     Null,
@@ -245,7 +248,7 @@ pub enum Comparison {
 
 impl Comparison {
     /// Whether `left op right` holds.
-    pub fn holds(self, left: f64, right: f64) -> bool {
+    pub fn holds<N: PartialOrd>(self, left: N, right: N) -> bool {
         match self {
             Comparison::Eq => left == right,
             Comparison::Neq => left != right,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::rule::encoding::{self, Utf16, VARIANTS_MAX};
+use crate::rule::number::Number;
 use crate::rule::operand::Operand;
 use crate::rule::placeholder::{self, Placeholders, Stretch};
 use crate::rule::problem::did_you_mean;
@@ -240,7 +241,18 @@ fn network(text: &str) -> Result<ipnet::IpNet, String> {
         let meant = net.trunc();
         return Err(format!("{text:?} has bits set beyond its prefix; did you mean {meant}?"));
     }
-    Ok(net)
+    Ok(unmapped(net))
+}
+
+/// A network of IPv4-mapped addresses is one of IPv4: as such they are compared.
+fn unmapped(net: ipnet::IpNet) -> ipnet::IpNet {
+    let ipnet::IpNet::V6(v6) = net else { return net };
+    let (Some(address), Some(length)) =
+        (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96))
+    else {
+        return net;
+    };
+    ipnet::Ipv4Net::new(address, length).map_or(net, ipnet::IpNet::V4)
 }
 
 fn windash(operand: Operand) -> Result<Operand, String> {
@@ -259,11 +271,13 @@ fn windash(operand: Operand) -> Result<Operand, String> {
 
 fn than(operand: Operand, op: Comparison) -> Result<Operand, String> {
     match operand {
-        Operand::Integer(text) => match text.parse::<f64>() {
-            Ok(than) if than.is_finite() => Ok(Operand::Compare { op, than }),
-            _ => Err(format!("{text} is too large to compare")),
+        Operand::Integer(text) => match Number::parse(&text) {
+            Some(than) => Ok(Operand::Compare { op, than }),
+            None => Err(format!("{text} is too large to compare")),
         },
-        Operand::Float(than) if than.is_finite() => Ok(Operand::Compare { op, than }),
+        Operand::Float(than) if than.is_finite() => {
+            Ok(Operand::Compare { op, than: Number::Real(than) })
+        }
         Operand::TimePart { part, op: Comparison::Eq, than } => {
             Ok(Operand::TimePart { part, op, than })
         }

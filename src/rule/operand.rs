@@ -6,6 +6,7 @@ use regex_automata::nfa::thompson;
 
 use crate::rule::dialect;
 use crate::rule::encoding::TEXT_BYTES_MAX;
+use crate::rule::number::Number;
 use crate::rule::yaml::{Node, Value};
 use crate::rule::{Comparison, Condition, Matcher, Pattern, Place, Test, TimePart};
 
@@ -51,7 +52,7 @@ pub enum Operand {
         /// Which.
         op: Comparison,
         /// With what.
-        than: f64,
+        than: Number,
     },
     /// A comparison of a part of a timestamp.
     TimePart {
@@ -177,10 +178,10 @@ impl Operand {
             Operand::Float(number) if keyword => {
                 Ok(text(Pattern::literal(&number.to_string()), false))
             }
-            Operand::Float(than) if than.is_finite() => {
-                Ok(Matcher::Compare { op: Comparison::Eq, than })
-            }
-            Operand::Float(_) => Err("a number must be finite".to_owned()),
+            Operand::Float(than) => match Number::real(than) {
+                Some(than) => Ok(Matcher::Compare { op: Comparison::Eq, than }),
+                None => Err("a number must be finite".to_owned()),
+            },
             Operand::Regex { source, flags } => {
                 Ok(Matcher::Regex { source: checked_regex(&source, &flags)? })
             }

@@ -5,6 +5,7 @@ use kubewitness::engine::field::Shape;
 use kubewitness::engine::values::Subject;
 use kubewitness::event::Event;
 use kubewitness::rule::load::{Options, load_texts};
+use kubewitness::rule::number::Number;
 use kubewitness::rule::{
     Body, Comparison, Condition, Matcher, Pattern, Piece, Place, Quantifier, RuleSet, Test,
     TimePart,
@@ -49,6 +50,8 @@ const TEXTS: [&str; 26] = [
     "true",
 ];
 
+const NUMBERS: [&str; 8] =
+    ["5", "5.5", "0", "-3", "1000", "9007199254740992", "9007199254740993", "1e3"];
 const TOKENS: [&str; 11] = [
     "null",
     "true",
@@ -134,8 +137,8 @@ fn matcher() -> impl Strategy<Value = Matcher> {
             .prop_map(|source| Matcher::Regex { source: source.into() }),
         1 => select(&["10.0.0.0/8", "10.1.2.3/32", "2001:db8::/32", "0.0.0.0/0", "::/0"][..])
             .prop_map(|net| Matcher::Cidr(net.parse().unwrap())),
-        2 => (comparison(), select(&[5.0, 5.5, 0.0, -3.0, 1000.0, 9007199254740992.0][..]))
-            .prop_map(|(op, than)| Matcher::Compare { op, than }),
+        2 => (comparison(), select(&NUMBERS[..]))
+            .prop_map(|(op, than)| Matcher::Compare { op, than: Number::parse(than).unwrap() }),
         1 => Just(Matcher::Null),
         1 => any::<bool>().prop_map(Matcher::Exists),
         1 => (select(&PATHS[..]), place(), any::<bool>()).prop_map(|(other, place, cased)| {

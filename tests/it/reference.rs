@@ -164,11 +164,9 @@ fn value_holds(value: &Json, matcher: &Matcher) -> bool {
         Matcher::Cidr(net) => {
             text.parse::<IpAddr>().is_ok_and(|address| net.contains(&address.to_canonical()))
         }
-        Matcher::Compare { op, than } => {
-            number(text).is_some_and(|left| compares(left, *op, *than))
-        }
+        Matcher::Compare { op, than } => numbers_compare(text, *op, &than.to_string()),
         Matcher::TimePart { part, op, than } => {
-            time_part(text, *part).is_some_and(|left| compares(left as f64, *op, *than as f64))
+            time_part(text, *part).is_some_and(|left| compares(left, *op, *than))
         }
         _ => unreachable!("tested on the field as a whole"),
     }
@@ -260,7 +258,16 @@ fn number(text: &str) -> Option<f64> {
     text.trim().parse::<f64>().ok().filter(|number| number.is_finite())
 }
 
-fn compares(left: f64, op: Comparison, right: f64) -> bool {
+/// Whole numbers exactly, all others as floats.
+fn numbers_compare(left: &str, op: Comparison, right: &str) -> bool {
+    match (left.trim().parse::<i128>(), right.parse::<i128>(), number(left), number(right)) {
+        (Ok(left), Ok(right), ..) => compares(left, op, right),
+        (.., Some(left), Some(right)) => compares(left, op, right),
+        _ => false,
+    }
+}
+
+fn compares<N: PartialOrd>(left: N, op: Comparison, right: N) -> bool {
     match op {
         Comparison::Eq => left == right,
         Comparison::Neq => left != right,
@@ -273,7 +280,10 @@ fn compares(left: f64, op: Comparison, right: f64) -> bool {
 
 /// A part of `2026-08-01T22:15:30…` as it is written, whatever the offset behind it.
 fn time_part(text: &str, part: TimePart) -> Option<i64> {
-    let civil: jiff::civil::DateTime = text.get(..19)?.parse().ok()?;
+    let civil: jiff::civil::DateTime = match text.get(..19) {
+        Some(time) => time.parse().ok()?,
+        None => text.parse::<jiff::civil::Date>().ok()?.into(),
+    };
     Some(match part {
         TimePart::Minute => civil.minute().into(),
         TimePart::Hour => civil.hour().into(),

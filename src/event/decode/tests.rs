@@ -82,6 +82,7 @@ fn lines_and_lists() {
     check(format!("{list}]}}"), &["control"]);
     check(format!("{list}{},{}", item(A), &B[..200]), &["get@a", "create@b#1~truncated"]);
     check(format!("[{A},{B}]"), &["get@a", "create@b#1"]);
+    check(format!("{list}{}],\"x\":[1],\"items\":[{B}]}}", item(A)), &["get@a", "create@b#1"]);
     check(A.replace(r#""verb":"get""#, r#""verb":"get","verb":"delete""#), &["delete@a"]);
 }
 
@@ -100,6 +101,47 @@ fn what_is_no_event() {
         r#"2026-11-22T00:26:03.050366313Z AUDIT: id="38b" stage="ResponseComplete" ip="::1""#,
         &["legacy_format:0+80"],
     );
+}
+
+#[test]
+fn what_log_stores_and_collectors_hand_out() {
+    let (a, b) = (quoted(A), quoted(B));
+    check(format!(r#"{{"_index":"i","_id":"1","_score":null,"_source":{A}}}"#), &["get@a"]);
+    check(format!(r#"{{"_source":{{"@timestamp":"t","message":{a}}}}}"#), &["get@a"]);
+    check(
+        format!(
+            r#"{{"took":1,"hits":{{"total":{{}},"hits":[{{"_source":{A}}},{{"_source":{B}}}]}}}}"#
+        ),
+        &["get@a", "create@b#1"],
+    );
+    check(
+        format!(r#"{{"event":{{"kind":"event","dataset":"d"}},"kubernetes":{{"audit":{A}}}}}"#),
+        &["get@a"],
+    );
+    check(format!(r#"{{"kubernetes":{{"pod_name":"audit"}},"log":{a}}}"#), &["get@a"]);
+    check(format!(r#"{{"preview":false,"result":{{"_raw":{a},"_time":"x"}}}}"#), &["get@a"]);
+    check(format!(r#"{{"results":[{{"_raw":{a}}},{{"_raw":{b}}}]}}"#), &["get@a", "create@b#1"]);
+    check(format!(r#"{{"time":1700000000.5,"host":"h","event":{A}}}"#), &["get@a"]);
+    check(format!(r#"{{"labels":{{}},"line":{a},"timestamp":"t"}}"#), &["get@a"]);
+    check(
+        format!(
+            r#"{{"status":"success","data":{{"resultType":"streams","result":[{{"stream":{{}},"values":[["1700000000000000000",{a}],["1",{b}]]}}]}}}}"#
+        ),
+        &["control", "get@a", "control", "create@b#1"],
+    );
+    check(
+        format!(
+            r#"{{"resourceLogs":[{{"resource":{{}},"scopeLogs":[{{"scope":{{}},"logRecords":[{{"timeUnixNano":"1","body":{{"stringValue":{a}}}}}]}}]}}]}}"#
+        ),
+        &["get@a"],
+    );
+    check(format!(r#"{{"__CURSOR":"s","MESSAGE":{a},"PRIORITY":"6"}}"#), &["get@a"]);
+    check(format!(r#"{{"specversion":"1.0","id":"1","data":{A}}}"#), &["get@a"]);
+    check(format!(r#"{{"line":{}}}"#, quoted("I1122 klog")), &["not_audit_event:0+21"]);
+    // A body that looks like one of them is a body.
+    let body = format!(r#""requestObject":{{"_source":{A},"line":{a}}}"#);
+    check(B.replace(r#""requestObject":{"kind":"Pod"}"#, &body), &["create@b"]);
+    check(B.replace(r#"{"kind":"Event""#, &format!(r#"{{{body},"kind":"Event""#)), &["create@b"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::event::decode::{At, Decoded, INFLATED_BYTES_MAX, Walk};
 use crate::event::envelope::{self, Document, Fields, Form};
+use crate::event::json::skip_string;
 use crate::event::line::{self, CriLine};
 use crate::event::pieces::{Piece, Taken};
 use crate::event::reject::{PartialReason, RejectReason};
@@ -31,6 +32,10 @@ impl Walk<'_> {
         }
         let at = At { cluster: document.cluster.as_deref().or(at.cluster), ..at };
         self.elements(object, open, at.deeper());
+        // A name that comes twice: no event of the second list is passed over.
+        for open in envelope::lists(object).filter(|other| *other > open) {
+            self.elements(object, open, at.deeper());
+        }
     }
 
     /// What a member holds.
@@ -71,6 +76,20 @@ impl Walk<'_> {
                 self.message(&text, At { time_us, ..at });
             }
         }
+    }
+
+    /// A JSON string that stands where an object may stand; how many bytes it took. Loki gives
+    /// lines with a time in nanoseconds before each.
+    pub(crate) fn quoted(&mut self, bytes: &[u8], at: At<'_>) -> Option<usize> {
+        let (end, _) = skip_string(bytes, 0).ok()?;
+        let text = envelope::held_text(bytes, 0..end);
+        if envelope::speaks_of_audit(text.as_bytes()) {
+            self.message(&text, at.copy(end).deeper());
+            return Some(end);
+        }
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| self.give(Decoded::Control))?;
+        Some(end)
     }
 
     /// The text of a message: an event, a cut event, or a line of something else.
@@ -180,16 +199,11 @@ impl Walk<'_> {
             Some(b'{') => Form::Object,
             _ => return self.give(Decoded::Control),
         };
-        match speaks_of_audit(&object[range.clone()]) {
+        match envelope::speaks_of_audit(&object[range.clone()]) {
             true => self.held(object, range, form, at),
             false => self.give(Decoded::Control),
         }
     }
-}
-
-/// What only audit events have in them.
-fn speaks_of_audit(bytes: &[u8]) -> bool {
-    memchr::memmem::find(bytes, b"audit.k8s.io").is_some()
 }
 
 /// The time that an envelope gives its message: RFC 3339, or milliseconds since the epoch.

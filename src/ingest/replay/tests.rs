@@ -89,6 +89,14 @@ fn documents() {
         &[],
     );
     check(format!("{a}{a}\n{a}"), &[(0, 1, a), (13, 1, a), (27, 2, a)], &[]);
+    let blanks = " ".repeat(90);
+    check(
+        format!(
+            "{{\"items\":[{a}],\n\"x\":[1],{blanks}\"items\" : [\n{a}],{blanks}\"items\":[]}}{a}"
+        ),
+        &[(10, 1, a), (136, 3, a), (252, 3, a)],
+        &[],
+    );
     check(
         format!("{{\"items\":[{a},{{\"b\":\"x\n{{\"kind\":\"EventList\",\"items\":[{a}]}}"),
         &[(10, 1, a), (24, 1, "{\"b\":\"x"), (61, 2, a)],
@@ -115,6 +123,21 @@ fn documents() {
     check(
         format!("{pretty}]\n    }}\n  ],\n{pretty}]\n    }}\n  ]\n}}"),
         &[(19, 3, whole), (65, 9, whole)],
+        &[],
+    );
+    check(
+        format!(
+            "{a}\n\ntext\n{{\n  \"b\": 1\n}}\n{a}\nmore\n{{\r\n  \"c\": 1\n}}{{\n  \"d\": 1\n}}"
+        ),
+        &[
+            (0, 1, a),
+            (15, 3, "text"),
+            (20, 4, "{\n  \"b\": 1\n}"),
+            (33, 7, a),
+            (47, 8, "more"),
+            (52, 9, "{\r\n  \"c\": 1\n}"),
+            (66, 11, "{\n  \"d\": 1\n}"),
+        ],
         &[],
     );
     let event = r#"{"auditID":"a","items":[1,2]}"#;
