@@ -270,14 +270,18 @@ impl<E: Clone> Correlator<E> {
             evidence: evidence(),
         };
         let keep = reach(rule).saturating_add(self.limits.lateness_us);
-        window.add(mark, keep, is_distinct);
+        // Nothing that is still waited for ends earlier.
+        let until = self.newest_us.saturating_sub(self.limits.lateness_us);
+        match is_distinct {
+            true => window.add_value(mark, keep, span, until),
+            false => window.add(mark, keep),
+        }
         if window.is_grown(marks_max) && verdict::can_prune(rule) {
-            // Nothing that is still waited for ends earlier.
-            let until = self.newest_us.saturating_sub(self.limits.lateness_us);
             window.prune(until, |old| verdict::needed(rule, old));
         }
         self.evictions += match verdict::is_temporal(rule) {
             true => window.trim_evenly(marks_max),
+            false if is_distinct => window.trim_values(marks_max),
             false => window.trim(marks_max),
         };
         let is_possible = window.len() >= verdict::marks_min(rule)

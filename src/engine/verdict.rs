@@ -1,6 +1,6 @@
 //! Whether the matches in a window satisfy a correlation, and which of them are the evidence.
 
-use crate::engine::window::Mark;
+use crate::engine::window::{Mark, last_of_each_value};
 use crate::rule::{
     Aggregate, Comparison, Correlation, CorrelationKind, ORDERED_RULES_MAX, RuleExpression,
     TemporalCondition, Threshold,
@@ -78,10 +78,10 @@ pub fn marks_min(rule: &Correlation) -> usize {
 pub fn satisfies<E>(rule: &Correlation, marks: &[&Mark<E>], around: &[u32]) -> Option<Vec<usize>> {
     let all = || (0..marks.len()).collect();
     match &rule.kind {
-        CorrelationKind::EventCount(thresholds)
-        | CorrelationKind::ValueCount { thresholds, .. } => {
-            // Of a counted value the window keeps one match, so both are the number of matches.
-            hold(thresholds, marks.len() as f64).then(all)
+        CorrelationKind::EventCount(thresholds) => hold(thresholds, marks.len() as f64).then(all),
+        CorrelationKind::ValueCount { thresholds, .. } => {
+            let values = last_of_each_value(marks);
+            hold(thresholds, values.len() as f64).then_some(values)
         }
         CorrelationKind::Temporal(condition) => temporal(rule, condition, marks, around),
         CorrelationKind::TemporalOrdered(condition) => ordered(rule, condition, marks, around),

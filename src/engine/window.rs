@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use rustc_hash::FxHashSet;
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -45,19 +46,49 @@ impl<E> Default for Window<E> {
 }
 
 impl<E> Window<E> {
-    /// Adds a match at its place in time and drops what is older than `keep_us` before the newest.
-    /// With `is_distinct` an older match of the same value gives way.
-    pub fn add(&mut self, mark: Mark<E>, keep_us: i64, is_distinct: bool) {
-        if is_distinct {
-            // What repeats has mostly been here lately.
-            match self.marks.iter().rposition(|known| known.value == mark.value) {
-                Some(known) if self.marks[known].time_us <= mark.time_us => {
-                    self.remove(known);
+    /// Adds a match of a counted value as [`Window::add`] does. Of the matches of its value those
+    /// go without which any window of `span_us` that ends at `until_us` or later still has one.
+    pub fn add_value(&mut self, mark: Mark<E>, keep_us: i64, span_us: i64, until_us: i64) {
+        let is_spare = |older: Option<i64>, own: i64, newer: Option<i64>| {
+            newer.is_some_and(|newer| {
+                let is_near = older.is_some_and(|older| newer - older <= span_us);
+                newer == own || newer <= until_us || is_near
+            })
+        };
+        let [before, last, next, behind] = self.neighbours(&mark);
+        let time = |place: Option<usize>| place.map(|place| self.marks[place].time_us);
+        let [before_us, last_us, next_us, behind_us] = [before, last, next, behind].map(time);
+        if is_spare(last_us, mark.time_us, next_us) {
+            return;
+        }
+        let own_us = Some(mark.time_us);
+        let spare_next = next.filter(|_| next_us.is_some_and(|at| is_spare(own_us, at, behind_us)));
+        let spare_last = last.filter(|_| last_us.is_some_and(|at| is_spare(before_us, at, own_us)));
+        // The later one first: places before it stay.
+        spare_next.into_iter().chain(spare_last).for_each(|place| self.remove(place));
+        self.add(mark, keep_us);
+    }
+
+    /// The places of two matches of the same value up to the time of this one, and of two behind.
+    fn neighbours(&self, mark: &Mark<E>) -> [Option<usize>; 4] {
+        let [mut before, mut last, mut next, mut behind] = [None; 4];
+        // What repeats has mostly been here lately.
+        for (place, known) in self.marks.iter().enumerate().rev() {
+            match known.value == mark.value {
+                false => {}
+                true if known.time_us > mark.time_us => (next, behind) = (Some(place), next),
+                true if last.is_none() => last = Some(place),
+                true => {
+                    before = Some(place);
+                    break;
                 }
-                Some(_) => return,
-                None => {}
             }
         }
+        [before, last, next, behind]
+    }
+
+    /// Adds a match at its place in time and drops what is older than `keep_us` before the newest.
+    pub fn add(&mut self, mark: Mark<E>, keep_us: i64) {
         let place = self.end_of(mark.time_us);
         let member = mark.member as usize;
         if self.members.len() <= member {
@@ -105,6 +136,23 @@ impl<E> Window<E> {
         let surplus = self.marks.len().saturating_sub(marks_max);
         (0..surplus).for_each(|_| self.remove(0));
         surplus as u64
+    }
+
+    /// The same, of counted values: first goes what a later match of the value stands for.
+    pub fn trim_values(&mut self, marks_max: usize) -> u64 {
+        if self.marks.len() > marks_max {
+            let marks: Vec<&Mark<E>> = self.marks.iter().collect();
+            let mut last = last_of_each_value(&marks).into_iter().peekable();
+            let mut index = 0;
+            let Window { marks, members, .. } = self;
+            marks.retain(|mark| {
+                let is_last = last.next_if_eq(&index).is_some();
+                members[mark.member as usize] -= u32::from(!is_last);
+                index += 1;
+                is_last
+            });
+        }
+        self.trim(marks_max)
     }
 
     /// The same, each time of the rule that has most: no rule's only match goes because another has
@@ -214,6 +262,10 @@ impl<E> Window<E> {
             .filter(|end| end - time_us <= span_us)
             .collect();
         ends.dedup();
+        // A match that another one stands for is not kept.
+        if ends.last() != Some(&time_us) {
+            ends.push(time_us);
+        }
         ends.reverse();
         ends
     }
@@ -229,6 +281,15 @@ impl<E> Mark<E> {
         let Mark { time_us, member, value, .. } = self;
         Mark { time_us, member, value, evidence: evidence(self.evidence) }
     }
+}
+
+/// Where among matches in order of time the last one of each value stands, ascending.
+pub fn last_of_each_value<E>(marks: &[&Mark<E>]) -> Vec<usize> {
+    let mut seen = FxHashSet::default();
+    let is_last = |index: &usize| seen.insert(marks[*index].value);
+    let mut last: Vec<usize> = (0..marks.len()).rev().filter(is_last).collect();
+    last.reverse();
+    last
 }
 
 /// A window with `store` for each piece of its evidence.
@@ -280,7 +341,7 @@ mod tests {
     fn keeps_the_order_of_time() {
         let mut window = Window::default();
         for time in [10, 30, 20, 5] {
-            window.add(mark(time, 0), 100, false);
+            window.add(mark(time, 0), 100);
         }
         assert_eq!(times(&window, 30, 100), [5, 10, 20, 30]);
         assert_eq!(times(&window, 20, 10), [10, 20]);
@@ -298,7 +359,7 @@ mod tests {
             (13, 0, &[11, 12, 13]),
             (14, 1, &[12, 13, 14]),
         ] {
-            window.add(mark(time, 0), 10, false);
+            window.add(mark(time, 0), 10);
             assert_eq!(window.trim(3), trimmed);
             assert_eq!(times(&window, time, 100), expected);
         }
@@ -309,7 +370,7 @@ mod tests {
         let mut window = Window::default();
         let member = |time, member| Mark { member, ..mark(time, 0) };
         for one in [member(0, 1), member(1, 0), member(2, 0), member(3, 0), member(4, 2)] {
-            window.add(one, 100, false);
+            window.add(one, 100);
         }
         for (marks_max, expected) in [(4, &[0, 2, 3, 4][..]), (3, &[0, 3, 4]), (2, &[0, 3])] {
             assert_eq!(window.trim_evenly(marks_max), 1);
@@ -320,14 +381,14 @@ mod tests {
     #[test]
     fn what_fired_speaks_for_its_neighbours() {
         let mut window = Window::default();
-        window.add(mark(100, 0), 50, false);
+        window.add(mark(100, 0), 50);
         window.set_fired(100, 50);
         for (end, expected) in [(89, false), (90, false), (91, true), (109, true), (110, false)] {
             assert_eq!(window.is_quiet(end, 10), expected, "{end}");
         }
         window.set_fired(60, 50);
         assert!(window.is_quiet(65, 10) && window.is_quiet(95, 10) && !window.is_quiet(75, 10));
-        window.add(mark(150, 0), 50, false);
+        window.add(mark(150, 0), 50);
         window.set_fired(150, 50);
         assert!(!window.is_quiet(65, 10) && window.is_quiet(95, 10));
     }
@@ -337,7 +398,7 @@ mod tests {
         let mut window = Window::default();
         for time in 0..16 {
             assert!(!window.is_grown(1_000));
-            window.add(Mark { member: time as u32 % 2, ..mark(time, 0) }, 100, false);
+            window.add(Mark { member: time as u32 % 2, ..mark(time, 0) }, 100);
         }
         assert!(window.is_grown(1_000) && window.is_grown(3));
         window.prune(12, |old| {
@@ -352,11 +413,28 @@ mod tests {
     }
 
     #[test]
-    fn a_value_counts_once_with_its_latest_time() {
+    fn of_a_value_stays_what_some_window_needs() {
         let mut window = Window::default();
-        for (time, value) in [(1, 7), (2, 8), (3, 7), (2, 7)] {
-            window.add(mark(time, value), 100, true);
+        for (time, value, until, expected) in [
+            (1, 7, 0, &[1][..]),
+            (2, 8, 0, &[1, 2]),
+            (3, 7, 0, &[1, 2, 3]),
+            // Between two that are a span apart at most.
+            (2, 7, 0, &[1, 2, 3]),
+            (8, 7, 0, &[1, 2, 8]),
+            (8, 7, 0, &[1, 2, 8]),
+            (21, 7, 0, &[1, 2, 8, 21]),
+            (23, 7, 0, &[1, 2, 8, 21, 23]),
+            (15, 7, 0, &[1, 2, 8, 15, 23]),
+            (0, 7, 0, &[0, 2, 8, 15, 23]),
+            // Before one that is older than what is waited for.
+            (27, 7, 30, &[0, 2, 8, 15, 27]),
+            (26, 7, 30, &[0, 2, 8, 15, 27]),
+        ] {
+            window.add_value(mark(time, value), 100, 10, until);
+            assert_eq!(times(&window, 99, 100), expected, "{time}");
         }
-        assert_eq!(times(&window, 9, 100), [2, 3]);
+        assert_eq!(window.trim_values(3), 0);
+        assert_eq!(times(&window, 99, 100), [2, 27]);
     }
 }

@@ -1,5 +1,7 @@
 //! Windows over matches: what fires, what is kept, what is forgotten.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -94,6 +96,49 @@ proptest! {
                 .collect();
             let (all, _) = fired(&rules, &matches, false);
             prop_assert_eq!(fired(&rules, &matches, true).0, all, "{}", text);
+        }
+    }
+}
+
+/// The values of a key's matches (value, key, seconds) in the window that ends here.
+fn values(matches: &[(u32, u64, i64)], key: u64, end: i64, span: i64) -> BTreeSet<u32> {
+    let is_inside = |one: &&(u32, u64, i64)| one.1 == key && (end - span..=end).contains(&one.2);
+    matches.iter().filter(is_inside).map(|one| one.0).collect()
+}
+
+proptest! {
+    #[test]
+    fn values_are_counted_as_if_all_matches_were_kept(
+        matches in matches(), span in 1..12i64, least in 1..4usize,
+    ) {
+        let rules = correlation(&format!(
+            "{{type: value_count, rules: [a], timespan: {span}s, \
+             condition: {{field: verb, gte: {least}}}}}"
+        ));
+        let limits = Limits { lateness_us: LATENESS * 1_000_000, ..Limits::default() };
+        let mut correlator = Correlator::new(rules, limits);
+        let mut ends = Vec::new();
+        for (number, (value, key, now)) in matches.iter().enumerate() {
+            let known = &matches[..=number];
+            let feed = Feed { value: u64::from(*value), ..feed(0, *key) };
+            let mut fired = None;
+            let fire = &mut |one: Fired<usize>| fired = Some(one);
+            correlator.observe(&feed, now * 1_000_000, &mut || number, fire);
+            if let Some(one) = fired {
+                let end = one.time_us / 1_000_000;
+                let told: Vec<u32> = one.evidence.iter().map(|at| matches[*at].0).collect();
+                let all = values(known, *key, end, span);
+                prop_assert_eq!(told.len(), all.len());
+                prop_assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), all);
+                ends.push((*key, end));
+            }
+            // Whatever window has enough of them fired, or one did that speaks for its neighbours.
+            for end in known.iter().filter(|one| one.1 == *key).map(|one| one.2) {
+                let is_enough = values(known, *key, end, span).len() >= least;
+                let is_told = ends.iter().any(|one| one.0 == *key && (one.1 - end).abs() < 2 * span);
+                let is_due = (*now..=now + span).contains(&end);
+                prop_assert!(!is_enough || !is_due || is_told, "{}", end);
+            }
         }
     }
 }
