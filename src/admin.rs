@@ -30,6 +30,12 @@ use crate::spool::Spool;
 
 /// A request's head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// How long a request's head may take: who sends none holds a connection.
+const HEAD_TIME: Duration = Duration::from_secs(2);
+
+/// How many answers to `/probe` are looked for at a time.
+const PROBES_MAX: usize = 1;
 /// How often counts are folded into histograms; between two scrapes they take memory.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How long accepting pauses when the system has no more files or memory.
@@ -89,6 +95,7 @@ pub struct AdminServer {
 struct Shared {
     views: Views,
     metrics: PrometheusHandle,
+    probes: Semaphore,
 }
 
 impl AdminServer {
@@ -113,7 +120,11 @@ impl AdminServer {
     pub async fn run(self, views: Views, metrics: PrometheusHandle, cancelled: CancellationToken) {
         let AdminServer { listener, address, config } = self;
         tracing::info!(%address, "serving /livez, /readyz and /metrics");
-        let router = router(Arc::new(Shared { views, metrics: metrics.clone() }));
+        let router = router(Arc::new(Shared {
+            views,
+            metrics: metrics.clone(),
+            probes: Semaphore::new(PROBES_MAX),
+        }));
         let room = Arc::new(Semaphore::new(config.connections_max));
         let tracker = TaskTracker::new();
         let mut upkeep = tokio::time::interval(UPKEEP);
@@ -152,6 +163,7 @@ async fn serve(stream: TcpStream, router: Router) {
     });
     let served = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
+        .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_BYTES_MAX)
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service)
@@ -196,6 +208,10 @@ async fn probe(State(shared): State<Arc<Shared>>, uri: Uri) -> Response<Body> {
     };
     let Some(spool) = shared.views.spool.upgrade() else {
         return answer(StatusCode::SERVICE_UNAVAILABLE, kind, "draining\n".to_owned());
+    };
+    // Each reads megabytes of the spool.
+    let Ok(_permit) = shared.probes.try_acquire() else {
+        return answer(StatusCode::TOO_MANY_REQUESTS, kind, "another probe is asked for\n".into());
     };
     match seen(&spool, mark, after).await {
         Ok(seen) => {

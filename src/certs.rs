@@ -261,7 +261,9 @@ fn date_after(days: i64) -> Date {
 }
 
 fn kubeconfig(request: &Request, ca: &Pair, client: &Pair) -> String {
-    let host = &request.hosts[0];
+    // An API server in the host's network does not resolve the names of services.
+    let is_address = |host: &&String| host.parse::<IpAddr>().is_ok();
+    let host = request.hosts.iter().find(is_address).unwrap_or(&request.hosts[0]);
     let host = match host.parse::<IpAddr>() {
         Ok(IpAddr::V6(address)) => format!("[{address}]"),
         _ => host.clone(),
@@ -303,7 +305,7 @@ mod tests {
     #[test]
     fn makes_files_that_only_their_owner_reads() {
         let dir = tempfile::tempdir().unwrap();
-        let request = Request::new(&dir.path().join("pki"), vec!["::1".into(), "audit".into()]);
+        let request = Request::new(&dir.path().join("pki"), vec!["audit".into(), "::1".into()]);
         let files = init(&request).unwrap();
         assert_eq!(files.len(), 7);
         for file in &files {

@@ -124,6 +124,7 @@ impl<K: Clone> Raiser<K> {
     ) {
         let mut fired = Vec::new();
         let mut kept = None;
+        self.correlator.begin_event();
         for (place, found) in sighting.matches.iter().enumerate() {
             if !self.is_first(sighting, found.detection) {
                 continue;
@@ -298,7 +299,7 @@ fn correlation_alert<K: Clone>(
         .iter()
         .map(|(field, value)| Reason {
             field: field.clone(),
-            value: crate::event::redact::redact_text(value).into_owned(),
+            value: value.clone(),
             matched: "group-by".to_owned(),
         })
         .collect();

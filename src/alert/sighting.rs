@@ -6,12 +6,12 @@
 //!
 //! ```text
 //! u8 stage │ [u8;16] request key │ u16 matches { u32 detection
-//!            │ u8 reasons { str field │ str value │ str matched } │ u8 feeds { feed } }
+//!            │ u8 reasons { str field │ str value │ str matched } │ count feeds { feed } }
 //! feed: u32 correlation │ u32 member │ u64 key │ u64 value │ u8 flags │ f64 number
-//!       u8 labels { str field │ str value } │ u8 parents { feed }
+//!       count labels { str field │ str value } │ count parents { feed }
 //! head: str audit id │ str cluster │ str position │ bytes event
 //! ```
-//! Integers are little-endian, `str` and `bytes` are a u32 length and the bytes. Detections and
+//! A `count` is a byte below 255, or 255 and a u32. Integers are little-endian, `str` and `bytes` are a u32 length and the bytes. Detections and
 //! correlations are positions in the rule set that made it: whoever keeps a sighting longer than
 //! the run keeps that set's table beside it.
 
@@ -25,7 +25,6 @@ use crate::alert::id::RequestKey;
 use crate::engine::correlate::Feed;
 use crate::engine::values::Subject;
 use crate::engine::{Engine, Scratch, explain};
-use crate::event::redact::redact_text;
 use crate::event::{Event, Slot};
 
 /// A packed event with its matches, spelled out again.
@@ -148,9 +147,10 @@ pub fn pack_matches(
     let mut is_kept = stage.is_open();
     bytes.push(stage as u8);
     bytes.extend_from_slice(&request_key(event, cluster).0);
+    let matched = &matched[..matched.len().min(usize::from(u16::MAX))];
     bytes.extend_from_slice(&(matched.len() as u16).to_le_bytes());
     let subject = Subject::Audit(event);
-    for (place, &detection) in matched.iter().take(usize::from(u16::MAX)).enumerate() {
+    for (place, &detection) in matched.iter().enumerate() {
         bytes.extend_from_slice(&detection.to_le_bytes());
         let mut reasons = Vec::new();
         if engine.detection(detection).alerts {
@@ -257,19 +257,30 @@ fn put_event(bytes: &mut Vec<u8>, event: &Event<'_>) {
     bytes.truncate(event_at + EVENT_BYTES_MAX.min(bytes.len() - event_at));
 }
 
+/// Puts a count: one byte, or from 255 on that byte and four more.
+fn put_count(bytes: &mut Vec<u8>, count: usize) {
+    match u8::try_from(count) {
+        Ok(count) if count < u8::MAX => bytes.push(count),
+        _ => {
+            bytes.push(u8::MAX);
+            bytes.extend_from_slice(&(count as u32).to_le_bytes());
+        }
+    }
+}
+
 fn put_feeds(bytes: &mut Vec<u8>, feeds: &[Feed]) {
-    bytes.push(feeds.len() as u8);
-    for feed in feeds.iter().take(usize::from(u8::MAX)) {
+    put_count(bytes, feeds.len());
+    for feed in feeds {
         bytes.extend_from_slice(&feed.correlation.to_le_bytes());
         bytes.extend_from_slice(&feed.member.to_le_bytes());
         bytes.extend_from_slice(&feed.key.to_le_bytes());
         bytes.extend_from_slice(&feed.value.to_le_bytes());
         bytes.push(u8::from(feed.number.is_some()) | u8::from(feed.is_valueless) << 1);
         bytes.extend_from_slice(&feed.number.unwrap_or_default().to_le_bytes());
-        bytes.push(feed.labels.len() as u8);
+        put_count(bytes, feed.labels.len());
         for (field, value) in &feed.labels {
             put(bytes, field.as_bytes());
-            put(bytes, redact_text(value).as_bytes());
+            put(bytes, value.as_bytes());
         }
         put_feeds(bytes, &feed.parents);
     }
@@ -366,6 +377,13 @@ impl<'r> Reader<'r> {
         Some(std::str::from_utf8(self.part()?).ok()?.to_owned())
     }
 
+    fn count(&mut self) -> Option<u32> {
+        match self.byte()? {
+            u8::MAX => Some(u32::from_le_bytes(self.array()?)),
+            count => Some(u32::from(count)),
+        }
+    }
+
     fn found(&mut self) -> Option<Match> {
         let detection = u32::from_le_bytes(self.array()?);
         let mut reasons = Vec::new();
@@ -378,7 +396,7 @@ impl<'r> Reader<'r> {
 
     fn feeds(&mut self) -> Option<Vec<Feed>> {
         let mut feeds = Vec::new();
-        for _ in 0..self.byte()? {
+        for _ in 0..self.count()? {
             let correlation = u32::from_le_bytes(self.array()?);
             let member = u32::from_le_bytes(self.array()?);
             let key = u64::from_le_bytes(self.array()?);
@@ -386,7 +404,7 @@ impl<'r> Reader<'r> {
             let flags = self.byte()?;
             let number = f64::from_le_bytes(self.array()?);
             let mut labels = Vec::new();
-            for _ in 0..self.byte()? {
+            for _ in 0..self.count()? {
                 labels.push((self.text()?, self.text()?));
             }
             feeds.push(Feed {
@@ -401,5 +419,34 @@ impl<'r> Reader<'r> {
             });
         }
         Some(feeds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn feeds_come_back_however_many_there_are() {
+        for count in [0, 1, 254, 255, 256, 300, 70_000] {
+            let labels = (0..count).map(|number| (format!("f{number}"), "v".to_owned())).collect();
+            let feed = |number: u32| Feed {
+                correlation: number,
+                member: 0,
+                key: 7,
+                labels: Vec::new(),
+                value: 0,
+                number: None,
+                is_valueless: false,
+                parents: Vec::new(),
+            };
+            let parents = (0..count).map(feed).collect();
+            let feeds = vec![Feed { labels, parents, ..feed(1) }];
+            let mut bytes = Vec::new();
+            put_feeds(&mut bytes, &feeds);
+            let mut reader = Reader { bytes: &bytes };
+            assert_eq!(reader.feeds(), Some(feeds), "{count}");
+            assert!(reader.bytes.is_empty());
+        }
     }
 }

@@ -28,7 +28,7 @@ use crate::archive::segment::{Line, read_lines};
 use crate::archive::store::Store;
 use crate::archive::writer::Writer;
 use crate::cli::verify::{block_on, key_of, open};
-use crate::cli::{Done, Error};
+use crate::cli::{Done, Error, print};
 use crate::clock;
 use crate::event::time::parse_us;
 use crate::report::escape::visible;
@@ -46,7 +46,7 @@ pub enum Archive {
     Rotate(keys::RotateArgs),
     /// End a log: nothing can be appended to it any more; the writer must be stopped
     Close(keys::CloseArgs),
-    /// Append old audit logs (JSON lines) to an archive
+    /// Append old audit logs (plain JSON lines) to an archive, as they are: nothing is redacted
     Append(AppendArgs),
     /// Say whether a store locks what it is given
     Check(CheckArgs),
@@ -108,7 +108,7 @@ pub struct AppendArgs {
     /// The archive
     #[command(flatten)]
     pub writer: WriterArgs,
-    /// Files of JSON lines, an event each
+    /// Files of JSON lines, an event each; not compressed, in no envelope
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// For how many days the store must keep it
@@ -223,7 +223,28 @@ fn time_of(line: &[u8], before: i64) -> i64 {
     text.and_then(|text| parse_us(text.as_bytes())).unwrap_or(before)
 }
 
+/// What is written can perhaps never be taken back, so all files are looked at before.
+fn check_lines(path: &Path) -> Result<(), Error> {
+    let at = |error: std::io::Error| Error::Input(format!("{}: {error}", path.display()));
+    let mut reader = BufReader::new(fs::File::open(path).map_err(at)?);
+    let mut line = Vec::new();
+    for number in 1u64.. {
+        line.clear();
+        if reader.read_until(b'\n', &mut line).map_err(at)? == 0 {
+            break;
+        }
+        let text = line.trim_ascii();
+        if !(text.starts_with(b"{") && text.ends_with(b"}")) {
+            let what =
+                "is no event on a line of its own; decompress the file, or unwrap its events";
+            return Err(Error::Input(format!("{}:{number}: {what}", path.display())));
+        }
+    }
+    Ok(())
+}
+
 async fn append(args: &AppendArgs) -> Result<Done, Error> {
+    args.files.iter().try_for_each(|path| check_lines(path))?;
     let mut writer = args.writer.open(args.retention_days).await?;
     let (mut lines, mut bytes, mut total) = (Vec::new(), 0, 0u64);
     for path in &args.files {
@@ -247,7 +268,7 @@ async fn append(args: &AppendArgs) -> Result<Done, Error> {
     }
     write(&mut writer, &args.cluster, &lines).await?;
     writer.publish(clock::now_us()).await.map_err(failed)?;
-    println!("{total} lines appended, {} records in all", writer.size());
+    print(&format!("{total} lines appended, {} records in all", writer.size()))?;
     Ok(Done::Fine)
 }
 
@@ -266,12 +287,13 @@ async fn check(args: &CheckArgs) -> Result<Done, Error> {
     let found = preflight::check(&*store, wanted).await;
     let found = found.map_err(|error| Error::Input(chain(&error)))?;
     let archive = &args.archive;
-    match found.days {
-        _ if args.worm == Worm::Off => println!("{archive}: nothing is locked, as asked for"),
-        _ if found.is_presumed => println!("{archive}: its first record will show for how long"),
-        Some(days) => println!("{archive}: objects are kept for {days} days"),
-        None => println!("{archive}: objects can be locked, for as long as the writer says"),
-    }
+    let line = match found.days {
+        _ if args.worm == Worm::Off => format!("{archive}: nothing is locked, as asked for"),
+        _ if found.is_presumed => format!("{archive}: its first record will show for how long"),
+        Some(days) => format!("{archive}: objects are kept for {days} days"),
+        None => format!("{archive}: objects can be locked, for as long as the writer says"),
+    };
+    print(&line)?;
     Ok(Done::Fine)
 }
 

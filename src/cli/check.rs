@@ -305,7 +305,8 @@ fn receivers(config: &Config, stateful: usize, findings: &mut Findings) {
             "state",
             format!(
                 "{stateful} rules count over time: let one instance receive all events of a \
-                 cluster (StatefulSet of one); API servers retry for 30 s while it restarts"
+                 cluster (StatefulSet of one); API servers retry for a minute and a half while it \
+                 restarts, unless --audit-webhook-initial-backoff says less"
             ),
         );
     }

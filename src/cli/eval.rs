@@ -85,6 +85,7 @@ impl<W: std::io::Write> Evaluation<'_, W> {
         };
         let matched = self.engine.evaluate(subject, &mut self.scratch).to_vec();
         let mut fired = Vec::new();
+        self.correlator.begin_event();
         for position in matched {
             let rule = self.engine.detection(position);
             if rule.alerts {

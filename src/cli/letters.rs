@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cli::redrive::{self, RedriveArgs};
 use crate::cli::spool::{Format, checked, failed};
-use crate::cli::{Done, Error};
+use crate::cli::{Done, Error, say};
 use crate::event::time::format_us;
 use crate::report::escape::{Spelling, visible, write_json};
 use crate::report::summary::counted;
@@ -215,6 +215,6 @@ fn remove(dir: &Path, ids: &[u64], all: bool) -> Result<(), Error> {
         Ok(removed)
     });
     let removed: u64 = removed.map_err(failed)?;
-    eprintln!("kubewitness: {} removed", counted(removed, "dead letter"));
+    say(&format!("{} removed", counted(removed, "dead letter")));
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use ipnet::IpNet;
 
-use crate::cli::Error;
+use crate::cli::{Error, say};
 use crate::config::Rules;
 use crate::config::rules::compile;
 use crate::engine::Engine;
@@ -47,7 +47,7 @@ impl RuleArgs {
         let loaded = rules.load(&files).map_err(|error| Error::Input(error.to_string()))?;
         if loaded.left_out > 0 {
             let what = counted(loaded.left_out as u64, "rule");
-            eprintln!("kubewitness: {what} about other logs than Kubernetes audit left out");
+            say(&format!("{what} about other logs than Kubernetes audit left out"));
         }
         Ok(loaded.rules)
     }

@@ -18,6 +18,7 @@ pub mod spool;
 pub mod prove;
 pub mod witness;
 
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -33,11 +34,17 @@ pub enum Error {
     /// It failed while running: exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// Whoever read the output has gone, such as `head`: exit code 1, and nobody is told.
+    #[error("nobody reads the output any more")]
+    Unread,
 }
 
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Error {
-        Error::Failed(format!("cannot write: {error}"))
+        match error.kind() {
+            ErrorKind::BrokenPipe => Error::Unread,
+            _ => Error::Failed(format!("cannot write: {error}")),
+        }
     }
 }
 
@@ -101,11 +108,16 @@ enum Command {
     Archive(archive::Archive),
 }
 
-/// Says what went wrong. Names of files and what stands in them are anybody's: they steer no
-/// terminal.
-fn complain(message: &str) {
+/// Says something to a person. Names of files and what stands in them are anybody's: they steer no
+/// terminal. Whoever closed standard error does not want to know.
+pub(crate) fn say(message: &str) {
     let lines: Vec<_> = message.lines().map(visible).collect();
-    eprintln!("kubewitness: {}", lines.join("\n"));
+    let _ = writeln!(std::io::stderr(), "kubewitness: {}", lines.join("\n"));
+}
+
+/// Writes a line of results.
+pub(crate) fn print(line: &str) -> Result<(), Error> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
 /// Runs the command line of this process.
@@ -132,11 +144,12 @@ pub fn run() -> ExitCode {
         Ok(Done::Alarm) => ExitCode::from(3),
         Ok(Done::Verdict(code)) => ExitCode::from(code),
         Err(Error::Failed(message)) => {
-            complain(&message);
+            say(&message);
             ExitCode::from(1)
         }
+        Err(Error::Unread) => ExitCode::from(1),
         Err(Error::Input(message)) => {
-            complain(&message);
+            say(&message);
             ExitCode::from(2)
         }
     }

@@ -13,7 +13,7 @@ use crate::archive::record::{Kind, Record};
 use crate::archive::store::Store;
 use crate::cli::archive::{is_within, scan};
 use crate::cli::verify::{block_on, key_of, open};
-use crate::cli::{Done, Error};
+use crate::cli::{Done, Error, print};
 use crate::telemetry::chain;
 
 /// Arguments of `prove`.
@@ -69,7 +69,11 @@ pub fn run(args: &ProveArgs) -> Result<Done, Error> {
             let name = |end: &str| format!("{}{suffix}.{end}", args.output.display());
             write(&name("json"), &proven.event)?;
             write(&name("tlog-proof"), proven.proof.encode().as_bytes())?;
-            println!("{} {}: line {event} of record {seq}", name("json"), name("tlog-proof"));
+            print(&format!(
+                "{} {}: line {event} of record {seq}",
+                name("json"),
+                name("tlog-proof")
+            ))?;
         }
         Ok(Done::Fine)
     })

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::check::ConfigArgs;
 use crate::cli::spool::failed;
-use crate::cli::{Done, Error};
+use crate::cli::{Done, Error, say};
 use crate::record::StoredEvent;
 use crate::report::summary::counted;
 use crate::sinks::config::{Config, Kind};
@@ -53,7 +53,7 @@ pub fn run(args: &RedriveArgs) -> Result<Done, Error> {
             let (sent, left) = redrive(&letters, sink, &args.ids).await?;
             if sent + left > 0 {
                 let what = counted(sent as u64, "dead letter");
-                eprintln!("kubewitness: sink {name}: {what} delivered, {left} refused again");
+                say(&format!("sink {name}: {what} delivered, {left} refused again"));
             }
         }
         spool.close().await.map_err(failed)

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -28,12 +29,15 @@ pub struct Reload {
     rules: Rules,
     proxies: Vec<IpNet>,
     asked: Arc<Notify>,
+    /// What the files were when they were loaded last.
+    loaded: Arc<AtomicU64>,
 }
 
 impl Reload {
     /// For these rules; proxies are compiled into them.
     pub fn new(rules: Rules, proxies: Vec<IpNet>) -> Reload {
-        Reload { rules, proxies, asked: Arc::new(Notify::new()) }
+        let loaded = Arc::new(AtomicU64::new(0));
+        Reload { rules, proxies, asked: Arc::new(Notify::new()), loaded }
     }
 
     /// Loads and compiles, off the async threads.
@@ -42,6 +46,8 @@ impl Reload {
     /// What is wrong with the rules, by file and line.
     pub async fn load(&self) -> Result<Arc<Engine>, String> {
         let Reload { rules, proxies, .. } = self.clone();
+        // Before they are read: a change in between is found at the next look.
+        self.loaded.store(self.fingerprint().await, Ordering::Relaxed);
         let loaded = tokio::task::spawn_blocking(move || rules.compile(&proxies)).await;
         loaded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
@@ -54,19 +60,17 @@ impl Reload {
     /// Hands new rules to the pipeline whenever asked, and when their files changed and then kept
     /// still for one look; until cancelled.
     pub async fn watch(self, orders: UnboundedSender<Order>, cancelled: CancellationToken) {
-        let mut loaded = self.fingerprint().await;
-        let mut seen = loaded;
+        let mut seen = self.loaded.load(Ordering::Relaxed);
         loop {
             tokio::select! {
                 () = cancelled.cancelled() => return,
-                () = self.asked.notified() => loaded = self.fingerprint().await,
+                () = self.asked.notified() => {}
                 () = tokio::time::sleep(LOOK), if self.rules.reload => {
                     let now = self.fingerprint().await;
                     let is_still = now == std::mem::replace(&mut seen, now);
-                    if now == loaded || !is_still {
+                    if now == self.loaded.load(Ordering::Relaxed) || !is_still {
                         continue;
                     }
-                    loaded = now;
                 }
             }
             self.hand_over(&orders).await;

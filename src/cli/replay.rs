@@ -1,7 +1,7 @@
 //! `kubewitness replay`: audit logs in, alerts out.
 
 use std::fs::File;
-use std::io::{BufWriter, IsTerminal as _, Read, Write};
+use std::io::{BufWriter, ErrorKind, IsTerminal as _, Read, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::alert::raise::Raiser;
 use crate::alert::throttle::Throttle;
 use crate::cli::archive::replay::{find as archived, is_archive};
 use crate::cli::load::RuleArgs;
-use crate::cli::{Done, Error};
+use crate::cli::{Done, Error, say};
 use crate::clock::Stopwatch;
 use crate::engine::Engine;
 use crate::ingest::InputFormat;
@@ -22,7 +22,6 @@ use crate::ingest::discover::{Discovery, LogFile, discover};
 use crate::ingest::webhook::config::is_cluster;
 use crate::replay::heads::HeadPlace;
 use crate::replay::{self, Bound, Options, learn};
-use crate::report::escape::visible;
 use crate::report::progress::Progress;
 use crate::report::summary::{self, Summary};
 use crate::report::tally::Tally;
@@ -99,6 +98,13 @@ pub struct OutputArgs {
     pub stats: Option<PathBuf>,
 }
 
+impl OutputArgs {
+    /// The file that alerts go to; `-` is standard output.
+    fn file(&self) -> Option<&Path> {
+        self.output.as_deref().filter(|path| *path != Path::new("-"))
+    }
+}
+
 fn parse_format(word: &str) -> Result<Format, String> {
     Format::parse(word).ok_or_else(|| {
         let known: Vec<_> = Format::ALL.iter().map(|format| format.as_str()).collect();
@@ -157,6 +163,14 @@ pub fn run(args: &ReplayArgs) -> Result<Done, Error> {
         let remedy = "the newest event of a stream is not known before its end; give RFC 3339";
         return Err(Error::Input(format!("a span with standard input: {remedy}")));
     }
+    let is_empty = match (args.since, args.until) {
+        (Some(Bound::At(since)), Some(Bound::At(until))) => since >= until,
+        (Some(Bound::BeforeNewest(since)), Some(Bound::BeforeNewest(until))) => since <= until,
+        _ => false,
+    };
+    if is_empty {
+        return Err(Error::Input("--since is not before --until: no event can be between".into()));
+    }
     let engine = args.rules.compile(&args.trusted_proxies)?;
     let stdin = || Box::new(std::io::stdin()) as Box<dyn Read + Send>;
     let is_archived = |path: &&PathBuf| path.to_str().is_some_and(is_archive);
@@ -204,7 +218,7 @@ pub fn replay(
     if let Some(path) = learn {
         load_baselines(path, engine, &mut raiser)?;
     }
-    let written = [output.output.as_deref(), output.stats.as_deref(), learn];
+    let written = [output.file(), output.stats.as_deref(), learn];
     spare_inputs(&discovery.files, &written)?;
     check_writable(learn, output.stats.as_deref())?;
     let is_sized = discovery.files.iter().all(|file| file.size > 0);
@@ -212,7 +226,7 @@ pub fn replay(
     let progress = Progress::start(is_sized.then_some(total));
     let Discovery { files, skipped, skipped_paths, unreadable } = discovery;
     for (path, reason) in &unreadable {
-        eprintln!("kubewitness: {}: {reason}", visible(&path.display().to_string()));
+        say(&format!("{}: {reason}", path.display()));
     }
     let mut destination = Destination::open(output)?;
     let terminal = destination.terminal();
@@ -223,10 +237,15 @@ pub fn replay(
         sink.take(&alert, &mut reporter)
     });
     progress.finish();
-    let mut summary = ran.map_err(|error| Error::Failed(chain(&error)))?;
+    let mut summary = ran.map_err(|error| match error {
+        replay::Error::Write(error) if error.kind() == ErrorKind::BrokenPipe => Error::Unread,
+        error => Error::Failed(chain(&error)),
+    })?;
     skipped_paths.iter().for_each(|path| summary.skip_file(&path.display().to_string()));
     summary.files_skipped = skipped;
+    summary.files_unreadable = unreadable.len() as u64;
     summary.count_alerts(&sink.tally);
+    summary.alerts_shown = sink.shown;
     summary.elapsed_seconds = clock.elapsed().as_secs_f64();
     reporter.finish(&summary)?;
     destination.close()?;
@@ -277,13 +296,18 @@ fn load_baselines(
     engine: &Engine,
     raiser: &mut Raiser<HeadPlace>,
 ) -> Result<(), Error> {
-    let changed = learn::load(path, engine, raiser)
-        .map_err(|error| Error::Input(format!("{}: no baselines: {error}", path.display())))?;
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(Error::Input(format!("{}: is no regular file", path.display())));
+    }
+    let changed = learn::load(path, engine, raiser).map_err(|error| {
+        let remedy = "delete it to learn anew";
+        Error::Input(format!("{}: no baselines: {error}; {remedy}", path.display()))
+    })?;
     if changed > 0 {
-        eprintln!(
-            "kubewitness: {changed} first-seen rules changed since {} was learnt and start afresh",
+        say(&format!(
+            "{changed} first-seen rules changed since {} was learnt and start afresh",
             path.display()
-        );
+        ));
     }
     Ok(())
 }
@@ -298,18 +322,22 @@ fn finish(
     let stderr = std::io::stderr();
     if sink.throttle.as_ref().is_some_and(|throttle| throttle.hidden() > 0) {
         let hidden = sink.throttle.as_ref().map_or(0, Throttle::hidden);
-        eprintln!("kubewitness: {hidden} repeats hidden by --throttle");
+        say(&format!("{hidden} repeats hidden by --throttle"));
     }
     if output.stats.as_deref() != Some(Path::new("-")) {
-        let has_line = format == Format::Table && output.output.is_none();
+        let has_line = format == Format::Table && output.file().is_none();
         let is_person = stderr.is_terminal() || format == Format::None;
         // What was not analysed is said wherever the alerts go.
         let write = if is_person && !has_line { summary::write } else { summary::write_losses };
-        write(&mut stderr.lock(), summary, Terminal::of(&stderr))?;
+        // Whoever closed standard error does not want to know.
+        let _ = write(&mut stderr.lock(), summary, Terminal::of(&stderr));
     }
     match output.stats.as_deref() {
         None => Ok(()),
-        Some(path) if path == Path::new("-") => Ok(summary.write_json(&mut stderr.lock())?),
+        Some(path) if path == Path::new("-") => {
+            let _ = summary.write_json(&mut stderr.lock());
+            Ok(())
+        }
         Some(path) => {
             let mut file = create(path)?;
             Ok(summary.write_json(&mut file)?)
@@ -323,6 +351,7 @@ struct Sink {
     throttle: Option<Throttle>,
     tally: Tally,
     worst: Option<Level>,
+    shown: u64,
 }
 
 impl Sink {
@@ -332,6 +361,7 @@ impl Sink {
             throttle: output.throttle.then(Throttle::default),
             tally: Tally::new(),
             worst: None,
+            shown: 0,
         }
     }
 
@@ -340,6 +370,7 @@ impl Sink {
         self.tally.add(alert);
         let is_shown = alert.rule.level >= self.level
             && self.throttle.as_mut().is_none_or(|throttle| throttle.shows(alert));
+        self.shown += u64::from(is_shown);
         if is_shown { reporter.write(alert) } else { Ok(()) }
     }
 }
@@ -352,7 +383,7 @@ enum Destination {
 
 impl Destination {
     fn open(output: &OutputArgs) -> Result<Destination, Error> {
-        Ok(match &output.output {
+        Ok(match output.file() {
             Some(path) => Destination::File(BufWriter::new(create(path)?)),
             None => Destination::Stdout(BufWriter::new(std::io::stdout())),
         })

@@ -156,9 +156,17 @@ async fn start_sources(
     stop: &CancellationToken,
 ) -> Result<JoinSet<Ended>, Error> {
     let mut sources = JoinSet::new();
+    let has_callers = config.sources.iter().any(|source| matches!(source, Source::Webhook(_)));
+    let patient = match has_callers {
+        true => pipeline.intake().patient(),
+        false => pipeline.intake(),
+    };
     for source in &config.sources {
         let name = source.name().to_owned();
-        let (intake, stop) = (pipeline.intake(), stop.clone());
+        let (intake, stop) = match source {
+            Source::Webhook(_) => (pipeline.intake(), stop.clone()),
+            Source::Log(_) | Source::Kafka(_) => (patient.clone(), stop.clone()),
+        };
         match source {
             Source::Webhook(config) => {
                 let bound = WebhookSource::bind(config.clone(), intake, stop).await;

@@ -7,7 +7,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::cli::letters::{self, Letters};
-use crate::cli::{Done, Error};
+use crate::cli::{Done, Error, say};
 use crate::record::kind;
 use crate::report::escape::{Spelling, visible, write_json};
 use crate::report::summary::counted;
@@ -103,7 +103,7 @@ fn forget(dir: &Path, sink: &str, force: bool) -> Result<Done, Error> {
         spool.remove_cursor(sink).await.map_err(failed)?;
         spool.close().await.map_err(failed)
     })?;
-    eprintln!("kubewitness: sink {sink} is forgotten; {left} not delivered to it");
+    say(&format!("sink {sink} is forgotten; {left} not delivered to it"));
     Ok(Done::Fine)
 }
 

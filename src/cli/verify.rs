@@ -19,7 +19,7 @@ use crate::archive::record::Record;
 use crate::archive::store::Store;
 use crate::archive::verify::{self, Class, Level, Options, Report, Step};
 use crate::archive::{layout, location};
-use crate::cli::{Done, Error};
+use crate::cli::{Done, Error, say};
 use crate::clock;
 use crate::event::time::format_us;
 use crate::report::escape::visible;
@@ -168,7 +168,7 @@ async fn own_key(store: &dyn Store, location: &str) -> Result<Verifier, Error> {
     let key = key.and_then(|key| Verifier::parse(key).ok()).ok_or_else(|| {
         Error::Input(format!("{first} names no key; give the log's public key with --key"))
     })?;
-    eprintln!("kubewitness: no --key: taking {key} from the archive itself");
+    say(&format!("no --key: taking {key} from the archive itself"));
     Ok(key)
 }
 
@@ -266,7 +266,7 @@ async fn heads(
     let heads = cosigners.heads(origin).await;
     for listed in policy.witnesses().iter().filter(|it| it.url.is_some()) {
         if !heads.iter().any(|(name, _)| *name == listed.name) {
-            eprintln!("kubewitness: the witness {} tells no head", visible(&listed.name));
+            say(&format!("the witness {} tells no head", visible(&listed.name)));
         }
     }
     Ok(heads.into_iter().map(|(name, note)| (format!("the witness {name}"), note)).collect())

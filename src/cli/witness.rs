@@ -22,7 +22,7 @@ use crate::archive::submission::SUBMISSION_BYTES_MAX;
 use crate::archive::witness::{Answer, Book};
 use crate::cli::verify::{block_on, read_key};
 use crate::cli::witness::tls::Secure;
-use crate::cli::{Done, Error};
+use crate::cli::{Done, Error, print};
 use crate::clock;
 use crate::ingest::webhook;
 use crate::ingest::webhook::config::{ClientCertificate, Tls, TlsVersion};
@@ -99,7 +99,7 @@ pub fn run(args: &WitnessArgs) -> Result<Done, Error> {
         let listener =
             listener.map_err(|error| Error::Input(format!("{}: {error}", args.listen)))?;
         let address = listener.local_addr()?;
-        println!("witness {witness} listens on {address}");
+        print(&format!("witness {witness} listens on {address}"))?;
         let end = {
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;

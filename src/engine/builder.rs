@@ -12,7 +12,7 @@ use crate::engine::literal::{self, Literal};
 use crate::engine::matcher::FieldMatcher;
 use crate::engine::predicate::{Check, LazyRegex, Predicate, PredicateId};
 use crate::engine::program::{Expression, Program};
-use crate::rule::{Condition, Matcher, Place, Quantifier, Test};
+use crate::rule::{Condition, Matcher, Pattern, Piece, Place, Quantifier, Test};
 
 /// Whether a condition on an element only says what its value is, never what it is not: of an
 /// element that is not there neither can be said.
@@ -59,6 +59,24 @@ pub struct Builder {
     necessary: Vec<Box<[PredicateId]>>,
     known: FxHashMap<(FieldId, Box<str>), PredicateId>,
     expressions: Vec<Expression>,
+}
+
+/// What a matcher is known by: its label, or all of it where labels of different ones are equal.
+fn key(matcher: &Matcher, label: &str) -> Box<str> {
+    let is_like = |pattern: &Pattern| {
+        !matches!(
+            pattern.pieces.as_slice(),
+            [] | [_]
+                | [Piece::Literal(_), Piece::AnyRun]
+                | [Piece::AnyRun, Piece::Literal(_)]
+                | [Piece::AnyRun, Piece::Literal(_), Piece::AnyRun]
+        )
+    };
+    match matcher {
+        Matcher::Elements { .. } | Matcher::Compare { .. } => format!("\u{1}{matcher:?}").into(),
+        Matcher::Text { pattern, .. } if is_like(pattern) => format!("\u{1}{matcher:?}").into(),
+        _ => label.into(),
+    }
 }
 
 impl Builder {
@@ -144,11 +162,7 @@ impl Builder {
             None => self.fields.intern_whole(),
         };
         let label: Box<str> = crate::engine::explain::label(&test.matcher).into();
-        // Blocks may have equal labels and different insides.
-        let key = match &test.matcher {
-            block @ Matcher::Elements { .. } => (field, format!("\u{1}{block:?}").into()),
-            _ => (field, label.clone()),
-        };
+        let key = (field, key(&test.matcher, &label));
         if let Some(&id) = self.known.get(&key) {
             return Ok(id);
         }
@@ -196,8 +210,7 @@ impl Builder {
 
     /// The predicate that a text is somewhere in the values of a field.
     fn inside(&mut self, field: FieldId, Literal { text, cased }: Literal) -> PredicateId {
-        let cased_label = if cased { "cased " } else { "" };
-        let label: Box<str> = format!("\u{0}{cased_label}{text}").into();
+        let label: Box<str> = format!("\u{0}{}{text}", u8::from(cased)).into();
         let key = (field, label.clone());
         if let Some(&id) = self.known.get(&key) {
             return id;

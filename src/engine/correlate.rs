@@ -79,7 +79,8 @@ pub struct Fired<E> {
     /// Whether it was known only when the window was over; the match that completed it is the last
     /// of the evidence, not the one observed now.
     pub has_waited: bool,
-    /// Time of the match that completed it.
+    /// When its window was complete: the end of the window, or, of what has waited, the time of the
+    /// last match.
     pub time_us: i64,
     /// The matches in the window, in order of time.
     pub evidence: Vec<E>,
@@ -98,6 +99,8 @@ pub struct Correlator<E> {
     newest_us: i64,
     /// Time does not pass beyond this, whatever matches say.
     latest_us: i64,
+    /// The correlations and keys that the event at hand was counted for.
+    counted: Vec<(u32, u64)>,
     evictions: u64,
 }
 
@@ -112,8 +115,27 @@ impl<E: Clone> Correlator<E> {
             pending: BTreeMap::new(),
             newest_us: i64::MIN,
             latest_us: i64::MAX,
+            counted: Vec::new(),
             evictions: 0,
         }
+    }
+
+    /// What is observed from now on, up to the next call, is of one event.
+    pub fn begin_event(&mut self) {
+        self.counted.clear();
+    }
+
+    /// Whether a match is one more: a correlation over several rules that does not ask which of
+    /// them matched counts events, and not how many of its rules an event matched.
+    fn is_counted(&mut self, feed: &Feed) -> bool {
+        let rule = &self.rules[feed.correlation as usize];
+        if rule.rules.len() < 2 || verdict::is_temporal(rule) {
+            return true;
+        }
+        let key = (feed.correlation, feed.key);
+        let is_new = !self.counted.contains(&key);
+        self.counted.extend(is_new.then_some(key));
+        is_new
     }
 
     /// How many keys, terms and matches had to be forgotten to stay within the limits.
@@ -141,7 +163,11 @@ impl<E: Clone> Correlator<E> {
         fire: &mut dyn FnMut(Fired<E>),
     ) {
         self.advance(time_us, fire);
-        self.take(feed, time_us, evidence, fire);
+        if !self.is_counted(feed) {
+            return;
+        }
+        // What comes from the future would be the newest of its window for ever.
+        self.take(feed, time_us.min(self.latest_us), evidence, fire);
     }
 
     /// Takes a match of whatever time.
@@ -157,20 +183,15 @@ impl<E: Clone> Correlator<E> {
             _ => self.observe_window(feed, time_us, evidence),
         };
         if let Some(fired) = fired {
-            self.hand_on(fired, &feed.parents, time_us, fire);
+            self.hand_on(fired, &feed.parents, fire);
         }
     }
 
     /// Fires, and feeds what is chained: it counts this firing as one match, whose evidence is the
-    /// last.
-    fn hand_on(
-        &mut self,
-        fired: Fired<E>,
-        parents: &[Feed],
-        time_us: i64,
-        fire: &mut dyn FnMut(Fired<E>),
-    ) {
+    /// last, at the time at which its window was complete.
+    fn hand_on(&mut self, fired: Fired<E>, parents: &[Feed], fire: &mut dyn FnMut(Fired<E>)) {
         let last = fired.evidence.last().filter(|_| !parents.is_empty()).cloned();
+        let time_us = fired.time_us;
         fire(fired);
         let Some(last) = last else { return };
         for parent in parents {
@@ -217,8 +238,7 @@ impl<E: Clone> Correlator<E> {
             }
             let parents = first.remove();
             if let Some(fired) = self.check(correlation, key, end) {
-                let time_us = fired.time_us;
-                self.hand_on(fired, &parents, time_us, fire);
+                self.hand_on(fired, &parents, fire);
             }
         }
     }

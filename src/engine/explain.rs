@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::engine::predicate::{Check, PredicateId};
+use crate::engine::predicate::Check;
 use crate::engine::program::{Expression, Program, State};
-use crate::engine::values::Subject;
+use crate::engine::values::{Item, Subject};
 use crate::rule::{Comparison, Matcher, Pattern, Piece, Place, Quantifier};
 
 /// One test that held, with the value that satisfied it.
@@ -57,41 +57,70 @@ fn collect(
         Expression::Not(_) => {}
         Expression::Named(_, part) => collect(program, part, state, subject, reasons),
         Expression::Predicate(id) => {
+            let predicate = program.predicate(*id);
+            let field = program.fields().name(predicate.field);
+            state.values.find(program.fields(), subject, predicate.field);
+            let mut items = state.values.items(predicate.field, subject.raw());
+            let item = match &predicate.check {
+                Check::Elements(Quantifier::None, _) => None,
+                Check::Elements(_, block) => {
+                    let mut inner = block.state(&[]);
+                    let item = items.find(|item| block.holds_on_element(item, &mut inner));
+                    if let Some(item) = item {
+                        return collect_inside(block, field, &item, &mut inner, reasons);
+                    }
+                    None
+                }
+                Check::Null | Check::Exists(_) | Check::FieldRef(..) => items.next(),
+                check => items.find(|item| check.holds_on(item)),
+            };
             let reason = Reason {
-                field: program.fields().name(program.predicate(*id).field).to_string(),
-                value: witness(program, *id, state, subject).unwrap_or_default(),
+                field: field.to_string(),
+                value: item.map(|item| shown(&item)).unwrap_or_default(),
                 matched: program.label(*id).to_owned(),
             };
-            if !reasons.contains(&reason) {
-                reasons.push(reason);
-            }
+            push(reason, reasons);
         }
     }
 }
 
-/// The value that satisfies a predicate; for a check on the whole field, its first value.
-fn witness(
-    program: &Program,
-    id: PredicateId,
+fn push(reason: Reason, reasons: &mut Vec<Reason>) {
+    if !reasons.contains(&reason) {
+        reasons.push(reason);
+    }
+}
+
+/// The reasons of a block of conditions for the element that satisfies it, by the fields' whole
+/// paths: by them it is known which values are secret.
+fn collect_inside(
+    block: &Program,
+    field: &str,
+    item: &Item<'_>,
     state: &mut State,
-    subject: Subject<'_>,
-) -> Option<String> {
-    let predicate = program.predicate(id);
-    state.values.find(program.fields(), subject, predicate.field);
-    let holds = |item: &crate::engine::values::Item<'_>| match &predicate.check {
-        Check::Elements(Quantifier::None, _) => false,
-        Check::Elements(_, block) => block.holds_on_element(item, &mut block.state(&[])),
-        Check::Null | Check::Exists(_) | Check::FieldRef(..) => true,
-        check => check.holds_on(item),
-    };
-    let item = state.values.items(predicate.field, subject.raw()).find(holds)?;
-    match &item {
-        crate::engine::values::Item::Json(value) if item.is_container() => {
-            // A whole body may be megabytes; no character takes more than four of its bytes.
-            let start = &value.raw()[..value.raw().len().min(4 * VALUE_CHARS_MAX + 4)];
-            Some(shorten(&String::from_utf8_lossy(start)))
+    reasons: &mut Vec<Reason>,
+) {
+    let mut inside = Vec::new();
+    block.with_element(item, state, &mut |subject, state| {
+        for expression in block.expressions() {
+            collect(block, expression, state, subject, &mut inside);
         }
-        item => Some(shorten(&item.text()?)),
+    });
+    for reason in inside {
+        let field = match reason.field.as_str() {
+            "." => field.to_owned(),
+            path => format!("{field}.{path}"),
+        };
+        push(Reason { field, ..reason }, reasons);
+    }
+}
+
+/// A value as a reason shows it. What an object holds is not shown: secrets may be among it.
+fn shown(item: &Item<'_>) -> String {
+    match item {
+        Item::Json(value) if item.is_container() => {
+            if value.raw().starts_with(b"[") { "[…]" } else { "{…}" }.to_owned()
+        }
+        item => item.text().map(|text| shorten(&text)).unwrap_or_default(),
     }
 }
 
@@ -145,7 +174,7 @@ fn write_part(
     }
 }
 
-/// What a matcher asks, for people. Equal labels mean equal checks, blocks aside.
+/// What a matcher asks, for people.
 pub fn label(matcher: &Matcher) -> String {
     match matcher {
         Matcher::Text { pattern, cased } => {
@@ -206,11 +235,63 @@ fn pattern_label(pattern: &Pattern) -> String {
                     Piece::AnyRun => shown.push('*'),
                     Piece::AnyOne => shown.push('?'),
                     Piece::Literal(text) => {
-                        shown.push_str(&text.replace('*', "\\*").replace('?', "\\?"));
+                        for c in text.chars() {
+                            shown.extend(matches!(c, '*' | '?' | '\\').then_some('\\'));
+                            shown.push(c);
+                        }
                     }
                 }
             }
             format!("is like {shown:?}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engine;
+    use crate::engine::field::Shape;
+    use crate::event::Event;
+    use crate::rule::load::{Options, load_texts};
+
+    const EVENT: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","level":"RequestResponse","stage":"ResponseComplete","verb":"create","objectRef":{"resource":"pods"},"requestObject":{"kind":"Pod","spec":{"containers":[{"name":"x"},{"name":"c","env":[{"name":"DB_PASSWORD","value":"hunter2"}]}]}}}"#;
+
+    fn reasons_for(detection: &str) -> Vec<(String, String)> {
+        let text = format!(
+            "title: t\nid: t\nlogsource: {{product: kubernetes, service: audit}}\n\
+             detection:\n  s:\n    {detection}\n  condition: s\n"
+        );
+        let rules = load_texts(&[("t.yml".into(), text)], &Options::default()).unwrap();
+        let engine = Engine::compile(rules, Shape::Audit, &[]).unwrap();
+        let event = Event::parse(EVENT.as_bytes()).unwrap();
+        let mut scratch = engine.scratch();
+        assert_eq!(engine.evaluate(Subject::Audit(&event), &mut scratch), [0], "{detection}");
+        let reasons = engine.reasons(0, Subject::Audit(&event), &mut scratch);
+        reasons.into_iter().map(|reason| (reason.field, reason.value)).collect()
+    }
+
+    #[test]
+    fn no_reason_shows_what_stands_around() {
+        const CONTAINERS: &str = "requestObject.spec.containers";
+        for (detection, field, value) in [
+            (
+                "requestObject.spec.containers[any].env[any].name|contains: pass",
+                format!("{CONTAINERS}.env.name"),
+                "DB_PASSWORD",
+            ),
+            ("requestObject.spec.containers[any]: {name: c}", format!("{CONTAINERS}.name"), "c"),
+            ("requestObject.spec.containers[1]: {name: c}", format!("{CONTAINERS}.name"), "c"),
+            ("requestObject.spec: '*'", "requestObject.spec".to_owned(), "{…}"),
+            ("requestObject.spec.containers.env|exists: true", format!("{CONTAINERS}.env"), "{…}"),
+            (
+                "pod.container.env[any]: {name|endswith: WORD}",
+                "pod.container.env.name".to_owned(),
+                "DB_PASSWORD",
+            ),
+        ] {
+            let reasons = reasons_for(detection);
+            assert_eq!(reasons, [(field, value.to_owned())], "{detection}");
         }
     }
 }

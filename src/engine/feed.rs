@@ -15,6 +15,9 @@ use crate::engine::verdict;
 use crate::rule::number::Number;
 use crate::rule::{Body, Correlation, CorrelationKind, Rule, RuleSet};
 
+/// The value of a field as it may be shown.
+pub type Shown<'s> = &'s mut dyn FnMut(&str, &str) -> String;
+
 /// How a match of one rule becomes a [`Feed`] of one correlation.
 #[derive(Clone, Debug)]
 pub struct FeedPlan {
@@ -99,8 +102,8 @@ impl Planner<'_> {
             .map(|(correlation, member, body, own_id)| FeedPlan {
                 correlation,
                 member,
-                has_body_keys: body.group_by.iter().any(|name| is_in_body(name)),
                 group: self.group(&body, id, base),
+                has_body_keys: self.resolved(&body, id, base).any(|field| is_in_body(&field)),
                 value: self.value(&body),
                 waits: verdict::waits(&body),
                 is_number: matches!(body.kind, CorrelationKind::Aggregate { .. }),
@@ -118,17 +121,24 @@ impl Planner<'_> {
         id: &Arc<str>,
         base: &Arc<str>,
     ) -> Vec<(Arc<str>, FieldId)> {
-        let resolve = |name: &Arc<str>| {
+        let fields: Vec<Arc<str>> = self.resolved(correlation, id, base).collect();
+        let fields = fields.iter().map(|field| self.builder.field(field));
+        correlation.group_by.iter().cloned().zip(fields).collect()
+    }
+
+    fn resolved<'c>(
+        &self,
+        correlation: &'c Correlation,
+        id: &'c Arc<str>,
+        base: &'c Arc<str>,
+    ) -> impl Iterator<Item = Arc<str>> + use<'c> {
+        let resolve = move |name: &Arc<str>| {
             let alias = correlation.aliases.iter().find(|(alias, _)| alias == name);
             let fields = alias.map_or(&[][..], |(_, fields)| fields.as_slice());
             let of = |rule: &Arc<str>| fields.iter().find(|(known, _)| known == rule);
             of(id).or_else(|| of(base)).map_or_else(|| name.clone(), |(_, field)| field.clone())
         };
-        correlation
-            .group_by
-            .iter()
-            .map(|name| (name.clone(), self.builder.field(&resolve(name))))
-            .collect()
+        correlation.group_by.iter().map(resolve)
     }
 
     fn value(&mut self, correlation: &Correlation) -> Vec<FieldId> {
@@ -165,6 +175,7 @@ impl FeedPlan {
         state: &mut State,
         subject: Subject<'_>,
         cluster: &str,
+        shown: Shown<'_>,
     ) -> Feed {
         let mut key = SipHasher13::new();
         hash(&mut key, Some(cluster.as_bytes()));
@@ -190,7 +201,7 @@ impl FeedPlan {
             member: self.member,
             key: key.finish(),
             labels: if self.has_body_keys {
-                self.labels(program, state, subject)
+                self.labels(program, state, subject, shown)
             } else {
                 Vec::new()
             },
@@ -200,29 +211,32 @@ impl FeedPlan {
             parents: self
                 .parents
                 .iter()
-                .map(|plan| plan.feed(program, state, subject, cluster))
+                .map(|plan| plan.feed(program, state, subject, cluster, shown))
                 .collect(),
         }
     }
 
-    /// The group-by fields with their values, for people.
+    /// The group-by fields with their values, for people: as `shown` lets them be shown.
     pub fn labels(
         &self,
         program: &Program,
         state: &mut State,
         subject: Subject<'_>,
+        shown: Shown<'_>,
     ) -> Vec<(String, String)> {
         self.group
             .iter()
             .map(|(name, field)| {
                 let text = program.text(*field, state, subject);
-                (name.to_string(), text.unwrap_or_else(|| "(none)".to_owned()))
+                let path = program.fields().name(*field);
+                let text = text.map_or_else(|| "(none)".to_owned(), |text| shown(path, &text));
+                (name.to_string(), text)
             })
             .collect()
     }
 }
 
-/// Whether a field's values stand in requestObject or responseObject; of an alias nobody knows.
+/// Whether a field's values stand in requestObject or responseObject.
 fn is_in_body(name: &str) -> bool {
     const META: [&str; 14] = [
         "level",

@@ -53,8 +53,8 @@ use crate::engine::program::{Program, State};
 use crate::engine::question::Questions;
 use crate::engine::signpost::Step;
 use crate::engine::values::Subject;
-use crate::event::Event;
 use crate::event::redact::FieldRedactor;
+use crate::event::{Event, Slot};
 use crate::rule::{Body, Condition, Correlation, Rule, RuleSet};
 
 /// A rule set that cannot be compiled.
@@ -322,14 +322,13 @@ impl Engine {
         scratch: &mut Scratch,
     ) -> Vec<Feed> {
         let plans = &self.plans[position as usize];
-        plans
-            .iter()
-            .map(|plan| plan.feed(&self.program, &mut scratch.state, subject, cluster))
-            .collect()
+        let Scratch { state, redactor, .. } = scratch;
+        let shown = &mut |field: &str, value: &str| shown(redactor, subject, field, value);
+        plans.iter().map(|plan| plan.feed(&self.program, state, subject, cluster, shown)).collect()
     }
 
     /// The group-by values with which an event that this detection matches feeds a correlation,
-    /// directly or by chained ones.
+    /// directly or by chained ones; redacted.
     pub fn labels(
         &self,
         position: u32,
@@ -341,8 +340,10 @@ impl Engine {
         let mut plans: Vec<&FeedPlan> = own.into_iter().flatten().collect();
         while let Some(plan) = plans.pop() {
             if plan.correlation() == correlation {
-                scratch.state.clear();
-                return plan.labels(&self.program, &mut scratch.state, subject);
+                let Scratch { state, redactor, .. } = scratch;
+                let shown = &mut |field: &str, value: &str| shown(redactor, subject, field, value);
+                state.clear();
+                return plan.labels(&self.program, state, subject, shown);
             }
             plans.extend(plan.parents());
         }
@@ -371,6 +372,15 @@ impl Engine {
         let expression = &self.program.expressions()[position as usize];
         explain::explain(&self.program, expression, &mut scratch.state, subject)
     }
+}
+
+/// The value of a subject's field as it may be shown.
+fn shown(redactor: &mut FieldRedactor, subject: Subject<'_>, field: &str, value: &str) -> String {
+    let resource = match subject {
+        Subject::Audit(event) => event.text(Slot::Resource).unwrap_or_default(),
+        Subject::Json(_) => Cow::Borrowed(""),
+    };
+    redactor.redact(field, &resource, value).into_owned()
 }
 
 /// Whether a condition tests a field of this name.

@@ -356,6 +356,21 @@ impl Program {
             let mut expressions = self.expressions.iter();
             return expressions.all(|expression| self.holds_on_value(expression, item));
         }
+        let mut holds = false;
+        self.with_element(item, state, &mut |subject, state| {
+            let mut expressions = self.expressions.iter();
+            holds = expressions.all(|expression| self.holds(expression, state, subject));
+        });
+        holds
+    }
+
+    /// Makes an element the subject.
+    pub fn with_element(
+        &self,
+        item: &Item<'_>,
+        state: &mut State,
+        look: &mut dyn FnMut(Subject<'_>, &mut State),
+    ) {
         let made;
         let raw = match item {
             Item::Json(value) => value.raw(),
@@ -365,8 +380,7 @@ impl Program {
             }
         };
         state.clear();
-        let subject = Subject::Json(raw);
-        self.expressions.iter().all(|expression| self.holds(expression, state, subject))
+        look(Subject::Json(raw), state);
     }
 
     /// As [`Program::holds_on_element`], where all that is asked is what the element itself is

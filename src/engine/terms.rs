@@ -26,7 +26,8 @@ impl Baseline {
         term: u64,
         time_us: i64,
     ) -> bool {
-        let first = *self.first_us.get_or_insert(time_us);
+        let first = self.first_us.map_or(time_us, |first| first.min(time_us));
+        self.first_us = Some(first);
         let seen = self.terms.insert(term, time_us);
         if let Some(seen) = seen.filter(|seen| *seen > time_us) {
             self.terms.insert(term, seen);
@@ -92,6 +93,15 @@ mod tests {
             (200, 3, true),
         ] {
             assert_eq!(baseline.observe(&RULE, 100, 0, term, time), is_alert, "{term} at {time}");
+        }
+    }
+
+    #[test]
+    fn time_begins_with_the_earliest() {
+        let rule = NewTerms { learning_us: 0, ..RULE };
+        let mut baseline = Baseline::default();
+        for (time, term) in [(10, 1), (9, 2), (5, 3)] {
+            assert!(baseline.observe(&rule, 100, 0, term, time), "{term} at {time}");
         }
     }
 

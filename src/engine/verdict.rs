@@ -108,7 +108,7 @@ pub fn needed<E>(rule: &Correlation, old: &[&Mark<E>]) -> Vec<usize> {
     let rules = rule.rules.len();
     let mut needed: Vec<usize> = match &rule.kind {
         CorrelationKind::TemporalOrdered(TemporalCondition::All) => {
-            (1..=rules).filter_map(|first| chain(0..first, old)).flatten().collect()
+            (1..=rules).filter_map(|first| chain(rule, 0..first, old)).flatten().collect()
         }
         _ => last_of_each(rules, old).into_iter().flatten().collect(),
     };
@@ -168,8 +168,9 @@ fn evaluate(
 
 /// The matches of these rules in this order, the latest such chain: from the end backwards, always
 /// the last match of the wanted rule before what was taken. Two rules may match one event; matches
-/// of equal time count as in order.
+/// of equal time count as in order. A rule that is listed twice must match twice, at two times.
 fn chain<E>(
+    rule: &Correlation,
     rules: impl DoubleEndedIterator<Item = usize>,
     marks: &[&Mark<E>],
 ) -> Option<Vec<usize>> {
@@ -177,9 +178,13 @@ fn chain<E>(
     let mut before = marks.len();
     for wanted in rules.rev() {
         let limit = evidence.last().map(|index: &usize| marks[*index].time_us);
+        let id = |member: usize| rule.rules.get(member);
+        let again = evidence.iter().rfind(|index| id(marks[**index].member as usize) == id(wanted));
+        let again = again.map_or(i64::MAX, |index| marks[*index].time_us);
         let found = (0..marks.len())
             .rev()
             .filter(|index| *index < before || limit == Some(marks[*index].time_us))
+            .filter(|index| marks[*index].time_us < again)
             .find(|index| marks[*index].member as usize == wanted && !evidence.contains(index))?;
         before = found;
         evidence.push(found);
@@ -199,9 +204,9 @@ fn ordered<E>(
     let rules = rule.rules.len();
     let has = |one: usize| marks.iter().any(|mark| mark.member as usize == one);
     let is_in = |choice: u32, one: usize| choice >> one & 1 == 1;
-    let chain_of = |choice: u32| chain((0..rules).filter(|one| is_in(choice, *one)), marks);
+    let chain_of = |choice: u32| chain(rule, (0..rules).filter(|one| is_in(choice, *one)), marks);
     match condition {
-        TemporalCondition::All => chain(0..rules, marks),
+        TemporalCondition::All => chain(rule, 0..rules, marks),
         TemporalCondition::Count(thresholds) => {
             // How many matched in order is how many of them did at most.
             let evidence = choices(rules, has).find_map(chain_of)?;
@@ -239,7 +244,7 @@ fn aggregate<E>(function: Aggregate, marks: &[&Mark<E>]) -> Option<f64> {
                 // The median of an even number is the mean of the two in the middle.
                 return Some((ranked(count / 2 - 1) + ranked(count / 2)) / 2.0);
             }
-            let rank = (percentile / 100.0 * count as f64).ceil().max(1.0) as usize - 1;
+            let rank = (percentile * count as f64 / 100.0).ceil().max(1.0) as usize - 1;
             Some(ranked(rank.min(count - 1)))
         }
     }

@@ -234,7 +234,7 @@ impl<E> Window<E> {
 
     /// The matches within `span_us` up to and including `end_us`.
     pub fn within(&self, end_us: i64, span_us: i64) -> impl DoubleEndedIterator<Item = &Mark<E>> {
-        let start_us = end_us - span_us;
+        let start_us = end_us.saturating_sub(span_us);
         let is_all = self.marks.front().is_none_or(|oldest| oldest.time_us >= start_us);
         let start = match is_all {
             true => 0,

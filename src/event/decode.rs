@@ -316,9 +316,12 @@ impl Walk<'_> {
     /// Bytes that stop being JSON: what stands before the break is salvaged; an event behind it is
     /// left to the caller. How many bytes were used.
     fn torn(&mut self, bytes: &[u8], at: At<'_>, tears: &mut usize) -> usize {
-        *tears += 1;
         let next = salvage::next_start(bytes);
         let fragment = &bytes[..next.unwrap_or(bytes.len())];
+        if next.is_some() && line::is_prefix(fragment) {
+            return fragment.len();
+        }
+        *tears += 1;
         self.salvage(fragment, at);
         fragment.len()
     }

@@ -147,12 +147,14 @@ pub(crate) fn lists(bytes: &[u8]) -> impl Iterator<Item = usize> {
 /// given. The names say little, so what they hold must speak of audit events: Elasticsearch
 /// (`hits`, `_source`; the Elastic Agent's `kubernetes.audit`), Splunk (`results`, `result`,
 /// `_raw`, `event`), Loki (`data.result[].values`, `line`), OTLP (`resourceLogs` down to
-/// `body.stringValue`), journald (`MESSAGE`), CloudEvents (`data`).
+/// `body.stringValue`), journald (`MESSAGE`), CloudEvents (`data`), Filebeat (`json`,
+/// `event.original`), Kafka's tools (`payload`, `value`), Fluentd (`log`), Datadog (`attributes`).
 fn exported(key: &[u8], first: u8, bytes: &[u8], range: Range<usize>) -> Option<Shape> {
     let shape = match (key, first) {
         (b"hits" | b"results" | b"result" | b"values", b'[')
         | (b"resourceLogs" | b"scopeLogs" | b"logRecords", b'[') => Shape::List(range.start),
-        (b"hits" | b"_source" | b"result" | b"data" | b"event" | b"body" | b"audit", b'{') => {
+        (b"hits" | b"_source" | b"result" | b"data" | b"event" | b"body" | b"audit", b'{')
+        | (b"json" | b"payload" | b"value" | b"log" | b"record" | b"attributes", b'{') => {
             Shape::Holds(range.clone(), Form::Object)
         }
         // Others tell there whose log it is.
@@ -161,9 +163,8 @@ fn exported(key: &[u8], first: u8, bytes: &[u8], range: Range<usize>) -> Option<
             let audit = range.start + audit.value.start..range.start + audit.value.end;
             return exported(b"audit", *bytes.get(audit.start)?, bytes, audit);
         }
-        (b"_raw" | b"line" | b"MESSAGE" | b"stringValue" | b"event" | b"body", b'"') => {
-            Shape::Holds(range.clone(), Form::Text)
-        }
+        (b"_raw" | b"line" | b"MESSAGE" | b"stringValue" | b"event" | b"body", b'"')
+        | (b"payload" | b"value" | b"original", b'"') => Shape::Holds(range.clone(), Form::Text),
         _ => return None,
     };
     speaks_of_audit(&bytes[range]).then_some(shape)

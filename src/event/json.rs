@@ -11,9 +11,10 @@
 
 use wide::u8x16;
 
-/// Nesting beyond this is refused: deeper bodies are no Kubernetes objects. Go's own decoder, and
-/// so the API server, stops at 10,000 (`encoding/json`).
-pub const DEPTH_MAX: usize = 1_000;
+/// Nesting beyond this is refused, give or take a block of 64: no Kubernetes object comes near it.
+/// The API server takes 10,000 levels (Go's `encoding/json`); what nests deeper than this is taken
+/// out of an event, and nothing beside it.
+pub const DEPTH_MAX: usize = 9_900;
 
 /// Why a value could not be skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -120,6 +120,19 @@ impl CriParts {
     }
 }
 
+/// Longer text before an event is more than a prefix.
+const PREFIX_BYTES_MAX: usize = 512;
+
+/// Whether text before an event is what a shipper or `grep` puts there (priority, time, host,
+/// program, place), and no rest of something that was torn: it has no mark of JSON.
+pub(crate) fn is_prefix(text: &[u8]) -> bool {
+    let is_mark = |byte: &u8| matches!(byte, b'{' | b'}' | b'"' | b'\\' | 0..0x20 | 0x7f);
+    text.len() <= PREFIX_BYTES_MAX
+        && matches!(text.last(), Some(b' ' | b':' | b']' | b'>'))
+        && std::str::from_utf8(text).is_ok()
+        && !text.iter().any(is_mark)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ use memchr::memmem;
 
 use crate::event::envelope::Fields;
 use crate::event::json::{Stop, skip_blank, skip_value};
+use crate::event::split::value_end;
 
 /// How kube-apiserver starts every event line; inside a JSON string its quotes would be escaped.
 pub(crate) const EVENT_START: &[u8] = b"{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/";
@@ -227,24 +228,72 @@ fn closing(bracket: u8) -> u8 {
     if bracket == b'{' { b'}' } else { b']' }
 }
 
-/// The event with `null` in place of each top-level value that nests too deep, and where the first
-/// of them stands; `None` when the event is cut as well.
+/// Members and elements are looked at so far down; below it what nests too deep goes as a whole.
+const LEVELS_MAX: usize = 16;
+
+/// The event with `null` in place of each value that nests too deep, and where the first of them
+/// stands; `None` when the event is cut as well. Only the part that is too deep is taken out, as
+/// far as [`LEVELS_MAX`] goes: it must not hide what stands beside it.
 pub(crate) fn flatten(bytes: &[u8]) -> Option<(Vec<u8>, std::ops::Range<usize>)> {
-    let mut flat = Vec::with_capacity(4096);
-    let (mut copied, mut first) = (0, None);
-    for field in Fields::of(bytes) {
-        if !field.is_complete {
-            return None;
+    let mut flat = Flat { bytes, text: Vec::with_capacity(4096), copied: 0, first: None };
+    flat.inside(0, 0)?;
+    flat.text.extend_from_slice(&bytes[flat.copied..]);
+    flat.first.map(|range| (flat.text, range))
+}
+
+struct Flat<'a> {
+    bytes: &'a [u8],
+    text: Vec<u8>,
+    copied: usize,
+    first: Option<std::ops::Range<usize>>,
+}
+
+impl Flat<'_> {
+    /// Looks at what the container at `start` holds.
+    fn inside(&mut self, start: usize, level: usize) -> Option<()> {
+        for child in children(self.bytes, start) {
+            let child = child?;
+            if !matches!(skip_value(self.bytes, child.start), Err(Stop::Depth(_))) {
+                continue;
+            }
+            if level < LEVELS_MAX {
+                self.inside(child.start, level + 1)?;
+                continue;
+            }
+            self.text.extend_from_slice(&self.bytes[self.copied..child.start]);
+            self.text.extend_from_slice(b"null");
+            self.copied = child.end;
+            self.first.get_or_insert(child);
         }
-        if let Err(Stop::Depth(_)) = skip_value(bytes, field.value.start) {
-            flat.extend_from_slice(&bytes[copied..field.value.start]);
-            flat.extend_from_slice(b"null");
-            copied = field.value.end;
-            first = first.or(Some(field.value));
-        }
+        Some(())
     }
-    flat.extend_from_slice(&bytes[copied..]);
-    first.map(|range| (flat, range))
+}
+
+/// Where the values in a container stand; `None` for one that is cut.
+fn children(bytes: &[u8], start: usize) -> impl Iterator<Item = Option<std::ops::Range<usize>>> {
+    let is_object = bytes.get(start) == Some(&b'{');
+    let rest = &bytes[start..];
+    let fields = Fields::of(if is_object { rest } else { b"" });
+    let members = fields.map(move |field| {
+        let range = start + field.value.start..start + field.value.end;
+        field.is_complete.then_some(range)
+    });
+    let mut at = if is_object { bytes.len() } else { start + 1 };
+    let elements = std::iter::from_fn(move || {
+        at = skip_blank(bytes, at);
+        if bytes.get(at) == Some(&b',') {
+            at = skip_blank(bytes, at + 1);
+        }
+        let first = bytes.get(at).filter(|byte| **byte != b']')?;
+        let end = match first {
+            b'{' | b'[' => value_end(bytes, at),
+            _ => skip_value(bytes, at).ok(),
+        };
+        let range = end.map(|end| at..end);
+        at = end.unwrap_or(bytes.len());
+        Some(range)
+    });
+    members.chain(elements)
 }
 
 #[cfg(test)]
@@ -272,6 +321,29 @@ mod tests {
         ] {
             assert_eq!(fault(text.as_bytes()), at, "{text}");
         }
+    }
+
+    #[test]
+    fn takes_out_only_what_is_too_deep() {
+        let deep = format!("{}{}", "[".repeat(10_100), "]".repeat(10_100));
+        let left = |levels: usize| format!("{}null{}", "[".repeat(levels), "]".repeat(levels));
+        for (event, flat, at) in [
+            (
+                format!(r#"{{"a":1,"body":{{"x":{deep},"spec":[{{"b":"]"}}]}},"c":2}}"#),
+                format!(r#"{{"a":1,"body":{{"x":{},"spec":[{{"b":"]"}}]}},"c":2}}"#, left(15)),
+                34,
+            ),
+            (
+                format!(r#"{{"x":[0, {deep} ,"y"],"z":{deep}}}"#),
+                format!(r#"{{"x":[0, {} ,"y"],"z":{}}}"#, left(15), left(16)),
+                24,
+            ),
+        ] {
+            let (text, first) = flatten(event.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8(text).unwrap(), flat);
+            assert_eq!(first.start, at);
+        }
+        assert!(flatten(format!(r#"{{"x":{deep},"y":["#).as_bytes()).is_none());
     }
 
     #[test]

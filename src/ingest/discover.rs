@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -184,6 +184,13 @@ impl Search {
             pattern: pattern.to_owned(),
             problem: problem.to_owned(),
         };
+        if pattern.contains("**") {
+            let wanted = glob::Pattern::new(pattern).map_err(|error| problem(error.msg))?;
+            return match self.below(&wanted, path, found)? {
+                true => Ok(()),
+                false => Err(problem("matches no file")),
+            };
+        }
         let matches = glob::glob(pattern).map_err(|error| problem(error.msg))?;
         let mut is_empty = true;
         for entry in matches {
@@ -197,6 +204,51 @@ impl Search {
             }
         }
         if is_empty { Err(problem("matches no file")) } else { Ok(()) }
+    }
+
+    /// Scans what a pattern with `**` matches; false when that is nothing. Links to directories
+    /// above would let it go on for ever, so each directory is entered once.
+    fn below(
+        &mut self,
+        wanted: &glob::Pattern,
+        path: &Path,
+        found: &mut Discovery,
+    ) -> Result<bool, Error> {
+        const OPTIONS: glob::MatchOptions = glob::MatchOptions {
+            case_sensitive: true,
+            require_literal_separator: true,
+            require_literal_leading_dot: false,
+        };
+        let is_plain =
+            |part: &Component<'_>| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
+        let root: PathBuf = path.components().take_while(is_plain).collect();
+        let root = if root.as_os_str().is_empty() { PathBuf::from(".") } else { root };
+        let (mut open, mut entered, mut is_met) = (vec![root], HashSet::new(), false);
+        while let Some(directory) = open.pop() {
+            let Ok(real) = fs::canonicalize(&directory) else { continue };
+            if !entered.insert(real) {
+                continue;
+            }
+            let entries = match fs::read_dir(&directory) {
+                Ok(entries) => entries,
+                Err(error) => {
+                    note(found, &directory, &error);
+                    continue;
+                }
+            };
+            for path in entries.flatten().map(|entry| entry.path()) {
+                let name = path.strip_prefix(".").unwrap_or(&path);
+                let is_match = wanted.matches_path_with(name, OPTIONS);
+                is_met |= is_match;
+                match (path.is_dir(), is_match) {
+                    (true, true) => self.directory(&path, found)?,
+                    (true, false) => open.push(path),
+                    (false, true) => _ = self.scanned.insert(path),
+                    (false, false) => {}
+                }
+            }
+        }
+        Ok(is_met)
     }
 
     fn collect(&mut self, found: &mut Discovery) -> Result<(), Error> {

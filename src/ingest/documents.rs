@@ -5,9 +5,9 @@
 //! largest element.
 
 use crate::event::json::{skip_blank, skip_string};
-use crate::event::reject::RejectReason;
+use crate::event::reject::{Reject, RejectReason};
 use crate::event::split::{Scanner, Step};
-use crate::ingest::chunk::{ITEMS_MAX, Item, LINE_KEPT_BYTES};
+use crate::ingest::chunk::{ITEMS_MAX, Item, LINE_KEPT_BYTES, LineReject, lines};
 
 /// The most that may stand in a document before its list.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
@@ -38,6 +38,23 @@ pub(crate) struct Refused {
     pub(crate) reason: RejectReason,
     pub(crate) at: usize,
     pub(crate) length: u64,
+}
+
+/// The rejects of a window of these bytes, which starts on this line and at this offset.
+pub(crate) fn placed(
+    refused: Vec<Refused>,
+    window: &[u8],
+    first_line: u64,
+    offset: u64,
+) -> impl Iterator<Item = LineReject> {
+    // They come in the order of the bytes, and there can be one for every other byte.
+    let (mut line, mut counted) = (first_line, 0);
+    refused.into_iter().map(move |Refused { reason, at, length }| {
+        line += lines(&window[counted..at.max(counted)]);
+        counted = at.max(counted);
+        let offset = (offset + at as u64).saturating_sub(length);
+        LineReject { line, reject: Reject { reason, offset, length, detail: "" } }
+    })
 }
 
 /// The state of cutting between two windows.
@@ -99,7 +116,7 @@ impl Splitter {
 
     /// Cuts what can be cut; `is_last` says that nothing follows the window.
     pub(crate) fn split(&mut self, window: &[u8], is_last: bool, cut: &mut Cut) {
-        while cut.items.len() < ITEMS_MAX {
+        while cut.items.len() + cut.refused.len() < ITEMS_MAX {
             let is_going_on = match self.state {
                 State::Top => self.top(window, is_last, cut),
                 State::List { is_bare } => self.list(window, is_last, is_bare, cut),

@@ -22,7 +22,7 @@ pub fn intake(queue_bytes_max: usize) -> (Intake, Outlet) {
     let units = u32::try_from((queue_bytes_max / UNIT_BYTES).max(1)).unwrap_or(u32::MAX);
     let room = Arc::new(Semaphore::new(units as usize));
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Intake { sender, room: Arc::clone(&room), units }, Outlet { receiver, room })
+    (Intake { sender, room: Arc::clone(&room), units, share: None }, Outlet { receiver, room })
 }
 
 /// Where live sources send batches.
@@ -31,6 +31,8 @@ pub struct Intake {
     sender: mpsc::UnboundedSender<Batch>,
     room: Arc<Semaphore>,
     units: u32,
+    /// What those that can wait take of the room at most.
+    share: Option<Arc<Semaphore>>,
 }
 
 /// Nobody takes batches any more; the batch is gone.
@@ -50,6 +52,13 @@ pub enum Unsent {
 }
 
 impl Intake {
+    /// The same for sources that can wait: all of them together leave half of the room to those
+    /// whose callers are refused when it is full.
+    pub fn patient(&self) -> Intake {
+        let units = (self.units / 2).max(1);
+        Intake { units, share: Some(Arc::new(Semaphore::new(units as usize))), ..self.clone() }
+    }
+
     /// Sends a batch; waits while too many bytes are under way. Dropping the future drops the
     /// batch.
     ///
@@ -57,8 +66,13 @@ impl Intake {
     /// [`Closed`] when the outlet was closed or dropped.
     pub async fn send(&self, mut batch: Batch) -> Result<(), Closed> {
         let units = self.units_of(&batch);
+        let share = match &self.share {
+            Some(share) => Some(Arc::clone(share).acquire_many_owned(units).await),
+            None => None,
+        };
+        let share = share.transpose().map_err(|_| Closed)?;
         let permit = Arc::clone(&self.room).acquire_many_owned(units).await.map_err(|_| Closed)?;
-        batch.held = Held::new(permit, units);
+        batch.held = Held::new(permit, share, units);
         self.sender.send(batch).map_err(|_| Closed)
     }
 
@@ -68,8 +82,10 @@ impl Intake {
     /// The batch itself, when there is no room or the outlet was closed.
     pub fn try_send(&self, mut batch: Batch) -> Result<(), Unsent> {
         let units = self.units_of(&batch);
-        match Arc::clone(&self.room).try_acquire_many_owned(units) {
-            Ok(permit) => batch.held = Held::new(permit, units),
+        let try_acquire = |room: &Arc<Semaphore>| Arc::clone(room).try_acquire_many_owned(units);
+        let share = self.share.as_ref().map(try_acquire).transpose();
+        match share.and_then(|share| Ok((try_acquire(&self.room)?, share))) {
+            Ok((permit, share)) => batch.held = Held::new(permit, share, units),
             Err(TryAcquireError::NoPermits) => return Err(Unsent::Saturated(Box::new(batch))),
             Err(TryAcquireError::Closed) => return Err(Unsent::Closed(Box::new(batch))),
         }
@@ -158,18 +174,25 @@ impl Drop for Outlet {
 /// A batch's share of the bytes that may be under way, given back when it is dropped. Whoever takes
 /// a batch keeps this until the batch is answered.
 #[derive(Debug, Default)]
-pub struct Held(Option<(OwnedSemaphorePermit, u32)>);
+pub struct Held(Option<Permits>);
+
+#[derive(Debug)]
+struct Permits {
+    /// Of all the room, and of the share that patient sources have.
+    _taken: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    units: u32,
+}
 
 impl Held {
-    fn new(permit: OwnedSemaphorePermit, units: u32) -> Held {
+    fn new(permit: OwnedSemaphorePermit, share: Option<OwnedSemaphorePermit>, units: u32) -> Held {
         metrics::gauge!("kubewitness_ingest_queue_bytes").increment(bytes(units));
-        Held(Some((permit, units)))
+        Held(Some(Permits { _taken: (permit, share), units }))
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some((_, units)) = &self.0 {
+        if let Some(Permits { units, .. }) = &self.0 {
             metrics::gauge!("kubewitness_ingest_queue_bytes").decrement(bytes(*units));
         }
     }

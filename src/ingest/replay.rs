@@ -23,7 +23,7 @@ use crate::ingest::chunk::{
 };
 use crate::ingest::compress::{self, Fault};
 use crate::ingest::discover::LogFile;
-use crate::ingest::documents::{Cut, Splitter};
+use crate::ingest::documents::{Cut, Splitter, placed};
 use crate::ingest::marker::{self, Form};
 
 /// Cuts files into chunks.
@@ -375,13 +375,8 @@ impl OpenFile {
         splitter.forget(used);
         self.unread(chunk, used);
         self.commit(chunk, used);
-        for refused in cut.refused {
-            let end = chunk.offset + refused.at as u64;
-            let line = chunk.first_line + lines(&chunk.bytes[..refused.at]);
-            let (length, offset) = (refused.length, end.saturating_sub(refused.length));
-            let reject = Reject { offset, length, ..rejected(refused.reason, "") };
-            chunk.rejects.push(LineReject { line, reject });
-        }
+        let rejects = placed(cut.refused, &chunk.bytes, chunk.first_line, chunk.offset);
+        chunk.rejects.extend(rejects);
         chunk.first_item = self.item;
         self.item += cut.items.len() as u64;
         chunk.items = cut.items;

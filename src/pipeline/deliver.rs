@@ -12,7 +12,8 @@ use crate::pipeline::notice::{Kind, Notice};
 use crate::pipeline::{Clock, Failure};
 use crate::sinks::frame::{Frame, Load, Unsent};
 use crate::sinks::{Position, Sink};
-use crate::spool::{self, Cursor, DeadLetters, Records};
+use crate::spool::{self, Cursor, DeadLetter, DeadLetters, Records};
+use crate::telemetry::chain;
 
 /// Damages that are told at most in one run; the spool counts all.
 pub const DAMAGES_MAX: usize = 1_000;
@@ -41,6 +42,9 @@ pub struct Delivery<S> {
     /// Cancelled: stop where it stands; the rest is delivered after the next start.
     pub stop: CancellationToken,
 }
+
+/// So many bytes of dead letters are kept in one append, or one letter.
+const LETTERS_BYTES: usize = 1 << 20;
 
 /// How often a sink turns to which nothing is sent.
 const TURN: Duration = Duration::from_secs(5);
@@ -77,7 +81,14 @@ pub async fn run<S: Sink>(mut delivery: Delivery<S>) -> Result<(), Failure> {
         delivery.frame.resume(position);
         // Filtered once; goes on where it stopped however often it is sent.
         let mut load = delivery.frame.load(&records);
-        while let Err(unsent) = delivery.frame.send(&mut load).await {
+        loop {
+            let sent = stop.run_until_cancelled(delivery.frame.send(&mut load)).await;
+            let unsent = match sent {
+                // Nobody waits any longer; what was under way is sent again after the start.
+                None => return delivery.end().await,
+                Some(Ok(())) => break,
+                Some(Err(unsent)) => unsent,
+            };
             standing.note(&unsent, &delivery);
             let wait = standing.wait(unsent);
             if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
@@ -158,9 +169,9 @@ impl<S: Sink> Delivery<S> {
     async fn ack(&mut self, seq: u64) -> Result<(), Failure> {
         match self.cursor.ack(seq).await {
             // The stored position stands, and a later one takes its place.
-            Err(error) if error.lacks_files() => {
-                let sink = self.frame.name();
-                tracing::warn!(%sink, %error, "too many open files; the position is not stored");
+            Err(error) if error.lacks_files() || error.lacks_space() => {
+                let (sink, error) = (self.frame.name(), chain(&error));
+                tracing::warn!(%sink, error, "the position is not stored; a later one will be");
                 Ok(())
             }
             result => result.map_err(Failure::Spool),
@@ -169,11 +180,23 @@ impl<S: Sink> Delivery<S> {
 
     /// Keeps what the far side refused for good; where there is no room for it, it is counted.
     async fn keep(&mut self, load: &Load<'_>) -> Result<(), Failure> {
-        let letters = load.dead_letters(self.frame.name(), self.clock.now_us());
-        let number = letters.len() as u64;
-        if number == 0 {
-            return Ok(());
+        let mut letters = load.dead_letters(self.frame.name(), self.clock.now_us());
+        while !letters.is_empty() {
+            // Few at a time: the store takes no more in one append than the spool in a batch.
+            let mut bytes = 0;
+            let more = letters.iter().position(|letter| {
+                let is_first = bytes == 0;
+                bytes += letter.head.len() + letter.bytes.len() + 1;
+                !is_first && bytes > LETTERS_BYTES
+            });
+            let later = letters.split_off(more.unwrap_or(letters.len()));
+            self.keep_some(std::mem::replace(&mut letters, later)).await?;
         }
+        Ok(())
+    }
+
+    async fn keep_some(&mut self, letters: Vec<DeadLetter>) -> Result<(), Failure> {
+        let number = letters.len() as u64;
         match self.dead_letters.append_patiently(letters).await {
             Ok(()) => Ok(()),
             Err(error @ (spool::Error::Io { .. } | spool::Error::Poisoned { .. })) => {

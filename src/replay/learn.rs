@@ -43,6 +43,7 @@ pub fn load(
     raiser: &mut Raiser<HeadPlace>,
 ) -> std::io::Result<usize> {
     let text = match std::fs::read(path) {
+        Ok(text) if text.is_empty() => return Ok(0),
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(error),

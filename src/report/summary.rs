@@ -22,7 +22,9 @@ pub struct Summary {
     pub files: u64,
     /// Files found in a directory that hold no audit events.
     pub files_skipped: u64,
-    /// The first of them; see [`Summary::skip_file`].
+    /// Files and directories found that could not be read.
+    pub files_unreadable: u64,
+    /// The first of the files skipped; see [`Summary::skip_file`].
     pub skipped: Vec<String>,
     /// Bytes read, before decompression.
     pub bytes_read: u64,
@@ -46,6 +48,8 @@ pub struct Summary {
     pub matches_by_rule: BTreeMap<String, u64>,
     /// Alerts raised.
     pub alerts: u64,
+    /// How many of them were shown: of a level that was asked for, and not throttled.
+    pub alerts_shown: u64,
     /// Alerts by level.
     pub alerts_by_level: LevelCounts,
     /// Alerts by rule id.
@@ -100,6 +104,7 @@ impl Summary {
     /// Takes over the counts of alerts.
     pub fn count_alerts(&mut self, tally: &Tally) {
         self.alerts = tally.alerts();
+        self.alerts_shown = self.alerts;
         self.alerts_by_level = tally.levels();
         self.alerts_by_rule = tally.by_rule();
         self.top_rules = tally.top_rules();
@@ -126,6 +131,10 @@ pub fn write(out: &mut dyn Write, summary: &Summary, terminal: Terminal) -> io::
     }
     write_top(out, summary, terminal)?;
     write_rejects(out, summary, terminal)?;
+    write_evictions(out, summary)
+}
+
+fn write_evictions(out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
     for (limit, times) in &summary.evictions {
         let times = counted(*times, "time");
         writeln!(out, "Limit {} reached {times}: results may lack what it forgot", visible(limit))?;
@@ -136,10 +145,11 @@ pub fn write(out: &mut dyn Write, summary: &Summary, terminal: Terminal) -> io::
 /// Writes what was not analysed, and nothing where all was: for whoever sees no summary. Fails when
 /// the destination does.
 pub fn write_losses(out: &mut dyn Write, summary: &Summary, terminal: Terminal) -> io::Result<()> {
-    if summary.files_skipped > 0 {
+    if summary.files_skipped + summary.files_unreadable > 0 {
         write_headed(out, "Input", &input(summary), terminal)?;
     }
-    write_rejects(out, summary, terminal)
+    write_rejects(out, summary, terminal)?;
+    write_evictions(out, summary)
 }
 
 fn write_headed(
@@ -180,7 +190,10 @@ pub(crate) fn write_line(
 
 /// `412 alerts: 3 critical, 20 high`.
 fn alerts(summary: &Summary, terminal: Terminal) -> String {
-    let total = counted(summary.alerts, "alert");
+    let mut total = counted(summary.alerts, "alert");
+    if summary.alerts_shown < summary.alerts {
+        total.push_str(&format!(", {} of them shown", count(summary.alerts_shown)));
+    }
     let levels: Vec<String> = Level::ALL
         .into_iter()
         .rev()
@@ -212,6 +225,9 @@ fn events(summary: &Summary) -> String {
 fn input(summary: &Summary) -> String {
     let bytes = BinaryBytes(summary.bytes_read);
     let mut line = format!("{}, {bytes}", counted(summary.files, "file"));
+    if summary.files_unreadable > 0 {
+        line.push_str(&format!("; {} could not be read", count(summary.files_unreadable)));
+    }
     if summary.files_skipped > 0 {
         let names = places(&summary.skipped, summary.files_skipped);
         let skipped = count(summary.files_skipped);

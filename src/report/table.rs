@@ -1,4 +1,4 @@
-//! A line an alert, in columns as wide as the terminal allows.
+//! A line an alert, in columns as wide as the terminal allows; two where one would hold no title.
 //!
 //! Alerts are shown as they come, so the widths depend on the terminal alone. Long values lose
 //! their middle. Where there is no terminal, nothing is cut and columns only have a least width.
@@ -31,9 +31,14 @@ struct Layout {
     request: usize,
     source_ip: usize,
     is_cut: bool,
+    /// Where actor, request and address stand on a line of their own; 0 where all is one line.
+    indent: usize,
 }
 
 const GAP: &str = "  ";
+
+/// Narrower terminals get two lines an alert.
+const ONE_LINE_MIN: usize = 110;
 
 impl Layout {
     /// Shares out the width; what is narrower than 40 columns is treated as 40.
@@ -47,18 +52,32 @@ impl Layout {
                 request: 40,
                 source_ip: 15,
                 is_cut: false,
+                indent: 0,
             };
         };
         let width = width.max(40);
+        if width < ONE_LINE_MIN {
+            return Layout::of_two_lines(width);
+        }
         let time = if width >= 120 { 19 } else { 14 };
-        let level = if width >= 100 { 8 } else { 5 };
-        let source_ip = if width >= 90 { 15 } else { 0 };
-        let gaps = GAP.len() * if source_ip > 0 { 5 } else { 4 };
-        let shared = width - (time + level + source_ip + gaps).min(width);
-        let actor = if width < 60 { 0 } else { shared * 26 / 100 };
+        let (level, source_ip) = (8, 15);
+        let shared = width - (time + level + source_ip + 5 * GAP.len());
+        let actor = shared * 26 / 100;
         let rule = (shared - actor) * 48 / 100;
         let request = shared - actor - rule;
-        Layout { time, level, rule, actor, request, source_ip, is_cut: true }
+        Layout { time, level, rule, actor, request, source_ip, is_cut: true, indent: 0 }
+    }
+
+    fn of_two_lines(width: usize) -> Layout {
+        let (time, level) = (14, 5);
+        let rule = width - (time + level + 2 * GAP.len());
+        let indent = if width >= 72 { time + GAP.len() } else { GAP.len() };
+        let source_ip = if width >= 72 { 15 } else { 0 };
+        let gaps = GAP.len() * if source_ip > 0 { 2 } else { 1 };
+        let shared = width - (indent + source_ip + gaps);
+        let actor = shared * 42 / 100;
+        let request = shared - actor;
+        Layout { time, level, rule, actor, request, source_ip, is_cut: true, indent }
     }
 }
 
@@ -116,8 +135,19 @@ impl<'w> Table<'w> {
     fn line(&self, cells: [Cow<'_, str>; 6], level: Option<Level>) -> String {
         let Layout { time, level: level_width, rule, actor, request, source_ip, .. } = self.layout;
         let widths = [time, level_width, rule, actor, request, source_ip];
+        match self.layout.indent {
+            0 => self.row(&cells, &widths, level),
+            indent => {
+                let first = self.row(&cells[..3], &widths[..3], level);
+                let second = self.row(&cells[3..], &widths[3..], None);
+                format!("{first}\n{:indent$}{second}", "")
+            }
+        }
+    }
+
+    fn row(&self, cells: &[Cow<'_, str>], widths: &[usize], level: Option<Level>) -> String {
         let mut line = String::new();
-        for (index, (cell, width)) in cells.iter().zip(widths).enumerate() {
+        for (index, (cell, &width)) in cells.iter().zip(widths).enumerate() {
             if width == 0 {
                 continue;
             }
@@ -232,12 +262,15 @@ mod tests {
     #[test]
     fn columns_fill_the_width() {
         for width in 40..300 {
-            let Layout { time, level, rule, actor, request, source_ip, .. } =
+            let Layout { time, level, rule, actor, request, source_ip, indent, .. } =
                 Layout::of(Some(width));
             let columns = [time, level, rule, actor, request, source_ip];
-            let shown = columns.iter().filter(|&&column| column > 0).count();
-            let total: usize = columns.iter().sum::<usize>() + GAP.len() * (shown - 1);
-            assert!(total <= width && total + 3 > width, "{width}: {columns:?}");
+            let rows = if indent == 0 { vec![&columns[..]] } else { columns.chunks(3).collect() };
+            for (row, indent) in rows.into_iter().zip([0, indent]) {
+                let shown = row.iter().filter(|&&column| column > 0).count();
+                let total: usize = indent + row.iter().sum::<usize>() + GAP.len() * (shown - 1);
+                assert!(total <= width && total + 3 > width, "{width}: {columns:?}");
+            }
         }
     }
 }

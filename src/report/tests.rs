@@ -220,7 +220,7 @@ fn tables_stay_within_the_terminal() {
     let alerts: Vec<Alert> = ordinary().into_iter().chain(hostile()).collect();
     for width in [40, 60, 80, 100, 160, 250] {
         let text = report(Format::Table, screen(width, false), &alerts, &Summary::default());
-        for line in text.lines().take(alerts.len() + 1) {
+        for line in text.lines().take_while(|line| !line.is_empty()) {
             assert!(line.width() <= width, "{width}: {line}");
         }
     }

@@ -187,6 +187,9 @@ fn check_item(
     nodes: &[Node],
     modifiers: &[Modifier],
 ) -> Result<(), String> {
+    if modifiers.iter().filter(|modifier| **modifier == Modifier::Windash).count() > 1 {
+        return Err("\"windash\" stands there twice; once is enough".to_owned());
+    }
     if modifiers.contains(&Modifier::All) && nodes.len() < 2 {
         return Err("\"all\" needs a list of at least two values".to_owned());
     }
@@ -207,6 +210,9 @@ fn never(field: Option<&Arc<str>>) -> Condition {
     Condition::Test(Test { field: field.cloned(), matcher })
 }
 
+/// The most keys in a path. Keys may hold dots, so every cut of a path is tried.
+const SEGMENTS_MAX: usize = 64;
+
 /// A field with its element blocks: `a[any].b[0]` is a block over `a`, inside of it one over `b`.
 struct Path {
     blocks: Vec<(Arc<str>, Quantifier)>,
@@ -217,6 +223,9 @@ impl Path {
     fn parse(field: &str) -> Result<Path, String> {
         let mut blocks = Vec::new();
         let mut rest = field;
+        if field.matches(['.', '[']).count() >= SEGMENTS_MAX {
+            return Err(format!("a path of more than {SEGMENTS_MAX} keys; no event has one"));
+        }
         while let Some(open) = unescaped(rest, '[') {
             let name = &rest[..open];
             let Some(length) = rest[open..].find(']') else {

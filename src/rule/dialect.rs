@@ -9,24 +9,44 @@ use std::iter::Peekable;
 use std::str::Chars;
 
 /// Rewrites an expression; what needs no rewriting stays as it is, and what is wrong stays wrong.
-pub fn portable(source: &str) -> String {
+///
+/// # Errors
+/// What the `regex` crate would take for something else.
+pub fn portable(source: &str) -> Result<String, String> {
     let mut text = String::with_capacity(source.len() + 8);
     let mut chars = source.chars().peekable();
+    let mut is_repeated = false;
     while let Some(c) = chars.next() {
+        let was_repeated = std::mem::take(&mut is_repeated);
         match c {
             '\\' => escape(&mut chars, false, &mut text),
             '[' => {
                 text.push('[');
                 class(&mut chars, &mut text);
             }
-            '{' => repetition(&mut chars, &mut text),
-            '(' if chars.clone().take(2).eq("?#".chars()) => {
+            '{' => is_repeated = repetition(&mut chars, &mut text),
+            '+' if was_repeated => {
+                return Err("possessive repetition (\"a++\") has no linear-time equivalent".into());
+            }
+            '*' | '+' | '?' => {
+                is_repeated = !was_repeated;
+                text.push(c);
+            }
+            '(' if follows(&chars, "?R)") => {
+                return Err("recursion (\"(?R)\") has no linear-time equivalent".into());
+            }
+            '(' if follows(&chars, "?#") && chars.clone().any(|c| c == ')') => {
                 chars.by_ref().find(|c| *c == ')');
+                is_repeated = was_repeated;
             }
             c => text.push(c),
         }
     }
-    text
+    Ok(text)
+}
+
+fn follows(chars: &Peekable<Chars<'_>>, text: &str) -> bool {
+    chars.clone().take(text.len()).eq(text.chars())
 }
 
 /// What follows a backslash.
@@ -117,8 +137,8 @@ fn is_posix(chars: &Peekable<Chars<'_>>) -> bool {
     })
 }
 
-/// What follows a `{`: a repetition, or a literal.
-fn repetition(chars: &mut Peekable<Chars<'_>>, text: &mut String) {
+/// What follows a `{`: a repetition, whose end is copied too, or a literal. Says which.
+fn repetition(chars: &mut Peekable<Chars<'_>>, text: &mut String) -> bool {
     let inside: String = chars.clone().take_while(|c| *c != '}').take(16).collect();
     let is_closed = chars.clone().nth(inside.chars().count()) == Some('}');
     let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
@@ -134,6 +154,10 @@ fn repetition(chars: &mut Peekable<Chars<'_>>, text: &mut String) {
         (true, false) => text.push('{'),
         (false, _) => text.push_str("\\{"),
     }
+    if is_repetition {
+        copy_behind('}', chars, text);
+    }
+    is_repetition
 }
 
 #[cfg(test)]
@@ -157,6 +181,8 @@ mod tests {
             (r"\p{L}\P{Lu}\pL\x{4a}", r"\p{L}\P{Lu}\pL\x{4a}"),
             (r"[\p{Greek}-]", r"[\p{Greek}\-]"),
             (r"a(?#a { [ b)b", r"ab"),
+            (r"a+?b*?c??d{2}?", r"a+?b*?c??d{2}?"),
+            (r"\++[+]+", r"\++[+]+"),
             (r"[+--]", r"[+-\-]"),
             (r"[--0a]", r"[\--0a]"),
             (r"[a-z-9]", r"[a-z\-9]"),
@@ -169,10 +195,14 @@ mod tests {
             (r"trailing\", r"trailing\"),
         ];
         for (source, expected) in cases {
-            assert_eq!(portable(source), expected, "{source}");
+            assert_eq!(portable(source).as_deref(), Ok(expected), "{source}");
             if !source.ends_with('\\') {
                 regex::Regex::new(expected).unwrap();
             }
         }
+        for source in ["a++", "a*+b", "a?+", "a{2}+", "a+(?#x)+", r"\((?:[^()]|(?R))*\)"] {
+            assert!(portable(source).is_err(), "{source}");
+        }
+        assert!(regex::Regex::new(&portable("a(?#b").unwrap()).is_err());
     }
 }

@@ -259,9 +259,44 @@ impl Loading {
         };
         let found: Vec<Problem> =
             self.rules.iter().filter(|rule| stuck.contains(&rule.id)).map(problem).collect();
+        if found.is_empty() {
+            self.check_ways();
+        }
+        self.problems.extend(found);
+    }
+
+    /// A match goes every way from its rule up to a correlation: over layers of correlations the
+    /// ways multiply.
+    fn check_ways(&mut self) {
+        let mut ways: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+        let mut found: Vec<Problem> = Vec::new();
+        // In no order: what stands on others is counted once they are.
+        for _ in 0..=CHAIN_MAX {
+            for rule in &self.rules {
+                let Body::Correlation(correlation) = &rule.body else { continue };
+                let of = |id: &Arc<str>| ways.get(id).copied().unwrap_or(1);
+                let sum = correlation.rules.iter().map(of).fold(0, usize::saturating_add);
+                ways.insert(Arc::clone(&rule.id), sum);
+            }
+        }
+        for rule in &self.rules {
+            if ways.get(&rule.id).is_some_and(|ways| *ways > WAYS_MAX) {
+                found.push(Problem {
+                    path: rule.origin.path.to_path_buf(),
+                    line: rule.origin.line,
+                    message: format!(
+                        "more than {WAYS_MAX} ways lead to this correlation through others; \
+                         refer to fewer"
+                    ),
+                });
+            }
+        }
         self.problems.extend(found);
     }
 }
+
+/// The most ways from rules to one correlation.
+const WAYS_MAX: usize = 10_000;
 
 /// A base rule alerts by itself only when a correlation over it says `generate: true`.
 fn set_alerts(rules: &mut [Rule]) {

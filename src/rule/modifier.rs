@@ -300,7 +300,9 @@ fn field_ref(operand: Operand) -> Result<Operand, String> {
     match operand {
         Operand::Text { pattern, cased, written } => {
             if pattern.has_wildcard() {
-                return Err("\"fieldref\" names a field and takes no wildcards".to_owned());
+                return Err("\"fieldref\" names a field and takes no wildcards; \
+                     contains, startswith and endswith stand behind it"
+                    .to_owned());
             }
             if written.is_empty() {
                 return Err("\"fieldref\" names no field".to_owned());

@@ -8,7 +8,7 @@ use crate::rule::dialect;
 use crate::rule::encoding::TEXT_BYTES_MAX;
 use crate::rule::number::Number;
 use crate::rule::yaml::{Node, Value};
-use crate::rule::{Comparison, Condition, Matcher, Pattern, Place, Test, TimePart};
+use crate::rule::{Comparison, Condition, Matcher, Pattern, Piece, Place, Test, TimePart};
 
 /// The most memory one compiled regular expression may take, in bytes.
 pub const REGEX_BYTES_MAX: usize = 1 << 20;
@@ -172,10 +172,13 @@ impl Operand {
             Matcher::Text { pattern, cased }
         };
         match self.bytes_as_text()? {
-            Operand::Text { pattern, cased, .. } => Ok(text(pattern, cased)),
+            Operand::Text { pattern, cased, .. } => {
+                check_stretches(&pattern)?;
+                Ok(text(pattern, cased))
+            }
             Operand::Integer(number) => Ok(text(Pattern::literal(&number), false)),
             Operand::Bool(value) => Ok(text(Pattern::literal(&value.to_string()), false)),
-            Operand::Float(number) if keyword => {
+            Operand::Float(number) if keyword && number.is_finite() => {
                 Ok(text(Pattern::literal(&number.to_string()), false))
             }
             Operand::Float(than) => match Number::real(than) {
@@ -199,9 +202,30 @@ impl Operand {
     }
 }
 
+/// The most characters between two `*` of a pattern that has a `?` among them.
+const STRETCH_CHARS_MAX: usize = 256;
+
+/// A stretch with a `?` is tried at every place of a text, so its length is part of the time that
+/// takes.
+fn check_stretches(pattern: &Pattern) -> Result<(), String> {
+    let chars = |piece: &Piece| match piece {
+        Piece::Literal(text) => text.chars().count(),
+        Piece::AnyOne | Piece::AnyRun => 1,
+    };
+    for stretch in pattern.pieces.split(|piece| *piece == Piece::AnyRun) {
+        let length: usize = stretch.iter().map(chars).sum();
+        if length > STRETCH_CHARS_MAX && stretch.contains(&Piece::AnyOne) {
+            return Err(format!(
+                "more than {STRETCH_CHARS_MAX} characters with a ? among them and no *; use \"re\""
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// The expression with its flags inside, provided that it compiles within [`REGEX_BYTES_MAX`].
 fn checked_regex(source: &str, flags: &str) -> Result<Arc<str>, String> {
-    let portable = dialect::portable(source);
+    let portable = dialect::portable(source)?;
     let source = match flags {
         "" => portable,
         _ => format!("(?{flags}){portable}"),

@@ -371,6 +371,16 @@ impl Error {
         matches!(self, Error::Full { .. } | Error::DiskFull { .. })
     }
 
+    /// True when the disk is full, or as much of it as may be used: what was tried changed nothing.
+    pub fn lacks_space(&self) -> bool {
+        match self {
+            Error::Io { source, .. } | Error::DiskFull { source, .. } => {
+                disk::is_exhausted(source) && !disk::is_no_files(source)
+            }
+            _ => false,
+        }
+    }
+
     /// True when the process, or the system, has too many files open: what was tried changed
     /// nothing, and may succeed later.
     pub fn lacks_files(&self) -> bool {

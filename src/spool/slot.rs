@@ -121,7 +121,21 @@ impl Slot {
             self.disk.rename(&temporary, &path)?;
             self.disk.sync_dir(&self.dir)
         };
-        write().map_err(|e| Error::io("write", &path, e))?;
+        // On a full disk only what is there already can be written; without the position no space
+        // is ever given back. Torn, it is no worse: the newest generation is the other side's.
+        let in_place = || {
+            let _ = self.disk.remove(&temporary);
+            let file = self.disk.create(&path)?;
+            file.write_all_at(&[&header, payload].concat(), 0)?;
+            file.sync()?;
+            self.disk.sync_dir(&self.dir)
+        };
+        let is_small = payload.len() <= COPIED_BYTES_MAX;
+        let written = write().or_else(|error| match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded if is_small => in_place(),
+            _ => Err(error),
+        });
+        written.map_err(|e| Error::io("write", &path, e))?;
         self.generation = generation;
         self.seqs.push(seq);
         let surplus = self.seqs.len().saturating_sub(2);

@@ -95,6 +95,8 @@ pub fn start(config: &Config) -> Result<(), Error> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(config.directives()?)
         .with_writer(std::io::stderr)
+        // It would be told on standard error, where it just failed.
+        .log_internal_errors(false)
         .with_ansi(is_coloured());
     let started = match config.format {
         Format::Text => builder.try_init(),

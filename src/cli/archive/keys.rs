@@ -11,7 +11,7 @@ use crate::archive::kms;
 use crate::archive::note::{Signer, Verifier};
 use crate::archive::signatory::Signatory;
 use crate::cli::archive::{WriterArgs, failed};
-use crate::cli::{Done, Error};
+use crate::cli::{Done, Error, print};
 use crate::clock;
 use crate::telemetry::chain;
 
@@ -107,7 +107,7 @@ pub(crate) async fn keygen(args: &KeygenArgs) -> Result<Done, Error> {
     let at = |error: std::io::Error| Error::Input(format!("{}: {error}", args.output.display()));
     let mut file = options.open(&args.output).map_err(at)?;
     writeln!(file, "{secret}").and_then(|()| file.sync_all()).map_err(at)?;
-    println!("{public}");
+    print(&public.to_string())?;
     Ok(Done::Fine)
 }
 
@@ -119,7 +119,7 @@ pub(crate) async fn rotate(args: &RotateArgs) -> Result<Done, Error> {
     let verifier = next.verifier();
     let mut writer = args.writer.open(None).await?;
     writer.change_key(next, clock::now_us()).await.map_err(failed)?;
-    println!("signed by {verifier} from record {} on", writer.size());
+    print(&format!("signed by {verifier} from record {} on", writer.size()))?;
     Ok(Done::Fine)
 }
 
@@ -131,6 +131,6 @@ pub(crate) async fn close(args: &CloseArgs) -> Result<Done, Error> {
     }
     let writer = args.writer.open(None).await?;
     let size = writer.close(&says, clock::now_us()).await.map_err(failed)?;
-    println!("closed with record {}, {size} in all", size.saturating_sub(1));
+    print(&format!("closed with record {}, {size} in all", size.saturating_sub(1)))?;
     Ok(Done::Fine)
 }

@@ -87,6 +87,7 @@ proptest! {
             "{type: temporal, rules: [a, b, c], timespan: 20s, condition: {gte: 2}}",
             "{type: temporal_ordered, rules: [a, b, c], timespan: 20s}",
             "{type: temporal_ordered, rules: [c, a], timespan: 1m}",
+            "{type: temporal_ordered, rules: [b, c, b], timespan: 20s}",
         ] {
             let rules = correlation(text);
             let matches: Vec<_> = matches
@@ -305,5 +306,76 @@ fn what_waited_is_counted_by_what_is_chained_on_it() {
         let last =
             |(correlation, evidence): &(u32, Vec<i64>)| (*correlation, *evidence.last().unwrap());
         assert_eq!(fired.iter().map(last).collect::<Vec<_>>(), expected, "{matches:?}");
+    }
+}
+
+#[test]
+fn a_rule_that_is_listed_twice_must_match_twice() {
+    let text = "{type: temporal_ordered, rules: [a, b, a], timespan: 10s}";
+    for (matches, fires) in [
+        // An event of both rules is fed as each of them.
+        (&[(0, 1), (1, 1), (2, 1)][..], false),
+        (&[(0, 1), (2, 1), (1, 2)], false),
+        (&[(0, 1), (2, 1), (1, 2), (0, 3), (2, 3)], true),
+        (&[(0, 1), (2, 1), (0, 2), (1, 2), (2, 2)], true),
+    ] {
+        let matches: Vec<_> = matches.iter().map(|(member, at)| (*member, *at, 0)).collect();
+        assert_eq!(!spans(text, &matches).is_empty(), fires, "{matches:?}");
+    }
+}
+
+#[test]
+fn an_event_of_several_rules_counts_once() {
+    let rules =
+        correlation("{type: event_count, rules: [a, b], timespan: 1h, condition: {gte: 2}}");
+    let mut correlator = Correlator::new(rules, Limits::default());
+    let mut fired = Vec::new();
+    for second in [1, 2] {
+        correlator.begin_event();
+        for member in [0, 1] {
+            let fire = &mut |one: Fired<i64>| fired.push(one.evidence);
+            correlator.observe(&feed(member, 7), second * 1_000_000, &mut || second, fire);
+        }
+    }
+    assert_eq!(fired, [[1, 2]]);
+}
+
+#[test]
+fn a_match_from_the_future_hides_none_of_its_key() {
+    let counting = "{type: event_count, rules: [a], timespan: 10s, condition: {gte: 3}}";
+    let first_seen = "{type: new_terms, rules: [a], timespan: 1d, condition: {field: verb}}";
+    for (text, expected) in [(counting, 1), (first_seen, 6)] {
+        let mut correlator = Correlator::new(correlation(text), Limits::default());
+        let mut fired = 0;
+        for (number, seconds) in [4_000_000_000i64, 11, 12, 13, 14, 15].into_iter().enumerate() {
+            let feed = Feed { value: number as u64, ..feed(0, 7) };
+            correlator.set_latest(20_000_000 + number as i64);
+            correlator.begin_event();
+            let fire = &mut |_: Fired<i64>| fired += 1;
+            correlator.observe(&feed, seconds * 1_000_000, &mut || seconds, fire);
+        }
+        assert_eq!(fired, expected, "{text}");
+    }
+}
+
+#[test]
+fn what_is_chained_has_the_time_at_which_the_inner_was_complete() {
+    let inner = "{type: event_count, rules: [a], timespan: 10s, condition: {gte: 2}}";
+    let outer = "{type: temporal_ordered, rules: [a, b], timespan: 1m}";
+    let rules = [correlation(inner), correlation(outer)].concat();
+    for order in [[5, 6, 8], [8, 6, 5]] {
+        let mut correlator = Correlator::new(rules.clone(), Limits::default());
+        let mut fired = Vec::new();
+        for seconds in order {
+            let parents = vec![Feed { correlation: 1, ..feed(0, 9) }];
+            let one = match seconds {
+                6 => Feed { correlation: 1, ..feed(1, 9) },
+                _ => Feed { parents, ..feed(0, 7) },
+            };
+            let fire =
+                &mut |one: Fired<i64>| fired.push((one.correlation, one.time_us / 1_000_000));
+            correlator.observe(&one, seconds * 1_000_000, &mut || seconds, fire);
+        }
+        assert_eq!(fired, [(0, 8)], "{order:?}");
     }
 }

@@ -137,6 +137,11 @@ fn what_log_stores_and_collectors_hand_out() {
     );
     check(format!(r#"{{"__CURSOR":"s","MESSAGE":{a},"PRIORITY":"6"}}"#), &["get@a"]);
     check(format!(r#"{{"specversion":"1.0","id":"1","data":{A}}}"#), &["get@a"]);
+    for key in ["json", "payload", "value", "log", "record", "attributes"] {
+        check(format!(r#"{{"x":1,"{key}":{A}}}"#), &["get@a"]);
+    }
+    check(format!(r#"{{"event":{{"original":{a}}}}}"#), &["get@a"]);
+    check(format!(r#"{{"topic":"t","value":{a}}}"#), &["get@a"]);
     check(format!(r#"{{"line":{}}}"#, quoted("I1122 klog")), &["not_audit_event:0+21"]);
     // A body that looks like one of them is a body.
     let body = format!(r#""requestObject":{{"_source":{A},"line":{a}}}"#);
@@ -154,7 +159,16 @@ fn torn_and_glued_lines() {
         format!("{}{}{B}", &A[..cut], &A[..120]),
         &["get@a~truncated", "@a#1~truncated", "create@b#2"],
     );
-    check(format!("<14>host apiserver: {A}"), &["not_json:0+20", "get@a"]);
+    for prefix in [
+        "<14>host apiserver: ",
+        "<134>1 2026-11-22T00:20:47Z host kube-apiserver 1 - - ",
+        "Nov 22 00:20:47 host kube-apiserver[1]: ",
+        "audit.log:78:",
+    ] {
+        check(format!("{prefix}{A}"), &["get@a"]);
+    }
+    check(format!("tail\"}} {A}"), &["not_json:0+7", "get@a"]);
+    check(format!("{} {A}", "x".repeat(600)), &["not_json:0+601", "get@a"]);
     check(format!("{{\"kind\":\"Ev{A}"), &["truncated:0+11", "get@a"]);
     check(&A[..A.len() - 1], &["get@a~truncated"]);
     let forged = A.replace("\"a\"", "\"forged\"");
@@ -178,7 +192,7 @@ fn damaged_bytes() {
     check(&deep, &["envelope_too_deep:8+19984"]);
     check("[".repeat(10_000), &["envelope_too_deep:8+9992"]);
     let event = B.replace("{\"kind\":\"Pod\"}", &deep);
-    check(event, &["nesting_too_deep:189+20000", "create@b~nesting_too_deep"]);
+    check(event, &["nesting_too_deep:205+19968", "create@b~nesting_too_deep"]);
     let event = B.replace("{\"kind\":\"Pod\"}", &deep[..15_000]);
     check(&event, &[&format!("nesting_too_deep:0+{}", event.len()), "create@b~nesting_too_deep"]);
 }

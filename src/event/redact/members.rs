@@ -96,7 +96,11 @@ impl<'w> Walker<'w> {
             }
             None => {
                 let (key, value) = self.key(at).ok()?;
-                let rule = rule_of(&key, &mut self.actives);
+                let rule = match rule_of(&key, &mut self.actives) {
+                    // What no event has may hold what the body of one does.
+                    Rule::Search if self.is_foreign(&key, value, actives) => Rule::Body,
+                    rule => rule,
+                };
                 (rule, value, event.end_of_value(value, slot))
             }
         };
@@ -108,6 +112,21 @@ impl<'w> Walker<'w> {
         let end = end.or_else(|| (rule != Rule::Body).then(|| end_of(self.text, value))?);
         let site = Site { rule, class, scopes: EVENT, roots: 0, actives };
         Some(Member { key: at, value, end, site })
+    }
+
+    /// Whether a member is an object or a list that is no part of an event.
+    fn is_foreign(&self, key: &[u8], value: usize, actives: usize) -> bool {
+        const KNOWN: [&[u8]; 6] = [
+            b"user",
+            b"impersonatedUser",
+            b"sourceIPs",
+            b"objectRef",
+            b"responseStatus",
+            b"authenticationMetadata",
+        ];
+        matches!(self.text.get(value), Some(b'{' | b'['))
+            && self.actives.len() == actives
+            && !KNOWN.contains(&key)
     }
 
     /// Looks at one member; returns where it ends, if it does.

@@ -11,6 +11,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::ingest::batch::NoticeKind;
 use crate::ingest::log::disk::{Disk, Stat};
 use crate::ingest::log::family::{Family, OPEN_FILES_MAX};
@@ -22,6 +24,9 @@ use crate::ingest::log::segment::{Segment, in_order};
 /// A file that so many scans in a row did not find is gone: a scan can miss one that is being
 /// renamed.
 const MISSING_SCANS: u32 = 2;
+
+/// So often a directory is read again at most because the log was rotated meanwhile.
+const LISTINGS_MAX: usize = 3;
 
 /// What compressing nothing takes.
 const EMPTY_GZIP_BYTES_MAX: u64 = 48;
@@ -66,7 +71,10 @@ impl Family {
         now: Duration,
         findings: &mut Findings,
     ) -> io::Result<()> {
-        let mut entries = self.list(disk)?;
+        let mut entries = self.list(disk).inspect_err(|error| {
+            // Nothing is there yet: what comes is read from its beginning.
+            self.is_from_end &= error.kind() != io::ErrorKind::NotFound;
+        })?;
         let is_empty = entries.is_empty();
         let had_name: Vec<u64> = self
             .segments
@@ -92,14 +100,30 @@ impl Family {
         Ok(())
     }
 
-    /// The log's files, one for each pair of twins.
+    /// The log's files. A rotation between reading the directory and looking at the files would
+    /// hide the file that was renamed, and what is younger would be read before it.
     fn list(&mut self, disk: &dyn Disk) -> io::Result<Vec<Entry>> {
+        let live = self.directory.join(&self.live_name);
+        let inode = || disk.stat(&live).ok().map(|stat| (stat.device, stat.inode));
+        for _ in 0..LISTINGS_MAX {
+            let before = inode();
+            let entries = self.list_once(disk)?;
+            if inode() == before {
+                return Ok(entries);
+            }
+        }
+        self.list_once(disk)
+    }
+
+    /// The log's files as they are met, one for each pair of twins.
+    fn list_once(&mut self, disk: &dyn Disk) -> io::Result<Vec<Entry>> {
         let names = match disk.names(&self.directory) {
             // With its directory a log that a pattern found is gone for good.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_fixed => Vec::new(),
             result => result?,
         };
         let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+        let mut failed = None;
         for name in names {
             let Some(LogName { rank, plain, is_packed }) = LogName::parse(&self.live_name, &name)
             else {
@@ -110,7 +134,11 @@ impl Family {
                 Ok(stat) if stat.is_file => stat,
                 Ok(_) => continue,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
+                // One that cannot be looked at (a link to itself) stands in no other's way.
+                Err(error) => {
+                    failed = Some(error);
+                    continue;
+                }
             };
             let entry = Entry { path, rank, plain: plain.clone(), stat };
             // The log backend compresses in place and unlinks the plain file when the compressed
@@ -123,6 +151,9 @@ impl Family {
             if is_better {
                 entries.insert(plain, entry);
             }
+        }
+        if let (true, Some(error)) = (entries.is_empty(), failed) {
+            return Err(error);
         }
         let mut entries: Vec<Entry> = entries.into_values().collect();
         // Of a file with two names (a hard link, or a rename in between) the live one counts.
@@ -412,8 +443,11 @@ impl Family {
         });
         for segment in unread.take(OPEN_FILES_MAX.saturating_sub(open)) {
             // What cannot be opened is met again, and told, when it is to be read.
-            if segment.open(disk).is_err() {
-                break;
+            if let Err(error) = segment.open(disk) {
+                match Errno::from_io_error(&error) {
+                    Some(Errno::MFILE | Errno::NFILE) => break,
+                    _ => continue,
+                }
             }
             if segment.refresh_head().is_err() {
                 segment.content = None;

@@ -11,9 +11,10 @@ use crate::ingest::log::cut::{Cut, Cutter, Position, Terms};
 use crate::ingest::log::disk::{Disk, Stat};
 use crate::ingest::log::name::Rank;
 
-/// A rotated file without a change for so many looks is not being written to any more: what stands
-/// at its end is a record, whole or not.
+/// A rotated file without a change for so many looks, and for so long, is not being written to any
+/// more: what stands at its end is a record, whole or not. Looks may follow each other closely.
 const QUIET_LOOKS: u32 = 2;
+const QUIET: Duration = Duration::from_secs(3);
 
 /// So many failures in a row are told.
 const FAILURES_TOLD: u32 = 3;
@@ -107,6 +108,8 @@ pub(crate) struct Segment {
     pub(crate) is_dirty: bool,
     /// How many looks in a row showed no change.
     quiet_looks: u32,
+    /// When it was looked at last.
+    looked_at: Duration,
     /// When it last changed.
     pub(crate) changed_at: Duration,
     /// How many scans in a row did not find it.
@@ -143,6 +146,7 @@ impl Segment {
             in_flight: 0,
             is_dirty: true,
             quiet_looks: 0,
+            looked_at: Duration::ZERO,
             changed_at: now,
             missing_scans: 0,
             nameless_scans: 0,
@@ -242,6 +246,7 @@ impl Segment {
 
     /// Looks at the open file.
     pub(crate) fn look(&mut self, now: Duration) -> io::Result<Look> {
+        self.looked_at = now;
         let Some(content) = &mut self.content else { return Ok(Look::Same) };
         let stat = content.stat()?;
         let before = std::mem::replace(&mut self.stat, stat);
@@ -298,7 +303,9 @@ impl Segment {
     /// Reads on from the position, without moving it.
     pub(crate) fn next(&mut self, is_alone: bool) -> io::Result<Next> {
         self.refresh_head()?;
-        let is_quiet = self.is_rotated() && self.quiet_looks >= QUIET_LOOKS;
+        let is_quiet = self.is_rotated()
+            && self.quiet_looks >= QUIET_LOOKS
+            && self.looked_at.saturating_sub(self.changed_at) >= QUIET;
         let Some(content) = &mut self.content else { return Ok(Next::Cut(Cut::Nothing)) };
         let is_packed = content.is_packed();
         let size = if is_packed { u64::MAX } else { self.stat.size };

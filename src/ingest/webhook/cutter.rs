@@ -2,7 +2,7 @@
 
 use crate::event::reject::{Reject, RejectReason};
 use crate::ingest::chunk::{CHUNK_BYTES, Chunk, LineReject, lines};
-use crate::ingest::documents::{Cut, Splitter};
+use crate::ingest::documents::{Cut, Splitter, placed};
 use crate::ingest::marker::Form;
 
 /// What is first asked of the allocator for a body of unknown length.
@@ -123,13 +123,7 @@ impl Cutter {
 
     fn chunk(&mut self, bytes: Vec<u8>, cut: Cut) -> Chunk {
         let mut chunk = Chunk::new();
-        for refused in cut.refused {
-            let end = self.offset + refused.at as u64;
-            let line = self.line + lines(&bytes[..refused.at]);
-            let (length, offset) = (refused.length, end.saturating_sub(refused.length));
-            let reject = Reject { reason: refused.reason, offset, length, detail: "" };
-            chunk.rejects.push(LineReject { line, reject });
-        }
+        chunk.rejects.extend(placed(cut.refused, &bytes, self.line, self.offset));
         chunk.form = Form::Documents;
         chunk.sequence = self.sequence;
         chunk.first_line = self.line;

@@ -144,7 +144,7 @@ impl Bench {
         let mut quiet = 0;
         for _ in 0..2_000 {
             quiet = if self.step() { 0 } else { quiet + 1 };
-            if quiet >= 6 {
+            if quiet >= 20 {
                 return;
             }
         }
