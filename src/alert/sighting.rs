@@ -11,9 +11,9 @@
 //!       count labels { str field │ str value } │ count parents { feed }
 //! head: str audit id │ str cluster │ str position │ bytes event
 //! ```
-//! A `count` is a byte below 255, or 255 and a u32. Integers are little-endian, `str` and `bytes` are a u32 length and the bytes. Detections and
-//! correlations are positions in the rule set that made it: whoever keeps a sighting longer than
-//! the run keeps that set's table beside it.
+//! A `count` is a byte below 255, or 255 and a u32. Integers are little-endian, `str` and `bytes`
+//! are a u32 length and the bytes. Detections and correlations are positions in the rule set that
+//! made it: whoever keeps a sighting longer than the run keeps that set's table beside it.
 
 use std::borrow::Cow;
 

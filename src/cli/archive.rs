@@ -4,7 +4,7 @@ mod keys;
 pub(crate) mod replay;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -223,28 +223,21 @@ fn time_of(line: &[u8], before: i64) -> i64 {
     text.and_then(|text| parse_us(text.as_bytes())).unwrap_or(before)
 }
 
-/// What is written can perhaps never be taken back, so all files are looked at before.
-fn check_lines(path: &Path) -> Result<(), Error> {
+/// What is written can perhaps never be taken back, so this is looked at before.
+fn check_plain(path: &Path) -> Result<(), Error> {
     let at = |error: std::io::Error| Error::Input(format!("{}: {error}", path.display()));
-    let mut reader = BufReader::new(fs::File::open(path).map_err(at)?);
-    let mut line = Vec::new();
-    for number in 1u64.. {
-        line.clear();
-        if reader.read_until(b'\n', &mut line).map_err(at)? == 0 {
-            break;
+    let mut start = Vec::new();
+    fs::File::open(path).map_err(at)?.take(4).read_to_end(&mut start).map_err(at)?;
+    match start.as_slice() {
+        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd] => {
+            Err(Error::Input(format!("{}: is compressed: decompress it first", path.display())))
         }
-        let text = line.trim_ascii();
-        if !(text.starts_with(b"{") && text.ends_with(b"}")) {
-            let what =
-                "is no event on a line of its own; decompress the file, or unwrap its events";
-            return Err(Error::Input(format!("{}:{number}: {what}", path.display())));
-        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 async fn append(args: &AppendArgs) -> Result<Done, Error> {
-    args.files.iter().try_for_each(|path| check_lines(path))?;
+    args.files.iter().try_for_each(|path| check_plain(path))?;
     let mut writer = args.writer.open(args.retention_days).await?;
     let (mut lines, mut bytes, mut total) = (Vec::new(), 0, 0u64);
     for path in &args.files {

@@ -28,15 +28,15 @@ apiserver.crt, apiserver.key, webhook-kubeconfig.yaml (--audit-webhook-config-fi
     Init {
         /// Where the files go; nothing in it is overwritten
         dir: PathBuf,
-        /// A name or address under which API servers reach the receiver (repeatable). The kubeconfig
-        /// takes the first address, else the first name
+        /// A name or address under which API servers reach the receiver (repeatable). The
+        /// kubeconfig takes the first address, else the first name
         #[arg(long = "host", value_name = "HOST", required = true)]
         hosts: Vec<String>,
         /// The receiver's port
         #[arg(long, default_value_t = 8443)]
         port: u16,
-        /// The receiver's path; /audit/CLUSTER names the cluster, which the receiver's `clusters` must
-        /// list with the client's name
+        /// The receiver's path; /audit/CLUSTER names the cluster, which the receiver's `clusters`
+        /// must list with the client's name
         #[arg(long, default_value = "/audit")]
         path: String,
         /// Common name of the API server's certificate

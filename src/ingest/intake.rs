@@ -217,6 +217,22 @@ mod tests {
     }
 
     #[test]
+    fn those_that_can_wait_leave_half_of_the_room() {
+        let (intake, mut outlet) = intake(10 << 10);
+        let patient = intake.patient();
+        patient.try_send(batch(3 << 10)).unwrap();
+        let refused = patient.clone().try_send(batch(3 << 10));
+        assert!(matches!(refused, Err(Unsent::Saturated(_))));
+        patient.try_send(batch(2 << 10)).unwrap();
+        intake.try_send(batch(5 << 10)).unwrap();
+        drop(outlet.try_next());
+        assert_eq!(intake.bytes_free(), 3 << 10);
+        intake.try_send(batch(1 << 10)).unwrap();
+        assert!(matches!(patient.try_send(batch(3 << 10)), Err(Unsent::Saturated(_))));
+        patient.try_send(batch(2 << 10)).unwrap();
+    }
+
+    #[test]
     fn counts_bytes_until_they_are_answered() {
         let (intake, mut outlet) = intake(10 << 10);
         intake.try_send(batch(6 << 10)).unwrap();

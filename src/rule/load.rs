@@ -323,6 +323,26 @@ mod tests {
     }
 
     #[test]
+    fn ways_through_correlations_must_not_multiply() {
+        for (layers, is_refused) in [(8, false), (9, true)] {
+            let mut text = ["a0", "b0", "c0"].map(rule).join("\n---\n");
+            for layer in 1..=layers {
+                let below = ["a", "b", "c"].map(|name| format!("{name}{}", layer - 1)).join(", ");
+                for name in ["a", "b", "c"] {
+                    text += &format!(
+                        "\n---\ntitle: {name}\nid: {name}{layer}\ncorrelation: {{type: temporal, \
+                         rules: [{below}], timespan: 1m}}"
+                    );
+                }
+            }
+            let loaded = load_texts(&[("r.yml".into(), text)], &Options::default());
+            let problems = loaded.err().unwrap_or_default();
+            let is_told = |problem: &Problem| problem.message.contains("ways lead to");
+            assert_eq!(problems.iter().any(is_told), is_refused, "{layers}: {problems:?}");
+        }
+    }
+
+    #[test]
     fn directories_are_read_without_placeholders_filters_and_hidden_files() {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {

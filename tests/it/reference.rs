@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use kubewitness::rule::number::Number;
 use kubewitness::rule::{
     Comparison, Condition, Matcher, Pattern, Piece, Place, Quantifier, Test, TimePart,
 };
@@ -164,7 +165,7 @@ fn value_holds(value: &Json, matcher: &Matcher) -> bool {
         Matcher::Cidr(net) => {
             text.parse::<IpAddr>().is_ok_and(|address| net.contains(&address.to_canonical()))
         }
-        Matcher::Compare { op, than } => numbers_compare(text, *op, &than.to_string()),
+        Matcher::Compare { op, than } => numbers_compare(text, *op, *than),
         Matcher::TimePart { part, op, than } => {
             time_part(text, *part).is_some_and(|left| compares(left, *op, *than))
         }
@@ -259,10 +260,10 @@ fn number(text: &str) -> Option<f64> {
 }
 
 /// Whole numbers exactly, all others as floats.
-fn numbers_compare(left: &str, op: Comparison, right: &str) -> bool {
-    match (left.trim().parse::<i128>(), right.parse::<i128>(), number(left), number(right)) {
-        (Ok(left), Ok(right), ..) => compares(left, op, right),
-        (.., Some(left), Some(right)) => compares(left, op, right),
+fn numbers_compare(left: &str, op: Comparison, right: Number) -> bool {
+    match (left.trim().parse::<i128>(), right, number(left)) {
+        (Ok(left), Number::Whole(right), _) => compares(left, op, right),
+        (.., Some(left)) => compares(left, op, right.to_f64()),
         _ => false,
     }
 }

@@ -136,7 +136,8 @@ proptest! {
             // Whatever window has enough of them fired, or one did that speaks for its neighbours.
             for end in known.iter().filter(|one| one.1 == *key).map(|one| one.2) {
                 let is_enough = values(known, *key, end, span).len() >= least;
-                let is_told = ends.iter().any(|one| one.0 == *key && (one.1 - end).abs() < 2 * span);
+                let is_near = |fired: i64| (fired - end).abs() < 2 * span;
+                let is_told = ends.iter().any(|one| one.0 == *key && is_near(one.1));
                 let is_due = (*now..=now + span).contains(&end);
                 prop_assert!(!is_enough || !is_due || is_told, "{}", end);
             }
