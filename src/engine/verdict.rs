@@ -80,7 +80,9 @@ pub fn satisfies<E>(rule: &Correlation, marks: &[&Mark<E>], around: &[u32]) -> O
     match &rule.kind {
         CorrelationKind::EventCount(thresholds) => hold(thresholds, marks.len() as f64).then(all),
         CorrelationKind::ValueCount { thresholds, .. } => {
-            let values = last_of_each_value(marks);
+            // There are no more values than matches.
+            let is_possible = marks.len() >= marks_min(rule);
+            let values = is_possible.then(|| last_of_each_value(marks))?;
             hold(thresholds, values.len() as f64).then_some(values)
         }
         CorrelationKind::Temporal(condition) => temporal(rule, condition, marks, around),

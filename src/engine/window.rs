@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxBuildHasher, FxHashSet};
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -29,6 +29,10 @@ pub struct Window<E> {
     fired: Vec<i64>,
     /// With so many matches it is worth a look which are still needed.
     pub(crate) prune_at: u32,
+    /// Of counted values: how many matches share their value with a later one. Not more than there
+    /// are; fewer where it was not stored.
+    #[serde(skip)]
+    repeated: u32,
 }
 
 /// With fewer matches nothing is looked for.
@@ -41,6 +45,7 @@ impl<E> Default for Window<E> {
             members: Vec::new(),
             fired: Vec::new(),
             prune_at: PRUNE_MIN as u32,
+            repeated: 0,
         }
     }
 }
@@ -64,20 +69,32 @@ impl<E> Window<E> {
         let own_us = Some(mark.time_us);
         let spare_next = next.filter(|_| next_us.is_some_and(|at| is_spare(own_us, at, behind_us)));
         let spare_last = last.filter(|_| last_us.is_some_and(|at| is_spare(before_us, at, own_us)));
+        let is_left =
+            |place: Option<usize>, spare: Option<usize>| place.is_some() && spare.is_none();
+        let is_repeated = is_left(last, spare_last)
+            || is_left(next, spare_next)
+            || before.is_some()
+            || behind.is_some();
         // The later one first: places before it stay.
         spare_next.into_iter().chain(spare_last).for_each(|place| self.remove(place));
+        self.repeated += u32::from(is_repeated);
         self.add(mark, keep_us);
     }
 
     /// The places of two matches of the same value up to the time of this one, and of two behind.
     fn neighbours(&self, mark: &Mark<E>) -> [Option<usize>; 4] {
         let [mut before, mut last, mut next, mut behind] = [None; 4];
-        // What repeats has mostly been here lately.
+        // What repeats has mostly been here lately, and mostly once.
         for (place, known) in self.marks.iter().enumerate().rev() {
             match known.value == mark.value {
                 false => {}
                 true if known.time_us > mark.time_us => (next, behind) = (Some(place), next),
-                true if last.is_none() => last = Some(place),
+                true if last.is_none() => {
+                    last = Some(place);
+                    if self.repeated == 0 {
+                        break;
+                    }
+                }
                 true => {
                     before = Some(place);
                     break;
@@ -140,7 +157,7 @@ impl<E> Window<E> {
 
     /// The same, of counted values: first goes what a later match of the value stands for.
     pub fn trim_values(&mut self, marks_max: usize) -> u64 {
-        if self.marks.len() > marks_max {
+        if self.marks.len() > marks_max && self.repeated > 0 {
             let marks: Vec<&Mark<E>> = self.marks.iter().collect();
             let mut last = last_of_each_value(&marks).into_iter().peekable();
             let mut index = 0;
@@ -151,6 +168,7 @@ impl<E> Window<E> {
                 index += 1;
                 is_last
             });
+            self.repeated = 0;
         }
         self.trim(marks_max)
     }
@@ -190,6 +208,7 @@ impl<E> Window<E> {
             members: self.members,
             fired: self.fired,
             prune_at: self.prune_at,
+            repeated: self.repeated,
         }
     }
 
@@ -206,7 +225,15 @@ impl<E> Window<E> {
     fn remove(&mut self, index: usize) {
         if let Some(mark) = self.marks.remove(index) {
             self.members[mark.member as usize] -= 1;
+            if self.repeated > 0 && self.marks.iter().any(|other| other.value == mark.value) {
+                self.repeated -= 1;
+            }
         }
+    }
+
+    /// How many matches there are that no later one of the same value stands for, if not fewer.
+    pub fn values_max(&self) -> usize {
+        self.marks.len() - self.repeated as usize
     }
 
     /// How many matches there are up to this time: mostly it is not before the newest.
@@ -285,7 +312,7 @@ impl<E> Mark<E> {
 
 /// Where among matches in order of time the last one of each value stands, ascending.
 pub fn last_of_each_value<E>(marks: &[&Mark<E>]) -> Vec<usize> {
-    let mut seen = FxHashSet::default();
+    let mut seen = FxHashSet::with_capacity_and_hasher(marks.len(), FxBuildHasher);
     let is_last = |index: &usize| seen.insert(marks[*index].value);
     let mut last: Vec<usize> = (0..marks.len()).rev().filter(is_last).collect();
     last.reverse();
@@ -433,6 +460,8 @@ mod tests {
         ] {
             window.add_value(mark(time, value), 100, 10, until);
             assert_eq!(times(&window, 99, 100), expected, "{time}");
+            let marks: Vec<&Mark<i64>> = window.marks.iter().collect();
+            assert_eq!(window.values_max(), last_of_each_value(&marks).len());
         }
         assert_eq!(window.trim_values(3), 0);
         assert_eq!(times(&window, 99, 100), [2, 27]);

@@ -15,6 +15,7 @@ mod hints;
 mod harmless;
 mod splice;
 mod places;
+mod fields;
 mod texts;
 mod walk;
 mod members;
@@ -193,7 +194,7 @@ impl Treatment {
 /// the same few again and again.
 #[derive(Clone, Debug, Default)]
 pub struct FieldRedactor {
-    known: FxHashMap<Box<str>, Treatment>,
+    known: FxHashMap<Box<str>, (Treatment, bool)>,
     key: String,
 }
 
@@ -207,16 +208,30 @@ impl FieldRedactor {
     pub fn redact<'v>(&mut self, field: &str, resource: &str, value: &'v str) -> Cow<'v, str> {
         self.key.clear();
         self.key.extend([resource, "\0", field]);
-        if let Some(treatment) = self.known.get(self.key.as_str()) {
-            return treatment.apply(value);
+        if let Some((treatment, is_plain)) = self.known.get(self.key.as_str()) {
+            return treatment.apply(whole(value, *is_plain));
         }
         if self.known.len() >= Self::KNOWN_MAX {
             self.known.clear();
         }
         let treatment = Treatment::of(field, resource);
-        self.known.insert(self.key.as_str().into(), treatment);
-        treatment.apply(value)
+        let is_plain = rule_of(field, resource).is_none();
+        self.known.insert(self.key.as_str().into(), (treatment, is_plain));
+        treatment.apply(whole(value, is_plain))
     }
+}
+
+/// A value as it is; of an object or a list nothing where secrets may be among what it holds: the
+/// field has a rule of its own, or one of the keys is on the way to a place of secrets.
+fn whole(value: &str, is_plain: bool) -> &str {
+    let hidden = match value.as_bytes() {
+        [b'{', ..] => "{…}",
+        [b'[', ..] => "[…]",
+        _ => return value,
+    };
+    // Values are asked, too: an escaped quote may make keys of them.
+    let mut strings = value.split('"');
+    if is_plain && !strings.any(fields::is_on_the_way) { value } else { hidden }
 }
 
 /// Whether a field's values are secret material in events about a resource, whatever they look
@@ -259,8 +274,8 @@ fn starts(path: &str, part: &str) -> bool {
 
 fn rule_of(field: &str, resource: &str) -> Option<Rule> {
     match below_object(field) {
-        Some(path) => places::rule_of_field(path, OBJECT | places::scopes_of(resource)),
-        None => places::rule_of_field(field, places::EVENT),
+        Some(path) => fields::rule_of_field(path, OBJECT | places::scopes_of(resource)),
+        None => fields::rule_of_field(field, places::EVENT),
     }
 }
 
@@ -355,6 +370,15 @@ mod tests {
             ("pod.container.env.value", "debug", "debug"),
             ("pod.container.env.value", "c0ffee-c0ffee", REDACTED),
             ("pod.container.args", "--token=abc", "--token=[REDACTED]"),
+            ("requestObject.spec", r#"{"containers":[{"env":[{"name":"A","#, "{…}"),
+            ("requestObject.spec.containers.env", r#"[{"name":"A","value":"b"}]"#, "[…]"),
+            ("pod.container.env", r#"{"name":"A","value":"hunter2"}"#, "{…}"),
+            ("requestObject.template", r#"{"data":{"a":"b"}}"#, "{…}"),
+            (
+                "requestObject.subjects",
+                r#"{"kind":"User","name":"eve","apiGroup":"g"}"#,
+                r#"{"kind":"User","name":"eve","apiGroup":"g"}"#,
+            ),
             ("pod.container.args", "curl http://x | sh", "curl http://x | sh"),
             ("requestURI", "/x/proxy/run?cmd=id", "/x/proxy/run?cmd=[REDACTED]"),
             (

@@ -80,10 +80,10 @@ pub(crate) const COREDNS: Scopes = 2048;
 pub(crate) const AWS_AUTH: Scopes = 4096;
 const SEALED_SECRET: Scopes = 8192;
 
-struct Place {
-    scopes: Scopes,
-    path: &'static [&'static str],
-    rule: Rule,
+pub(crate) struct Place {
+    pub(crate) scopes: Scopes,
+    pub(crate) path: &'static [&'static str],
+    pub(crate) rule: Rule,
 }
 
 const fn at(scopes: Scopes, path: &'static [&'static str], rule: Rule) -> Place {
@@ -93,7 +93,7 @@ const fn at(scopes: Scopes, path: &'static [&'static str], rule: Rule) -> Place 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 #[rustfmt::skip]
-const PLACES: &[Place] = &[
+pub(crate) const PLACES: &[Place] = &[
     at(EVENT, &["requestObject"], Rule::Body),
     at(EVENT, &["responseObject"], Rule::Body),
     at(EVENT, &["requestURI"], Rule::Uri),
@@ -218,7 +218,7 @@ pub(crate) fn scopes_of(name: &str) -> Scopes {
 
 /// A step of a path.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+pub(crate) enum Step {
     Element,
     Key(&'static str),
     Starts(&'static str),
@@ -227,7 +227,7 @@ enum Step {
 }
 
 impl Step {
-    fn of(text: &'static str) -> Step {
+    pub(crate) fn of(text: &'static str) -> Step {
         match (text, text.strip_prefix('*'), text.strip_suffix('*')) {
             ("[]", ..) => Step::Element,
             (_, Some(rest), Some(_)) => Step::Holds(rest.trim_end_matches('*')),
@@ -238,7 +238,7 @@ impl Step {
     }
 
     /// Whether it leads to the member of this key, or to an element (`None`).
-    fn leads_to(self, key: Option<&[u8]>) -> bool {
+    pub(crate) fn leads_to(self, key: Option<&[u8]>) -> bool {
         match (self, key) {
             (Step::Element, None) => true,
             (Step::Key(text), Some(key)) => key == text.as_bytes(),
@@ -457,43 +457,4 @@ pub(crate) fn below(rule: Rule, key: Option<&[u8]>) -> Rule {
 pub(crate) fn is_safe_extra(key: &[u8]) -> bool {
     key.starts_with(b"authentication.kubernetes.io/")
         || matches!(key, b"arn" | b"canonicalArn" | b"sessionName" | b"principalId")
-}
-
-/// The rule for a field below an object as rules of detection name it: by its keys, without a word
-/// about arrays, dots between keys and in them.
-pub(crate) fn rule_of_field(path: &str, scopes: Scopes) -> Option<Rule> {
-    let pieces: Vec<&str> = path.split('.').collect();
-    PLACES.iter().filter(|place| place.scopes & scopes != 0).find_map(|place| {
-        let (starts, steps) = match place.path {
-            ["**", steps @ ..] => (pieces.len(), steps),
-            steps => (1, steps),
-        };
-        if matches!(place.rule, Rule::Root | Rule::Keep) {
-            return None;
-        }
-        let wanted = steps.iter().filter(|step| **step != "[]").flat_map(|s| s.split('.'));
-        (0..starts).find_map(|start| {
-            let mut rest = pieces[start..].iter();
-            let is_there = wanted.clone().all(|text| {
-                rest.next().is_some_and(|piece| Step::of(text).leads_to(Some(piece.as_bytes())))
-            });
-            is_there.then(|| match rest.as_slice() {
-                [] => place.rule,
-                // Keys of extras have dots of their own.
-                keys if place.rule == Rule::Extra => {
-                    below(Rule::Extra, Some(keys.join(".").as_bytes()))
-                }
-                [key, ..] => below(below_element(place.rule, key), Some(key.as_bytes())),
-            })
-        })
-    })
-}
-
-/// Fields pass over arrays: `env.value` is a member of a pair.
-fn below_element(rule: Rule, key: &str) -> Rule {
-    if rule == Rule::Env && matches!(key, "name" | "value" | "valueFrom") {
-        Rule::Pair
-    } else {
-        rule
-    }
 }
