@@ -293,6 +293,8 @@ impl<E: Clone> Correlator<E> {
         // Nothing that is still waited for ends earlier.
         let until = self.newest_us.saturating_sub(self.limits.lateness_us);
         match is_distinct {
+            // Of a full window's values the last match is all there is room for.
+            true if window.len() >= marks_max => window.add_value(mark, keep, span, i64::MAX),
             true => window.add_value(mark, keep, span, until),
             false => window.add(mark, keep),
         }
