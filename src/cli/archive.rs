@@ -31,6 +31,7 @@ use crate::cli::verify::{block_on, key_of, open};
 use crate::cli::{Done, Error, print};
 use crate::clock;
 use crate::event::time::parse_us;
+use crate::ingest::compress;
 use crate::report::escape::visible;
 use crate::telemetry::chain;
 
@@ -228,11 +229,11 @@ fn check_plain(path: &Path) -> Result<(), Error> {
     let at = |error: std::io::Error| Error::Input(format!("{}: {error}", path.display()));
     let mut start = Vec::new();
     fs::File::open(path).map_err(at)?.take(4).read_to_end(&mut start).map_err(at)?;
-    match start.as_slice() {
-        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd] => {
+    match compress::is_compressed(&start) {
+        true => {
             Err(Error::Input(format!("{}: is compressed: decompress it first", path.display())))
         }
-        _ => Ok(()),
+        false => Ok(()),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::engine::literal::{self, Literal};
 use crate::engine::matcher::FieldMatcher;
 use crate::engine::predicate::{Check, LazyRegex, Predicate, PredicateId};
 use crate::engine::program::{Expression, Program};
-use crate::rule::{Condition, Matcher, Pattern, Piece, Place, Quantifier, Test};
+use crate::rule::{Condition, Matcher, Place, Quantifier, Test};
 
 /// Whether a condition on an element only says what its value is, never what it is not: of an
 /// element that is not there neither can be said.
@@ -61,20 +61,11 @@ pub struct Builder {
     expressions: Vec<Expression>,
 }
 
-/// What a matcher is known by: its label, or all of it where labels of different ones are equal.
+/// What a matcher is known by: its label, or all of it where labels of different ones are equal: of
+/// blocks, and of a whole number and the float beside it.
 fn key(matcher: &Matcher, label: &str) -> Box<str> {
-    let is_like = |pattern: &Pattern| {
-        !matches!(
-            pattern.pieces.as_slice(),
-            [] | [_]
-                | [Piece::Literal(_), Piece::AnyRun]
-                | [Piece::AnyRun, Piece::Literal(_)]
-                | [Piece::AnyRun, Piece::Literal(_), Piece::AnyRun]
-        )
-    };
     match matcher {
         Matcher::Elements { .. } | Matcher::Compare { .. } => format!("\u{1}{matcher:?}").into(),
-        Matcher::Text { pattern, .. } if is_like(pattern) => format!("\u{1}{matcher:?}").into(),
         _ => label.into(),
     }
 }

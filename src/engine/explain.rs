@@ -175,7 +175,8 @@ fn write_part(
     }
 }
 
-/// What a matcher asks, for people.
+/// What a matcher asks, for people. Equal labels mean equal checks, blocks and kinds of numbers
+/// aside: literals in it are escaped.
 pub fn label(matcher: &Matcher) -> String {
     match matcher {
         Matcher::Text { pattern, cased } => {

@@ -98,47 +98,23 @@ impl Planner<'_> {
                     .collect::<Vec<_>>()
             })
             .collect();
-        fed.into_iter()
-            .map(|(correlation, member, body, own_id)| FeedPlan {
+        let plan = |(correlation, member, body, own_id): (u32, u32, Correlation, Arc<str>)| {
+            let fields = group_fields(&body, id, base);
+            let ids = fields.iter().map(|field| self.builder.field(field));
+            let group = body.group_by.iter().cloned().zip(ids);
+            FeedPlan {
                 correlation,
                 member,
-                group: self.group(&body, id, base),
-                has_body_keys: self.resolved(&body, id, base).any(|field| is_in_body(&field)),
+                has_body_keys: fields.iter().any(|field| is_in_body(field)),
+                group: group.collect(),
                 value: self.value(&body),
                 waits: verdict::waits(&body),
                 is_number: matches!(body.kind, CorrelationKind::Aggregate { .. }),
                 is_term: matches!(body.kind, CorrelationKind::NewTerms(_)),
                 parents: self.plans(&own_id, base),
-            })
-            .collect()
-    }
-
-    /// The group-by fields, aliases resolved for the rule that is referenced (or for the base rule
-    /// of a chained correlation).
-    fn group(
-        &mut self,
-        correlation: &Correlation,
-        id: &Arc<str>,
-        base: &Arc<str>,
-    ) -> Vec<(Arc<str>, FieldId)> {
-        let fields: Vec<Arc<str>> = self.resolved(correlation, id, base).collect();
-        let fields = fields.iter().map(|field| self.builder.field(field));
-        correlation.group_by.iter().cloned().zip(fields).collect()
-    }
-
-    fn resolved<'c>(
-        &self,
-        correlation: &'c Correlation,
-        id: &'c Arc<str>,
-        base: &'c Arc<str>,
-    ) -> impl Iterator<Item = Arc<str>> + use<'c> {
-        let resolve = move |name: &Arc<str>| {
-            let alias = correlation.aliases.iter().find(|(alias, _)| alias == name);
-            let fields = alias.map_or(&[][..], |(_, fields)| fields.as_slice());
-            let of = |rule: &Arc<str>| fields.iter().find(|(known, _)| known == rule);
-            of(id).or_else(|| of(base)).map_or_else(|| name.clone(), |(_, field)| field.clone())
+            }
         };
-        correlation.group_by.iter().map(resolve)
+        fed.into_iter().map(plan).collect()
     }
 
     fn value(&mut self, correlation: &Correlation) -> Vec<FieldId> {
@@ -150,6 +126,18 @@ impl Planner<'_> {
         };
         fields.iter().map(|field| self.builder.field(field)).collect()
     }
+}
+
+/// The fields that a correlation groups by, aliases resolved for the rule that is referenced (or
+/// for the base rule of a chained correlation).
+fn group_fields(correlation: &Correlation, id: &Arc<str>, base: &Arc<str>) -> Vec<Arc<str>> {
+    let resolve = |name: &Arc<str>| {
+        let alias = correlation.aliases.iter().find(|(alias, _)| alias == name);
+        let fields = alias.map_or(&[][..], |(_, fields)| fields.as_slice());
+        let of = |rule: &Arc<str>| fields.iter().find(|(known, _)| known == rule);
+        of(id).or_else(|| of(base)).map_or_else(|| name.clone(), |(_, field)| field.clone())
+    };
+    correlation.group_by.iter().map(resolve).collect()
 }
 
 impl FeedPlan {

@@ -135,17 +135,23 @@ impl<E> Window<E> {
         let old: Vec<&Mark<E>> =
             self.marks.iter().take_while(|mark| mark.time_us < until_us).collect();
         let (count, needed) = (old.len(), needed(&old));
-        let mut needed = needed.into_iter().peekable();
+        self.keep_of(count, needed);
+        self.marks.shrink_to(self.marks.len() * 2);
+        let twice = u32::try_from(self.marks.len() * 2).unwrap_or(u32::MAX);
+        self.prune_at = twice.max(PRUNE_MIN as u32);
+    }
+
+    /// Drops of the first `count` matches those whose index is not named, ascending.
+    fn keep_of(&mut self, count: usize, named: Vec<usize>) {
+        let mut named = named.into_iter().peekable();
         let Window { marks, members, .. } = self;
         let mut index = 0;
         marks.retain(|mark| {
-            let is_kept = index >= count || needed.next_if_eq(&index).is_some();
+            let is_kept = index >= count || named.next_if_eq(&index).is_some();
             members[mark.member as usize] -= u32::from(!is_kept);
             index += 1;
             is_kept
         });
-        marks.shrink_to(marks.len() * 2);
-        self.prune_at = u32::try_from(marks.len() * 2).unwrap_or(u32::MAX).max(PRUNE_MIN as u32);
     }
 
     /// Drops the oldest matches until there are at most `marks_max`; returns how many went.
@@ -159,15 +165,8 @@ impl<E> Window<E> {
     pub fn trim_values(&mut self, marks_max: usize) -> u64 {
         if self.marks.len() > marks_max && self.repeated > 0 {
             let marks: Vec<&Mark<E>> = self.marks.iter().collect();
-            let mut last = last_of_each_value(&marks).into_iter().peekable();
-            let mut index = 0;
-            let Window { marks, members, .. } = self;
-            marks.retain(|mark| {
-                let is_last = last.next_if_eq(&index).is_some();
-                members[mark.member as usize] -= u32::from(!is_last);
-                index += 1;
-                is_last
-            });
+            let (count, last) = (marks.len(), last_of_each_value(&marks));
+            self.keep_of(count, last);
             self.repeated = 0;
         }
         self.trim(marks_max)

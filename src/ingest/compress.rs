@@ -58,6 +58,11 @@ impl Magic {
     }
 }
 
+/// Whether a file's first bytes are those of a compression that [`open`] undoes.
+pub fn is_compressed(prefix: &[u8]) -> bool {
+    Magic::of(prefix) != Magic::Plain
+}
+
 /// The name of a compression or encoding that is not read, by a file's first bytes.
 pub fn unsupported(prefix: &[u8]) -> Option<&'static str> {
     match prefix {

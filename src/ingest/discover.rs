@@ -143,16 +143,8 @@ impl Search {
             if !self.entered.insert(real) {
                 continue;
             }
-            match fs::read_dir(&directory) {
-                Ok(entries) => {
-                    for entry in entries {
-                        match entry {
-                            Ok(entry) => self.entry(entry.path(), &mut open, found),
-                            Err(error) => note(found, &directory, &error),
-                        }
-                    }
-                }
-                Err(error) => note(found, &directory, &error),
+            for path in children(&directory, found) {
+                self.entry(path, &mut open, found);
             }
         }
         Ok(())
@@ -229,14 +221,7 @@ impl Search {
             if !entered.insert(real) {
                 continue;
             }
-            let entries = match fs::read_dir(&directory) {
-                Ok(entries) => entries,
-                Err(error) => {
-                    note(found, &directory, &error);
-                    continue;
-                }
-            };
-            for path in entries.flatten().map(|entry| entry.path()) {
+            for path in children(&directory, found) {
                 let name = path.strip_prefix(".").unwrap_or(&path);
                 let is_match = wanted.matches_path_with(name, OPTIONS);
                 is_met |= is_match;
@@ -308,6 +293,25 @@ impl Search {
     fn is_new(&mut self, path: &Path) -> bool {
         fs::canonicalize(path).map_or(true, |real| self.taken.insert(real))
     }
+}
+
+/// What a directory holds; what of it cannot be read is noted.
+fn children(directory: &Path, found: &mut Discovery) -> Vec<PathBuf> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) => {
+            note(found, directory, &error);
+            return Vec::new();
+        }
+    };
+    let path = |entry: io::Result<fs::DirEntry>| match entry {
+        Ok(entry) => Some(entry.path()),
+        Err(error) => {
+            note(found, directory, &error);
+            None
+        }
+    };
+    entries.filter_map(path).collect()
 }
 
 fn note(found: &mut Discovery, path: &Path, error: &io::Error) {

@@ -229,7 +229,8 @@ impl Loading {
         }
     }
 
-    /// A correlation that refers to itself, also through others, is a problem.
+    /// A correlation that refers to itself, also through others, is a problem; so is one to which
+    /// too many ways lead.
     fn check_cycles(&mut self) {
         let mut references: BTreeMap<Arc<str>, &[Arc<str>]> = BTreeMap::new();
         for rule in &self.rules {
@@ -237,6 +238,9 @@ impl Loading {
                 references.insert(Arc::clone(&rule.id), &correlation.rules);
             }
         }
+        // A match goes every way from its rule up to a correlation: over layers of correlations the
+        // ways multiply.
+        let mut ways: BTreeMap<Arc<str>, usize> = BTreeMap::new();
         // Take away what depends on nothing that is left; a cycle, or too long a chain, remains.
         for _ in 0..CHAIN_MAX {
             let free: Vec<Arc<str>> = references
@@ -245,52 +249,30 @@ impl Loading {
                 .map(|(id, _)| Arc::clone(id))
                 .collect();
             for id in free {
-                references.remove(&id);
+                let below = references.remove(&id).unwrap_or_default();
+                let ways_to = |rule: &Arc<str>| ways.get(rule).copied().unwrap_or(1);
+                let sum = below.iter().map(ways_to).fold(0, usize::saturating_add);
+                ways.insert(id, sum);
             }
         }
-        let stuck: Vec<Arc<str>> = references.into_keys().collect();
-        let problem = |rule: &Rule| Problem {
-            path: rule.origin.path.to_path_buf(),
-            line: rule.origin.line,
-            message: format!(
-                "the correlation refers to itself through others, or stands on a chain of more \
-                 than {CHAIN_MAX} correlations"
-            ),
+        let problem = |rule: &Rule| {
+            let message = if references.contains_key(&rule.id) {
+                format!(
+                    "the correlation refers to itself through others, or stands on a chain of more \
+                     than {CHAIN_MAX} correlations"
+                )
+            } else if ways.get(&rule.id).is_some_and(|ways| *ways > WAYS_MAX) {
+                format!(
+                    "more than {WAYS_MAX} ways lead to this correlation through others; refer to \
+                     fewer"
+                )
+            } else {
+                return None;
+            };
+            let (path, line) = (rule.origin.path.to_path_buf(), rule.origin.line);
+            Some(Problem { path, line, message })
         };
-        let found: Vec<Problem> =
-            self.rules.iter().filter(|rule| stuck.contains(&rule.id)).map(problem).collect();
-        if found.is_empty() {
-            self.check_ways();
-        }
-        self.problems.extend(found);
-    }
-
-    /// A match goes every way from its rule up to a correlation: over layers of correlations the
-    /// ways multiply.
-    fn check_ways(&mut self) {
-        let mut ways: BTreeMap<Arc<str>, usize> = BTreeMap::new();
-        let mut found: Vec<Problem> = Vec::new();
-        // In no order: what stands on others is counted once they are.
-        for _ in 0..=CHAIN_MAX {
-            for rule in &self.rules {
-                let Body::Correlation(correlation) = &rule.body else { continue };
-                let of = |id: &Arc<str>| ways.get(id).copied().unwrap_or(1);
-                let sum = correlation.rules.iter().map(of).fold(0, usize::saturating_add);
-                ways.insert(Arc::clone(&rule.id), sum);
-            }
-        }
-        for rule in &self.rules {
-            if ways.get(&rule.id).is_some_and(|ways| *ways > WAYS_MAX) {
-                found.push(Problem {
-                    path: rule.origin.path.to_path_buf(),
-                    line: rule.origin.line,
-                    message: format!(
-                        "more than {WAYS_MAX} ways lead to this correlation through others; \
-                         refer to fewer"
-                    ),
-                });
-            }
-        }
+        let found: Vec<Problem> = self.rules.iter().filter_map(problem).collect();
         self.problems.extend(found);
     }
 }

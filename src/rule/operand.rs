@@ -178,12 +178,10 @@ impl Operand {
             }
             Operand::Integer(number) => Ok(text(Pattern::literal(&number), false)),
             Operand::Bool(value) => Ok(text(Pattern::literal(&value.to_string()), false)),
-            Operand::Float(number) if keyword && number.is_finite() => {
-                Ok(text(Pattern::literal(&number.to_string()), false))
-            }
-            Operand::Float(than) => match Number::real(than) {
-                Some(than) => Ok(Matcher::Compare { op: Comparison::Eq, than }),
+            Operand::Float(number) => match Number::real(number) {
                 None => Err("a number must be finite".to_owned()),
+                Some(than) if keyword => Ok(text(Pattern::literal(&than.to_string()), false)),
+                Some(than) => Ok(Matcher::Compare { op: Comparison::Eq, than }),
             },
             Operand::Regex { source, flags } => {
                 Ok(Matcher::Regex { source: checked_regex(&source, &flags)? })

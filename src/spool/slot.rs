@@ -17,7 +17,7 @@
 //! one before it is still there.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::spool::disk::Disk;
 use crate::spool::{Damage, Error, Reason};
@@ -107,8 +107,8 @@ impl Slot {
         let path = self.path(generation % 2);
         let temporary = self.dir.join(format!("{}.tmp", self.name));
         let header = header(generation, seq, payload);
-        let write = || {
-            let file = self.disk.create(&temporary)?;
+        let fill = |path: &Path| {
+            let file = self.disk.create(path)?;
             match payload.len() {
                 0..=COPIED_BYTES_MAX => file.write_all_at(&[&header, payload].concat(), 0)?,
                 // A snapshot's megabytes are not copied.
@@ -117,7 +117,10 @@ impl Slot {
                     file.write_all_at(payload, HEADER_BYTES as u64)?;
                 }
             }
-            file.sync()?;
+            file.sync()
+        };
+        let write = || {
+            fill(&temporary)?;
             self.disk.rename(&temporary, &path)?;
             self.disk.sync_dir(&self.dir)
         };
@@ -125,9 +128,7 @@ impl Slot {
         // is ever given back. Torn, it is no worse: the newest generation is the other side's.
         let in_place = || {
             let _ = self.disk.remove(&temporary);
-            let file = self.disk.create(&path)?;
-            file.write_all_at(&[&header, payload].concat(), 0)?;
-            file.sync()?;
+            fill(&path)?;
             self.disk.sync_dir(&self.dir)
         };
         let is_small = payload.len() <= COPIED_BYTES_MAX;

@@ -116,17 +116,9 @@ impl<'w> Walker<'w> {
 
     /// Whether a member is an object or a list that is no part of an event.
     fn is_foreign(&self, key: &[u8], value: usize, actives: usize) -> bool {
-        const KNOWN: [&[u8]; 6] = [
-            b"user",
-            b"impersonatedUser",
-            b"sourceIPs",
-            b"objectRef",
-            b"responseStatus",
-            b"authenticationMetadata",
-        ];
         matches!(self.text.get(value), Some(b'{' | b'['))
             && self.actives.len() == actives
-            && !KNOWN.contains(&key)
+            && !Slot::ALL.iter().any(|(_, path)| path.as_bytes() == key)
     }
 
     /// Looks at one member; returns where it ends, if it does.

@@ -123,7 +123,6 @@ impl Family {
             result => result?,
         };
         let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
-        let mut failed = None;
         for name in names {
             let Some(LogName { rank, plain, is_packed }) = LogName::parse(&self.live_name, &name)
             else {
@@ -134,11 +133,9 @@ impl Family {
                 Ok(stat) if stat.is_file => stat,
                 Ok(_) => continue,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                // One that cannot be looked at (a link to itself) stands in no other's way.
-                Err(error) => {
-                    failed = Some(error);
-                    continue;
-                }
+                // A link to itself stands in no other's way.
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => continue,
+                Err(error) => return Err(error),
             };
             let entry = Entry { path, rank, plain: plain.clone(), stat };
             // The log backend compresses in place and unlinks the plain file when the compressed
@@ -151,9 +148,6 @@ impl Family {
             if is_better {
                 entries.insert(plain, entry);
             }
-        }
-        if let (true, Some(error)) = (entries.is_empty(), failed) {
-            return Err(error);
         }
         let mut entries: Vec<Entry> = entries.into_values().collect();
         // Of a file with two names (a hard link, or a rename in between) the live one counts.
