@@ -11,7 +11,7 @@ use crate::alert::told;
 use crate::alert::trace::{Heads, Trace};
 
 /// Bytes of heads that are held in memory.
-const MEMORY_BYTES_MAX: usize = 40 << 20;
+const MEMORY_BYTES_MAX: u64 = 40 << 20;
 
 /// So much is read of a head at first; most are shorter.
 const READ_BYTES: usize = 2 << 10;
@@ -19,9 +19,19 @@ const READ_BYTES: usize = 2 << 10;
 /// All heads of a replay.
 #[derive(Debug, Default)]
 pub struct HeadStore {
-    memory: Vec<u8>,
+    /// In blocks that never move: one buffer that grows is copied, and faulted in, again and again.
+    memory: Vec<Block>,
+    memory_bytes: u64,
     file: Option<File>,
     file_bytes: u64,
+}
+
+/// The heads of one chunk.
+#[derive(Debug)]
+struct Block {
+    /// Where its first byte stands.
+    place: HeadPlace,
+    heads: Box<[u8]>,
 }
 
 /// Where a head stands in its store.
@@ -34,9 +44,10 @@ impl HeadStore {
     /// # Errors
     /// The temporary file cannot be written.
     pub fn add(&mut self, heads: &[u8]) -> io::Result<HeadPlace> {
-        let place = self.memory.len() as u64 + self.file_bytes;
-        if self.file.is_none() && self.memory.len() + heads.len() <= MEMORY_BYTES_MAX {
-            self.memory.extend_from_slice(heads);
+        let (place, bytes) = (self.memory_bytes + self.file_bytes, heads.len() as u64);
+        if self.file.is_none() && self.memory_bytes + bytes <= MEMORY_BYTES_MAX {
+            self.memory.push(Block { place, heads: heads.into() });
+            self.memory_bytes += bytes;
             return Ok(place);
         }
         let file = match &mut self.file {
@@ -44,15 +55,18 @@ impl HeadStore {
             none => none.insert(tempfile::tempfile()?),
         };
         file.write_all(heads)?;
-        self.file_bytes += heads.len() as u64;
+        self.file_bytes += bytes;
         Ok(place)
     }
 
     /// Unpacks the head at a place; `buffer` is scratch space.
     fn read(&self, place: HeadPlace, buffer: &mut Vec<u8>, head: &mut Head) -> io::Result<()> {
-        let in_memory = self.memory.len() as u64;
+        let in_memory = self.memory_bytes;
         let packed = if place < in_memory {
-            let bytes = self.memory.get(place as usize..).unwrap_or_default();
+            let behind = self.memory.partition_point(|block| block.place <= place);
+            let block = behind.checked_sub(1).and_then(|at| self.memory.get(at));
+            let block = block.ok_or_else(altered)?;
+            let bytes = block.heads.get((place - block.place) as usize..).unwrap_or_default();
             let (length, rest) = bytes.split_first_chunk().ok_or_else(altered)?;
             rest.get(..u32::from_le_bytes(*length) as usize).ok_or_else(altered)?
         } else {
@@ -182,7 +196,7 @@ mod tests {
         for (number, size) in sizes.iter().enumerate() {
             places.push(store.add(&packed(number, *size)).unwrap());
         }
-        assert!(store.file_bytes > 0 && store.memory.len() > 30 << 20);
+        assert!(store.file_bytes > 0 && store.memory_bytes > 30 << 20);
         let (mut buffer, mut head) = (Vec::new(), Head::default());
         for number in [9, 0, 4, 8, 3, 5, 6, 7, 1, 2] {
             store.read(places[number], &mut buffer, &mut head).unwrap();

@@ -44,9 +44,14 @@ pub fn is_hostile(c: char) -> bool {
         || u32::from(c) & 0xfffe == 0xfffe
 }
 
+/// Whether a text has nothing but characters between the space and `~`, none of which is hostile.
+fn is_printable_ascii(text: &str) -> bool {
+    text.bytes().fold(true, |is_printable, byte| is_printable & matches!(byte, b' '..=b'~'))
+}
+
 /// The text with every hostile character spelled out: one line, left to right, nothing hidden.
 pub fn visible(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_hostile) {
+    if is_printable_ascii(text) || !text.contains(is_hostile) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 16);
@@ -75,8 +80,14 @@ pub(crate) fn write_json(
     value: &impl Serialize,
     spelling: Spelling,
 ) -> io::Result<()> {
-    value.serialize(&mut Serializer::with_formatter(out, spelling)).map_err(io::Error::from)
+    // An alert is a hundred small writes: they go to memory, and to what may be behind a call once.
+    let mut line = Vec::with_capacity(LINE_BYTES);
+    value.serialize(&mut Serializer::with_formatter(&mut line, spelling))?;
+    out.write_all(&line)
 }
+
+/// Room for most alerts.
+const LINE_BYTES: usize = 4 << 10;
 
 impl Formatter for Spelling {
     fn write_string_fragment<W>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()>
@@ -88,6 +99,10 @@ impl Formatter for Spelling {
             Spelling::Page => is_hostile(c) || matches!(c, '<' | '>' | '&'),
         };
         let mut rest = fragment;
+        // Nearly all text is of this kind, and told so many bytes at a time.
+        if matches!(self, Spelling::Exact) && is_printable_ascii(fragment) {
+            return writer.write_all(fragment.as_bytes());
+        }
         while let Some((at, c)) = rest.char_indices().find(|&(_, c)| acts(c)) {
             writer.write_all(&rest.as_bytes()[..at])?;
             match self {
