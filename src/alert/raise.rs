@@ -21,6 +21,7 @@ use crate::alert::trace::{AtHand, Heads, Labels, Trace};
 use crate::alert::{Alert, AlertKind, AlertRule, Reason, RuleSource};
 use crate::engine::correlate::{Correlator, Feed, Fired, Limits};
 use crate::engine::values::Subject;
+use crate::engine::window::Weigh;
 use crate::engine::{Engine, Scratch};
 use crate::event::Event;
 use crate::rule::{Body, Rule};
@@ -102,7 +103,7 @@ impl Raiser {
     }
 }
 
-impl<K: Clone> Raiser<K> {
+impl<K: Clone + Weigh> Raiser<K> {
     /// Nothing seen yet.
     pub fn new(engine: Arc<Engine>, limits: Limits) -> Raiser<K> {
         Raiser {

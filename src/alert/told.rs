@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::alert::evidence::Evidence;
 use crate::alert::sighting::{Head, Reader, Stage, put};
 use crate::alert::time::EventTime;
+use crate::engine::window::Weigh;
 
 /// The audit id is a UUID, in sixteen bytes.
 const UUID: u8 = 1;
@@ -20,6 +21,13 @@ const WHOLE: u8 = 2;
 /// What is kept of a sighting in memory; cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Told(Arc<[u8]>);
+
+impl Weigh for Told {
+    fn weight(&self) -> usize {
+        // The counts of its owners stand before the bytes.
+        16 + self.0.len()
+    }
+}
 
 impl Told {
     /// Keeps what is evidence of a sighting; the head too, where a correlation may fire when

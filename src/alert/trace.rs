@@ -8,6 +8,7 @@ use crate::alert::sighting::{Head, Sighting, Stage};
 use crate::alert::told::Told;
 use crate::engine::correlate::Feed;
 use crate::engine::table::Mapping;
+use crate::engine::window::Weigh;
 
 /// Group-by fields and their values.
 pub type Labels = Vec<(String, String)>;
@@ -85,6 +86,15 @@ impl<K> Trace<K> {
         self.request_key == other.request_key
             && self.time_us == other.time_us
             && self.stage == other.stage
+    }
+}
+
+impl<K: Weigh> Weigh for Trace<K> {
+    fn weight(&self) -> usize {
+        let groups = self.labels.iter().flat_map(|groups| &groups.0);
+        let labels = groups.flat_map(|(_, labels)| labels);
+        let labels: usize = labels.map(|(field, value)| 64 + field.len() + value.len()).sum();
+        labels + self.kept.weight()
     }
 }
 

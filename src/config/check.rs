@@ -16,6 +16,9 @@ pub const KEY_BYTES_MIN: u64 = 16;
 /// An append below this could not hold an event (three quarters of it at most) and its match.
 const BATCH_BYTES_MIN: u64 = 2 << 20;
 
+/// What a snapshot holds beside windows, baselines and the keys of events: positions, requests.
+const STATE_BYTES_REST: u64 = 32 << 20;
+
 /// A key's path (`sinks.1.name`), and what is wrong there.
 pub(crate) type Fault = (String, String);
 
@@ -92,6 +95,19 @@ fn limits(config: &Config, faults: &mut Vec<Fault>) {
         let least = Size(BATCH_BYTES_MIN);
         let text = format!("at least {least}: an event and its match are one append");
         fault(faults, "spool.batch_bytes_max", text);
+    }
+    let pipeline = &config.pipeline;
+    let events = (pipeline.duplicates_max as u64).saturating_mul(10);
+    let state = pipeline.state_bytes_max.0.saturating_add(events).saturating_add(STATE_BYTES_REST);
+    if state > config.spool.snapshot_bytes_max.0 {
+        let text = format!(
+            "with 10 bytes for each of duplicates_max and {} for the rest a snapshot may come to \
+             {}, which is over spool.snapshot_bytes_max ({}): lower the first two, or raise that",
+            Size(STATE_BYTES_REST),
+            Size(state.div_ceil(1 << 20) << 20),
+            config.spool.snapshot_bytes_max,
+        );
+        fault(faults, "pipeline.state_bytes_max", text);
     }
     if config.admin.connections_max == 0 || config.admin.request_timeout.0.is_zero() {
         fault(faults, "admin", "connections_max and request_timeout must be above 0");

@@ -10,11 +10,10 @@ pub mod state;
 
 use std::collections::BTreeMap;
 
-use rustc_hash::FxHashMap;
-
-use crate::engine::terms::{Baseline, evict_oldest};
+use crate::engine::keyed::Keyed;
+use crate::engine::terms::Baseline;
 use crate::engine::verdict;
-use crate::engine::window::{Mark, Window};
+use crate::engine::window::{Mark, Weigh};
 use crate::rule::{Correlation, CorrelationKind};
 
 /// Bounds of correlation state.
@@ -26,16 +25,24 @@ pub struct Limits {
     pub terms_max: usize,
     /// Matches a window keeps; a threshold above it raises it to one more than the threshold.
     pub marks_max: usize,
+    /// Bytes that all correlations together keep, about; that which has most forgets first.
+    pub bytes_max: usize,
     /// How much later than younger matches a match may arrive and still be counted, microseconds.
     pub lateness_us: i64,
 }
 
 impl Default for Limits {
-    /// 20,000 keys, 200,000 terms, 250 matches a window (an alert names a hundred), 120 s:
+    /// 20,000 keys, 200,000 terms, 250 matches a window (an alert names a hundred), 96 MiB, 120 s:
     /// kube-apiserver retries a webhook batch for up to 97 s (design.md, invariant 9 and the
     /// reference on the webhook backend).
     fn default() -> Limits {
-        Limits { keys_max: 20_000, terms_max: 200_000, marks_max: 250, lateness_us: 120_000_000 }
+        Limits {
+            keys_max: 20_000,
+            terms_max: 200_000,
+            marks_max: 250,
+            bytes_max: 96 << 20,
+            lateness_us: 120_000_000,
+        }
     }
 }
 
@@ -91,8 +98,10 @@ pub struct Fired<E> {
 pub struct Correlator<E> {
     rules: Vec<Correlation>,
     limits: Limits,
-    windows: Vec<FxHashMap<u64, Window<E>>>,
+    windows: Vec<Keyed<E>>,
     baselines: Vec<Baseline>,
+    /// What all of them take.
+    bytes: usize,
     /// Windows to look at again when the time has passed, `a and not b` is known only then; with
     /// what is fed should they fire.
     pending: BTreeMap<(i64, u32, u64), Vec<Feed>>,
@@ -104,12 +113,13 @@ pub struct Correlator<E> {
     evictions: u64,
 }
 
-impl<E: Clone> Correlator<E> {
+impl<E: Clone + Weigh> Correlator<E> {
     /// No state yet, for these correlations.
     pub fn new(rules: Vec<Correlation>, limits: Limits) -> Correlator<E> {
         Correlator {
-            windows: rules.iter().map(|_| FxHashMap::default()).collect(),
+            windows: rules.iter().map(|_| Keyed::default()).collect(),
             baselines: rules.iter().map(|_| Baseline::default()).collect(),
+            bytes: 0,
             rules,
             limits,
             pending: BTreeMap::new(),
@@ -151,6 +161,37 @@ impl<E: Clone> Correlator<E> {
     /// Takes over what was learnt earlier.
     pub fn set_baseline(&mut self, correlation: usize, baseline: Baseline) {
         self.baselines[correlation] = baseline;
+        self.weigh();
+    }
+
+    /// About what the state takes in memory; not less than in a snapshot.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn weight_of(&self, correlation: usize) -> usize {
+        self.windows[correlation].bytes() + self.baselines[correlation].bytes()
+    }
+
+    fn weigh(&mut self) {
+        self.bytes = (0..self.rules.len()).map(|correlation| self.weight_of(correlation)).sum();
+    }
+
+    /// Lets the correlation that has most forget of its own until all of it fits: who floods one
+    /// does not empty the others.
+    fn stay_within_bytes(&mut self) {
+        while self.bytes > self.limits.bytes_max {
+            let all = 0..self.rules.len();
+            let Some(most) = all.max_by_key(|correlation| self.weight_of(*correlation)) else {
+                return;
+            };
+            let evicted = self.windows[most].shrink() + self.baselines[most].shrink();
+            if evicted == 0 {
+                return;
+            }
+            self.evictions += evicted;
+            self.weigh();
+        }
     }
 
     /// Takes a match; calls `fire` for every correlation that it completes, inner ones first.
@@ -178,10 +219,14 @@ impl<E: Clone> Correlator<E> {
         evidence: &mut dyn FnMut() -> E,
         fire: &mut dyn FnMut(Fired<E>),
     ) {
-        let fired = match &self.rules[feed.correlation as usize].kind {
+        let index = feed.correlation as usize;
+        let before = self.weight_of(index);
+        let fired = match &self.rules[index].kind {
             CorrelationKind::NewTerms(_) => self.observe_term(feed, time_us, evidence),
             _ => self.observe_window(feed, time_us, evidence),
         };
+        self.bytes = self.bytes + self.weight_of(index) - before;
+        self.stay_within_bytes();
         if let Some(fired) = fired {
             self.hand_on(fired, &feed.parents, fire);
         }
@@ -220,9 +265,9 @@ impl<E: Clone> Correlator<E> {
     fn sweep(&mut self, due_us: i64) {
         for (rule, windows) in self.rules.iter().zip(&mut self.windows) {
             let oldest_us = due_us.saturating_sub(reach(rule));
-            windows.retain(|_, window| window.newest_us() >= oldest_us);
-            windows.shrink_to(windows.len() * 2);
+            windows.retain_since(oldest_us);
         }
+        self.weigh();
     }
 
     /// The end of all input: what waited is decided now.
@@ -281,8 +326,6 @@ impl<E: Clone> Correlator<E> {
         let span = rule.timespan_us;
         let waits = verdict::waits(rule);
         let marks_max = verdict::marks_max(rule, self.limits.marks_max);
-        let windows = &mut self.windows[feed.correlation as usize];
-        let window = windows.entry(feed.key).or_default();
         let mark = Mark {
             time_us,
             member: feed.member,
@@ -292,32 +335,32 @@ impl<E: Clone> Correlator<E> {
         let keep = reach(rule).saturating_add(self.limits.lateness_us);
         // Nothing that is still waited for ends earlier.
         let until = self.newest_us.saturating_sub(self.limits.lateness_us);
-        match is_distinct {
-            // Of a full window's values the last match is all there is room for.
-            true if window.len() >= marks_max => window.add_value(mark, keep, span, i64::MAX),
-            true => window.add_value(mark, keep, span, until),
-            false => window.add(mark, keep),
-        }
-        if window.is_grown(marks_max) && verdict::can_prune(rule) {
-            window.prune(until, |old| verdict::needed(rule, old));
-        }
-        self.evictions += match verdict::is_temporal(rule) {
-            true => window.trim_evenly(marks_max),
-            false if is_distinct => window.trim_values(marks_max),
-            false => window.trim(marks_max),
-        };
-        let is_possible = window.values_max() >= verdict::marks_min(rule)
-            && (!verdict::needs_all(rule) || window.has_all(rule.rules.len()));
-        let ends = if is_possible { window.ends(time_us, span) } else { Vec::new() };
-        self.evictions += evict_oldest(windows, self.limits.keys_max, Window::newest_us);
+        let windows = &mut self.windows[feed.correlation as usize];
+        let (evicted, ends) = windows.change(feed.key, |window| {
+            match is_distinct {
+                // Of a full window's values the last match is all there is room for.
+                true if window.len() >= marks_max => window.add_value(mark, keep, span, i64::MAX),
+                true => window.add_value(mark, keep, span, until),
+                false => window.add(mark, keep),
+            }
+            if window.is_grown(marks_max) && verdict::can_prune(rule) {
+                window.prune(until, |old| verdict::needed(rule, old));
+            }
+            let evicted = match verdict::is_temporal(rule) {
+                true => window.trim_evenly(marks_max),
+                false if is_distinct => window.trim_values(marks_max),
+                false => window.trim(marks_max),
+            };
+            let is_possible = window.values_max() >= verdict::marks_min(rule)
+                && (!verdict::needs_all(rule) || window.has_all(rule.rules.len()));
+            (evicted, if is_possible { window.ends(time_us, span) } else { Vec::new() })
+        });
+        self.evictions += evicted + windows.evict(self.limits.keys_max);
         if waits {
             let end = time_us.saturating_add(span);
             self.pending.insert((end, feed.correlation, feed.key), feed.parents.clone());
             let is_full = self.pending.len() > self.limits.terms_max;
             self.evictions += u64::from(is_full && self.pending.pop_first().is_some());
-            return None;
-        }
-        if !is_possible {
             return None;
         }
         ends.into_iter().find_map(|end| self.check(feed.correlation, feed.key, end))
@@ -326,7 +369,7 @@ impl<E: Clone> Correlator<E> {
     /// Fires when the window that ends at `end_us` satisfies the condition and is not quiet.
     fn check(&mut self, correlation: u32, key: u64, end_us: i64) -> Option<Fired<E>> {
         let rule = &self.rules[correlation as usize];
-        let window = self.windows[correlation as usize].get_mut(&key)?;
+        let window = self.windows[correlation as usize].get_mut(key)?;
         if window.is_quiet(end_us, rule.timespan_us) {
             return None;
         }

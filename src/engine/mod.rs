@@ -30,6 +30,7 @@ pub mod graph;
 pub mod explain;
 pub mod window;
 pub mod terms;
+pub mod keyed;
 pub mod verdict;
 pub mod correlate;
 pub mod feed;

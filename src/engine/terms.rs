@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::rule::NewTerms;
 
+/// What a term and a group take, in a table that is half empty at worst.
+const TERM_BYTES: usize = 36;
+const GROUP_BYTES: usize = 52;
+
 /// What one `new_terms` correlation has learnt.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Baseline {
@@ -43,6 +47,18 @@ impl Baseline {
             (Some(_), None) => false,
         };
         is_wanted && is_known_group && time_us - first >= rule.learning_us
+    }
+
+    /// About what it takes in memory; not less than in a snapshot.
+    pub fn bytes(&self) -> usize {
+        self.terms.len() * TERM_BYTES + self.groups.len() * GROUP_BYTES
+    }
+
+    /// Makes itself smaller by about a fifth; returns how many terms and groups went.
+    pub fn shrink(&mut self) -> u64 {
+        let (terms, groups) = (self.terms.len(), self.groups.len());
+        evict_oldest(&mut self.terms, terms - terms / 8, |time| *time)
+            + evict_oldest(&mut self.groups, groups - groups / 8, |(_, time)| *time)
     }
 
     /// Forgets the terms and groups that were silent longest until at most `keys_max` of each are

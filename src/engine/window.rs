@@ -19,6 +19,21 @@ pub struct Mark<E> {
     pub evidence: E,
 }
 
+/// What a match takes in a window beside its evidence.
+const MARK_BYTES: usize = 120;
+
+/// A piece of evidence.
+pub trait Weigh {
+    /// Bytes of memory that it holds beyond itself; the same after it was stored and taken up.
+    fn weight(&self) -> usize;
+}
+
+impl Weigh for u64 {
+    fn weight(&self) -> usize {
+        0
+    }
+}
+
 /// Matches of one key in order of time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Window<E> {
@@ -33,6 +48,9 @@ pub struct Window<E> {
     /// are; fewer where it was not stored.
     #[serde(skip)]
     repeated: u32,
+    /// What the matches take.
+    #[serde(skip)]
+    bytes: usize,
 }
 
 /// With fewer matches nothing is looked for.
@@ -46,11 +64,12 @@ impl<E> Default for Window<E> {
             fired: Vec::new(),
             prune_at: PRUNE_MIN as u32,
             repeated: 0,
+            bytes: 0,
         }
     }
 }
 
-impl<E> Window<E> {
+impl<E: Weigh> Window<E> {
     /// Adds a match of a counted value as [`Window::add`] does. Of the matches of its value those
     /// go without which any window of `span_us` that ends at `until_us` or later still has one.
     pub fn add_value(&mut self, mark: Mark<E>, keep_us: i64, span_us: i64, until_us: i64) {
@@ -113,6 +132,7 @@ impl<E> Window<E> {
             self.members.resize(member + 1, 0);
         }
         self.members[member] += 1;
+        self.bytes += mark.bytes();
         if self.marks.len() == self.marks.capacity() {
             // Of most keys there is one match and never another.
             self.marks.reserve_exact((self.marks.len() / 2).max(1));
@@ -144,11 +164,14 @@ impl<E> Window<E> {
     /// Drops of the first `count` matches those whose index is not named, ascending.
     fn keep_of(&mut self, count: usize, named: Vec<usize>) {
         let mut named = named.into_iter().peekable();
-        let Window { marks, members, .. } = self;
+        let Window { marks, members, bytes, .. } = self;
         let mut index = 0;
         marks.retain(|mark| {
             let is_kept = index >= count || named.next_if_eq(&index).is_some();
-            members[mark.member as usize] -= u32::from(!is_kept);
+            if !is_kept {
+                members[mark.member as usize] -= 1;
+                *bytes -= mark.bytes();
+            }
             index += 1;
             is_kept
         });
@@ -199,11 +222,30 @@ impl<E> Window<E> {
         self.fired.insert(place, end_us);
     }
 
+    /// What its matches take in memory, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn remove(&mut self, index: usize) {
+        if let Some(mark) = self.marks.remove(index) {
+            self.members[mark.member as usize] -= 1;
+            self.bytes -= mark.bytes();
+            if self.repeated > 0 && self.marks.iter().any(|other| other.value == mark.value) {
+                self.repeated -= 1;
+            }
+        }
+    }
+}
+
+impl<E> Window<E> {
     /// The same window with other evidence.
-    pub fn map<F>(self, evidence: &mut impl FnMut(E) -> F) -> Window<F> {
+    pub fn map<F: Weigh>(self, evidence: &mut impl FnMut(E) -> F) -> Window<F> {
         let marks = self.marks.into_iter().map(|mark| mark.with(&mut *evidence));
+        let marks: VecDeque<Mark<F>> = marks.collect();
         Window {
-            marks: marks.collect(),
+            bytes: marks.iter().map(Mark::bytes).sum(),
+            marks,
             members: self.members,
             fired: self.fired,
             prune_at: self.prune_at,
@@ -219,15 +261,6 @@ impl<E> Window<E> {
     /// The evidence of its matches, in order.
     pub fn evidence(&self) -> impl Iterator<Item = &E> {
         self.marks.iter().map(|mark| &mark.evidence)
-    }
-
-    fn remove(&mut self, index: usize) {
-        if let Some(mark) = self.marks.remove(index) {
-            self.members[mark.member as usize] -= 1;
-            if self.repeated > 0 && self.marks.iter().any(|other| other.value == mark.value) {
-                self.repeated -= 1;
-            }
-        }
     }
 
     /// How many matches there are that no later one of the same value stands for, if not fewer.
@@ -297,6 +330,12 @@ impl<E> Window<E> {
     }
 }
 
+impl<E: Weigh> Mark<E> {
+    fn bytes(&self) -> usize {
+        MARK_BYTES + self.evidence.weight()
+    }
+}
+
 impl<E> Mark<E> {
     /// The number that is aggregated.
     pub fn number(&self) -> f64 {
@@ -354,6 +393,18 @@ impl<E, F: Serialize, S: Fn(&E) -> F> Serialize for View<'_, E, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Weigh for i64 {
+        fn weight(&self) -> usize {
+            0
+        }
+    }
+
+    impl Weigh for usize {
+        fn weight(&self) -> usize {
+            0
+        }
+    }
 
     fn mark(time_us: i64, value: u64) -> Mark<i64> {
         Mark { time_us, member: 0, value, evidence: time_us }

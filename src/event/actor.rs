@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActorKind {
-    /// A person, or whatever authenticates as one (certificates, OIDC, a CI's own user).
+    /// A person, or whatever authenticates as one (certificates, OIDC, a CI's own user). Also
+    /// `system:admin`: the administrator of K3s, RKE2 and OpenShift, whose file people hold.
     User,
     /// `system:serviceaccount:<namespace>:<name>`.
     ServiceAccount,
@@ -36,6 +37,7 @@ impl ActorKind {
             Some(rest) if rest.starts_with(b"serviceaccount:") => ActorKind::ServiceAccount,
             Some(rest) if rest.starts_with(b"node:") => ActorKind::Node,
             Some(b"anonymous") => ActorKind::Anonymous,
+            Some(b"admin") => ActorKind::User,
             Some(_) => ActorKind::System,
             None if username.is_empty() => ActorKind::Anonymous,
             None if CLOUD_NAMES.contains(&username)
@@ -74,7 +76,8 @@ mod tests {
             ("system:anonymous", ActorKind::Anonymous),
             ("", ActorKind::Anonymous),
             ("system:kube-scheduler", ActorKind::System),
-            ("system:admin", ActorKind::System),
+            ("system:admin", ActorKind::User),
+            ("system:administrator", ActorKind::System),
             ("eks:node-manager", ActorKind::System),
             ("aksService", ActorKind::System),
         ] {

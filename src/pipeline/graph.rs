@@ -52,6 +52,8 @@ pub struct Config {
     pub terms_max: usize,
     /// Matches that a window keeps. Default: 250.
     pub marks_max: usize,
+    /// What windows and baselines take together, about. Default: 96MiB.
+    pub state_bytes_max: Size,
     /// How much later than younger events an event may arrive and still be counted. Default: 2m.
     pub lateness: Span,
     /// The detector's state is stored at the latest after this time. Default: 1m.
@@ -73,6 +75,7 @@ impl Default for Config {
             keys_max: limits.keys_max,
             terms_max: limits.terms_max,
             marks_max: limits.marks_max,
+            state_bytes_max: Size(limits.bytes_max as u64),
             lateness: Span::from_secs(120),
             snapshot_interval: Span::from_secs(60),
             snapshot_bytes: Size::mib(256),
@@ -88,6 +91,7 @@ impl Config {
                 keys_max: self.keys_max,
                 terms_max: self.terms_max,
                 marks_max: self.marks_max,
+                bytes_max: usize::try_from(self.state_bytes_max.0).unwrap_or(usize::MAX),
                 lateness_us: self.lateness.as_micros(),
             },
             bounds: Bounds {

@@ -66,6 +66,10 @@ impl Sorter {
     pub fn add(&mut self, outcome: &Outcome) -> io::Result<()> {
         let heads = self.heads.add(&outcome.heads)?;
         let base = self.run.payload.len() as u32;
+        if base == 0 {
+            // Address space alone until it is written to; what grows instead is copied each time.
+            self.run.payload.reserve(RUN_BYTES_MAX);
+        }
         self.run.payload.extend_from_slice(&outcome.payload);
         for (number, entry) in outcome.entries.iter().enumerate() {
             self.newest_us = self.newest_us.max(Some(entry.time_us));

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::spool::catalog::{Catalog, DamageLog, Position, Positions};
 use crate::spool::cursor::{self, Cursor, Start};
 use crate::spool::dead_letter::DeadLetters;
-use crate::spool::disk::Disk;
+use crate::spool::disk::{Disk, is_exhausted};
 use crate::spool::reader::Reader;
 use crate::spool::record::Batch;
 use crate::spool::recover::{Places, recover};
@@ -272,8 +272,11 @@ fn lock(dir: &Path) -> Result<std::fs::File, Error> {
         file.rewind()?;
         write!(file, "{}", std::process::id())
     };
-    write(&mut file).map_err(io)?;
-    Ok(file)
+    // The number is for people alone; a disk without room for it holds what is to be delivered.
+    match write(&mut file) {
+        Err(error) if !is_exhausted(&error) => Err(io(error)),
+        _ => Ok(file),
+    }
 }
 
 /// What `Spool` is made of, beside the writer.

@@ -134,6 +134,25 @@ impl Segment {
         Ok(Segment { header, path, end: SEGMENT_HEADER_BYTES, synced: SEGMENT_HEADER_BYTES, file })
     }
 
+    /// Opens a segment that recovery has settled, at its end.
+    pub(crate) fn reopen(
+        disk: &Disk,
+        dir: &Path,
+        seq_first: u64,
+        bytes: u64,
+    ) -> Result<Segment, Error> {
+        let path = dir.join(file_name(seq_first));
+        let file = disk.open_writable(&path).map_err(|e| Error::io("open", &path, e))?;
+        match SegmentHeader::read(&file, &path)? {
+            Opened::Segment(header) => {
+                Ok(Segment { header, path, end: bytes, synced: bytes, file })
+            }
+            Opened::Version(_) | Opened::Damaged => {
+                Err(Error::io("read", &path, std::io::ErrorKind::InvalidData.into()))
+            }
+        }
+    }
+
     /// Writes records at the end, numbered from `seq_first` on. They are durable only after `sync`.
     pub(crate) fn append(&mut self, batch: &mut Batch, seq_first: u64) -> std::io::Result<()> {
         let synced = u32::try_from(self.synced).unwrap_or(u32::MAX);

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
 use crate::spool::catalog::{Catalog, Span};
-use crate::spool::disk::is_exhausted;
+use crate::spool::disk::{is_exhausted, is_no_files};
 use crate::spool::gate::{Gate, Share, Waiting};
 use crate::spool::record::{BATCH_RECORDS_MAX, Batch};
 use crate::spool::segment::{SEGMENT_HEADER_BYTES, Segment};
@@ -39,6 +39,8 @@ pub(crate) struct Writer {
     counts: Arc<Counts>,
     durable: watch::Sender<u64>,
     active: Segment,
+    /// Whether nothing may be added to it: there was no room to begin a new one when it was opened.
+    is_sealed: bool,
     /// Sequence number of the next record.
     seq_next: u64,
     /// The same as of the last sync.
@@ -50,22 +52,38 @@ pub(crate) struct Writer {
 type Unsynced = Vec<(usize, Appended)>;
 
 impl Writer {
-    /// Starts a new segment behind what is in the catalog.
+    /// Starts a new segment behind what is in the catalog. On a disk without room for one it
+    /// begins behind the last: what is there can be read and delivered, which is what makes room.
     pub(crate) fn open(
         catalog: Arc<Catalog>,
         counts: Arc<Counts>,
         durable: watch::Sender<u64>,
         seq_next: u64,
     ) -> Result<Writer, Error> {
-        let previous = guard(&catalog.spans).back().map_or(0, |span| span.seq_first);
+        let last = guard(&catalog.spans).back().copied();
+        let previous = last.map_or(0, |span| span.seq_first);
         let dir = catalog.segments_dir();
-        let active = Segment::create(&catalog.disk, &dir, seq_next, previous)
-            .map_err(|e| Error::io("create a segment in", &dir, e))?;
-        let span = Span { seq_first: seq_next, seq_end: seq_next, bytes: SEGMENT_HEADER_BYTES };
-        guard(&catalog.spans).push_back(span);
+        let failed = |e| Error::io("create a segment in", &dir, e);
+        let (active, is_sealed) = match (
+            Segment::create(&catalog.disk, &dir, seq_next, previous),
+            last,
+        ) {
+            (Ok(segment), _) => {
+                let bytes = SEGMENT_HEADER_BYTES;
+                let span = Span { seq_first: seq_next, seq_end: seq_next, bytes };
+                guard(&catalog.spans).push_back(span);
+                (segment, false)
+            }
+            (Err(source), Some(last)) if is_exhausted(&source) => {
+                catalog.disk.remove(&catalog.segment_path(seq_next)).map_err(failed)?;
+                warn!(error = %source, "no room in the spool: nothing is taken in until there is");
+                (Segment::reopen(&catalog.disk, &dir, last.seq_first, last.bytes)?, true)
+            }
+            (Err(source), _) => return Err(failed(source)),
+        };
         durable.send_replace(seq_next - 1);
-        let seq_synced = seq_next;
-        Ok(Writer { catalog, counts, durable, active, seq_next, seq_synced, poison: None })
+        let (seq_synced, poison) = (seq_next, None);
+        Ok(Writer { catalog, counts, durable, active, is_sealed, seq_next, seq_synced, poison })
     }
 
     /// Appends a group of batches with one sync; each is durable when its answer is `Ok`. Answers
@@ -117,7 +135,7 @@ impl Writer {
     ) -> Result<Appended, Error> {
         self.check(batch)?;
         let full = self.active.end + batch.bytes() > self.catalog.options.segment_bytes_max;
-        if full && self.active.end > SEGMENT_HEADER_BYTES {
+        if self.is_sealed || full && self.active.end > SEGMENT_HEADER_BYTES {
             self.settle(unsynced, answers);
             self.roll()?;
         }
@@ -155,16 +173,28 @@ impl Writer {
         if self.catalog.bytes() + wanted <= limit {
             return Ok(());
         }
-        // Positions are stored lazily; now it counts.
-        if let Err(error) = self.catalog.store_cursors().and_then(|()| self.catalog.retain(wanted))
-        {
-            warn!(error = %describe(&error), "cannot make room in the spool");
-        }
+        self.make_room(wanted);
         let held = self.catalog.bytes();
         if held + wanted > limit {
             return Err(Error::Full { bytes: held, limit });
         }
         Ok(())
+    }
+
+    /// Deletes passed segments as far as so many more bytes need it.
+    fn make_room(&self, wanted: u64) {
+        // Positions are stored lazily; now it counts.
+        let stored = self.catalog.store_cursors();
+        if let Err(error) = stored.and_then(|()| self.catalog.retain(wanted)) {
+            warn!(error = %describe(&error), "cannot make room in the spool");
+        }
+    }
+
+    /// Gives a full disk back what is kept beyond its delivery.
+    fn give_back(&self, refusal: &std::io::Error) {
+        if !is_no_files(refusal) {
+            self.make_room(u64::MAX);
+        }
     }
 
     /// Makes what was written durable and visible, and answers it.
@@ -197,12 +227,13 @@ impl Writer {
         let dir = self.catalog.segments_dir();
         let previous = self.active.header.seq_first;
         match Segment::create(&self.catalog.disk, &dir, self.seq_next, previous) {
-            Ok(segment) => self.active = segment,
+            Ok(segment) => (self.active, self.is_sealed) = (segment, false),
             Err(source) => {
                 let path = self.catalog.segment_path(self.seq_next);
                 // Left there, it would be taken for the last segment.
                 let removed = self.catalog.disk.remove(&path);
                 if is_exhausted(&source) && removed.is_ok() {
+                    self.give_back(&source);
                     return Err(Error::DiskFull { path, source });
                 }
                 let error = Error::io("create", &path, source);
@@ -232,6 +263,7 @@ impl Writer {
             return error;
         }
         self.seq_next = self.seq_synced;
+        self.give_back(&source);
         let kind = source.kind();
         for (index, _) in unsynced.drain(..) {
             let source = std::io::Error::from(kind);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::engine::correlate::{Correlator, Feed};
 use crate::engine::table::Mapping;
 use crate::engine::terms::Baseline;
-use crate::engine::window::{Each, Window};
+use crate::engine::window::{Each, Weigh, Window};
 
 /// The windows of a correlation, by their keys.
 type Windows<F> = Vec<(u64, Window<F>)>;
@@ -28,7 +28,7 @@ struct View<'c, E, S> {
     store: S,
 }
 
-impl<E, F: Serialize, S: Fn(&E) -> F> Serialize for View<'_, E, S> {
+impl<E: Weigh, F: Serialize, S: Fn(&E) -> F> Serialize for View<'_, E, S> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
         let View { correlator, store } = self;
         let windows = correlator
@@ -43,7 +43,7 @@ impl<E, F: Serialize, S: Fn(&E) -> F> Serialize for View<'_, E, S> {
     }
 }
 
-impl<E: Clone> Correlator<E> {
+impl<E: Clone + Weigh> Correlator<E> {
     /// The state for being written, with `store` for each piece of evidence; [`CorrelatorState`]
     /// reads it.
     pub fn view<'c, F: Serialize>(&'c self, store: impl Fn(&E) -> F + 'c) -> impl Serialize + 'c {
@@ -52,7 +52,8 @@ impl<E: Clone> Correlator<E> {
 
     /// Every piece of evidence, in the order in which it is written.
     pub fn evidence(&self) -> impl Iterator<Item = &E> {
-        self.windows.iter().flat_map(|windows| windows.values()).flat_map(Window::evidence)
+        let windows = self.windows.iter().flat_map(|windows| windows.iter());
+        windows.flat_map(|(_, window)| window.evidence())
     }
 
     /// Takes up a state, of which `mapping` says where its correlations stand now; those without a
@@ -77,6 +78,7 @@ impl<E: Clone> Correlator<E> {
             }
         }
         self.newest_us = self.newest_us.max(state.newest_us);
+        self.weigh();
     }
 
     /// Takes over what another one knows, as [`Correlator::take_up`] does; `relocate` brings its

@@ -202,6 +202,50 @@ fn no_room_for_a_new_segment_refuses_and_goes_on() {
 }
 
 #[test]
+fn a_full_disk_takes_what_was_kept_beyond_its_delivery() {
+    let mut rig = rig(&Options { passed_bytes_min: 1 << 20, ..small() });
+    let mut cursor = rig.cursor("all", Start::Oldest).unwrap();
+    for _ in 0..3 {
+        rig.append(&[&"x".repeat(300)]).unwrap();
+    }
+    pass(&mut cursor, 3);
+    assert_eq!(segment_paths(&rig.sim).len(), 3);
+    rig.sim.fail_in(2, Fault::Errno(ENOSPC));
+    assert!(rig.append(&[&"y".repeat(300)]).unwrap_err().is_full());
+    assert_eq!(segment_paths(&rig.sim).len(), 1);
+    rig.append(&[&"y".repeat(300)]).unwrap();
+}
+
+#[test]
+fn a_spool_on_a_full_disk_opens_and_is_read() {
+    let mut rig = rig(&small());
+    rig.append(&[&"x".repeat(300)]).unwrap();
+    rig.append(&[&"y".repeat(300)]).unwrap();
+    let held = rig.all();
+    let mut sealed = 0;
+    for step in 1..100 {
+        for fault in [Fault::Errno(ENOSPC), Fault::ErrnoClean(ENOSPC)] {
+            let disk = rig.sim.fork();
+            disk.fail_in(step, fault);
+            let Ok(mut again) = Rig::open(&disk, &small()) else { continue };
+            sealed += u32::from(segment_paths(&disk).len() == 2);
+            assert_eq!(again.all(), held, "step {step}");
+            // The fault may have been for this append; a failed sync is poison.
+            if again.append(&["after"]).is_err() && again.append(&["after"]).is_err() {
+                continue;
+            }
+            assert_eq!(again.all().len(), 3, "step {step}");
+            assert_eq!(again.all()[2].0, 3);
+            let left = disk.after_power_loss(Content::Synced, Names::Synced);
+            let reopened = Rig::open(&left, &small()).unwrap();
+            assert!(reopened.recovery.damages.is_empty(), "{:?}", reopened.recovery.damages);
+            assert_eq!(reopened.all(), again.all(), "step {step}");
+        }
+    }
+    assert!(sealed >= 2, "the segment that is begun at the start met no full disk");
+}
+
+#[test]
 fn no_file_for_a_new_segment_refuses_and_goes_on() {
     // Of the segment's file and its directory, the first is denied, the second, or both and more.
     for (skipped, denied) in [(0, 1), (1, 1), (0, 4)] {
