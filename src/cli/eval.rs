@@ -44,7 +44,8 @@ pub fn run(rules: &Path, events: &Path, taxonomy: bool) -> Result<Done, Error> {
     let engine = Engine::compile(set, shape, &[]).map_err(|error| Error::Input(chain(&error)))?;
     let bytes = read_input(events)?;
     let mut evaluation = Evaluation {
-        correlator: Correlator::new(engine.correlations(), Limits::default()),
+        correlator: Correlator::new(engine.correlations(), Limits::default())
+            .chained(&engine.chains()),
         scratch: engine.scratch(),
         engine: &engine,
         out: std::io::BufWriter::new(std::io::stdout().lock()),

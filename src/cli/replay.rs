@@ -324,6 +324,9 @@ fn finish(
         let hidden = sink.throttle.as_ref().map_or(0, Throttle::hidden);
         say(&format!("{hidden} repeats hidden by --throttle"));
     }
+    if summary.events == 0 && summary.bytes_read > 0 {
+        say("no audit event was found in what was read: no alert says nothing here");
+    }
     if output.stats.as_deref() != Some(Path::new("-")) {
         let has_line = format == Format::Table && output.file().is_none();
         let is_person = stderr.is_terminal() || format == Format::None;

@@ -52,7 +52,7 @@ pub struct Config {
     pub redaction: Redaction,
     /// How events are judged, and for how long copies and counts are remembered.
     #[serde(default)]
-    pub pipeline: pipeline::graph::Config,
+    pub pipeline: pipeline::config::Config,
     /// Where events and alerts are kept until every sink has them.
     pub spool: Spool,
     /// Where events and alerts go; at least one.

@@ -238,7 +238,7 @@ fn part(entry: &Entry, found: &mut Vec<(usize, String)>) {
         "trusted_proxies" => value::<Vec<Network>>(node, found),
         "rules" => value::<Rules>(node, found),
         "redaction" => value::<Redaction>(node, found),
-        "pipeline" => value::<pipeline::graph::Config>(node, found),
+        "pipeline" => value::<pipeline::config::Config>(node, found),
         "spool" => value::<Spool>(node, found),
         "sinks" => each::<sinks::config::Config>(node, found),
         "admin" => value::<Admin>(node, found),

@@ -136,7 +136,7 @@ fn the_reference_shows_defaults() {
     assert_eq!(config.rules, Rules::default());
     assert_eq!(config.admin, Admin::default());
     assert_eq!(config.log, telemetry::Config::default());
-    assert_eq!(config.pipeline, pipeline::graph::Config::default());
+    assert_eq!(config.pipeline, pipeline::config::Config::default());
     assert_eq!(config.spool.options(), spool::Options::default());
     assert_eq!(config.redaction.mode, Mode::default());
     assert_eq!(config.sinks[0].common.batch, sinks::config::BatchConfig::default());

@@ -100,6 +100,8 @@ pub struct Correlator<E> {
     limits: Limits,
     windows: Vec<Keyed<E>>,
     baselines: Vec<Baseline>,
+    /// How much later than lateness allows a correlation may be fed: what feeds it has waited.
+    slack_us: Vec<i64>,
     /// What all of them take.
     bytes: usize,
     /// Windows to look at again when the time has passed, `a and not b` is known only then; with
@@ -119,6 +121,7 @@ impl<E: Clone + Weigh> Correlator<E> {
         Correlator {
             windows: rules.iter().map(|_| Keyed::default()).collect(),
             baselines: rules.iter().map(|_| Baseline::default()).collect(),
+            slack_us: vec![0; rules.len()],
             bytes: 0,
             rules,
             limits,
@@ -128,6 +131,20 @@ impl<E: Clone + Weigh> Correlator<E> {
             counted: Vec::new(),
             evictions: 0,
         }
+    }
+
+    /// The same, told which correlation feeds which (their indexes, the inner one first).
+    pub fn chained(mut self, chains: &[(usize, usize)]) -> Correlator<E> {
+        // One round settles one more link of every chain; there are no cycles.
+        for _ in 0..chains.len() {
+            for &(inner, outer) in chains {
+                let rule = &self.rules[inner];
+                let own = if verdict::waits(rule) { rule.timespan_us } else { 0 };
+                let slack = self.slack_us[inner].saturating_add(own);
+                self.slack_us[outer] = self.slack_us[outer].max(slack);
+            }
+        }
+        self
     }
 
     /// What is observed from now on, up to the next call, is of one event.
@@ -208,14 +225,14 @@ impl<E: Clone + Weigh> Correlator<E> {
             return;
         }
         // What comes from the future would be the newest of its window for ever.
-        self.take(feed, time_us.min(self.latest_us), evidence, fire);
+        self.take(feed, (time_us.min(self.latest_us), false), evidence, fire);
     }
 
-    /// Takes a match of whatever time.
+    /// Takes a match of whatever time, and whether it has waited.
     fn take(
         &mut self,
         feed: &Feed,
-        time_us: i64,
+        (time_us, has_waited): (i64, bool),
         evidence: &mut dyn FnMut() -> E,
         fire: &mut dyn FnMut(Fired<E>),
     ) {
@@ -227,7 +244,8 @@ impl<E: Clone + Weigh> Correlator<E> {
         };
         self.bytes = self.bytes + self.weight_of(index) - before;
         self.stay_within_bytes();
-        if let Some(fired) = fired {
+        if let Some(mut fired) = fired {
+            fired.has_waited |= has_waited;
             self.hand_on(fired, &feed.parents, fire);
         }
     }
@@ -236,11 +254,11 @@ impl<E: Clone + Weigh> Correlator<E> {
     /// last, at the time at which its window was complete.
     fn hand_on(&mut self, fired: Fired<E>, parents: &[Feed], fire: &mut dyn FnMut(Fired<E>)) {
         let last = fired.evidence.last().filter(|_| !parents.is_empty()).cloned();
-        let time_us = fired.time_us;
+        let at = (fired.time_us, fired.has_waited);
         fire(fired);
         let Some(last) = last else { return };
         for parent in parents {
-            self.take(parent, time_us, &mut || last.clone(), fire);
+            self.take(parent, at, &mut || last.clone(), fire);
         }
     }
 
@@ -263,8 +281,9 @@ impl<E: Clone + Weigh> Correlator<E> {
 
     /// Forgets the windows that no match from `due_us` on can share.
     fn sweep(&mut self, due_us: i64) {
-        for (rule, windows) in self.rules.iter().zip(&mut self.windows) {
-            let oldest_us = due_us.saturating_sub(reach(rule));
+        let rules = self.rules.iter().zip(&self.slack_us);
+        for ((rule, slack_us), windows) in rules.zip(&mut self.windows) {
+            let oldest_us = due_us.saturating_sub(reach(rule)).saturating_sub(*slack_us);
             windows.retain_since(oldest_us);
         }
         self.weigh();
@@ -282,7 +301,12 @@ impl<E: Clone + Weigh> Correlator<E> {
                 return;
             }
             let parents = first.remove();
-            if let Some(fired) = self.check(correlation, key, end) {
+            if let Some(fired) = self.check(correlation, key, end, None) {
+                // What it feeds is said by the match that it is told by: the last, which has an
+                // end of its own.
+                let span = self.rules[correlation as usize].timespan_us;
+                let own = (fired.time_us.saturating_add(span), correlation, key);
+                let parents = self.pending.get(&own).cloned().unwrap_or(parents);
                 self.hand_on(fired, &parents, fire);
             }
         }
@@ -332,9 +356,11 @@ impl<E: Clone + Weigh> Correlator<E> {
             value: feed.number.filter(|_| is_aggregate).map_or(feed.value, f64::to_bits),
             evidence: evidence(),
         };
-        let keep = reach(rule).saturating_add(self.limits.lateness_us);
+        let late_us =
+            self.limits.lateness_us.saturating_add(self.slack_us[feed.correlation as usize]);
+        let keep = reach(rule).saturating_add(late_us);
         // Nothing that is still waited for ends earlier.
-        let until = self.newest_us.saturating_sub(self.limits.lateness_us);
+        let until = self.newest_us.saturating_sub(late_us);
         let windows = &mut self.windows[feed.correlation as usize];
         let (evicted, ends) = windows.change(feed.key, |window| {
             match is_distinct {
@@ -345,6 +371,13 @@ impl<E: Clone + Weigh> Correlator<E> {
             }
             if window.is_grown(marks_max) && verdict::can_prune(rule) {
                 window.prune(until, |old| verdict::needed(rule, old));
+            }
+            // Who floods one rule must not push out what others wait for: of a full window that
+            // is kept which decides as all would, had nothing come late.
+            if window.len() > marks_max && waits {
+                window.thin(span);
+            } else if window.len() > marks_max && verdict::is_temporal(rule) {
+                window.prune(i64::MAX, |old| verdict::needed(rule, old));
             }
             let evicted = match verdict::is_temporal(rule) {
                 true => window.trim_evenly(marks_max),
@@ -363,11 +396,20 @@ impl<E: Clone + Weigh> Correlator<E> {
             self.evictions += u64::from(is_full && self.pending.pop_first().is_some());
             return None;
         }
-        ends.into_iter().find_map(|end| self.check(feed.correlation, feed.key, end))
+        // A sequence is completed by a match that is part of it.
+        let part = verdict::is_ordered(rule).then_some((time_us, feed.member));
+        ends.into_iter().find_map(|end| self.check(feed.correlation, feed.key, end, part))
     }
 
-    /// Fires when the window that ends at `end_us` satisfies the condition and is not quiet.
-    fn check(&mut self, correlation: u32, key: u64, end_us: i64) -> Option<Fired<E>> {
+    /// Fires when the window that ends at `end_us` satisfies the condition and is not quiet; with
+    /// `part`, the time and rule of a match, only when that is part of the evidence.
+    fn check(
+        &mut self,
+        correlation: u32,
+        key: u64,
+        end_us: i64,
+        part: Option<(i64, u32)>,
+    ) -> Option<Fired<E>> {
         let rule = &self.rules[correlation as usize];
         let window = self.windows[correlation as usize].get_mut(key)?;
         if window.is_quiet(end_us, rule.timespan_us) {
@@ -380,9 +422,14 @@ impl<E: Clone + Weigh> Correlator<E> {
             Vec::new()
         };
         let evidence = verdict::satisfies(rule, &marks, &around)?;
+        let is_part = |index: &usize| part == Some((marks[*index].time_us, marks[*index].member));
+        if part.is_some() && !evidence.iter().any(is_part) {
+            return None;
+        }
         let last = marks[*evidence.last()?].time_us;
         let evidence = evidence.into_iter().map(|index| marks[index].evidence.clone()).collect();
-        window.set_fired(end_us, reach(rule).saturating_add(self.limits.lateness_us));
+        let late_us = self.limits.lateness_us.saturating_add(self.slack_us[correlation as usize]);
+        window.set_fired(end_us, reach(rule).saturating_add(late_us));
         let has_waited = verdict::waits(rule);
         let time_us = if has_waited { last } else { end_us };
         Some(Fired { correlation, has_waited, time_us, evidence })

@@ -41,8 +41,9 @@ pub fn plan(
     correlations: &[u32],
     builder: &mut Builder,
 ) -> Result<Vec<Vec<FeedPlan>>, Error> {
-    let mut planner = Planner { rules, correlations, builder };
+    let mut planner = Planner { rules, correlations, builder, late: Vec::new() };
     planner.check_references()?;
+    planner.late = planner.late();
     Ok(detections
         .iter()
         .map(|number| {
@@ -56,9 +57,34 @@ struct Planner<'p> {
     rules: &'p RuleSet,
     correlations: &'p [u32],
     builder: &'p mut Builder,
+    /// Of each correlation, whether it may fire when another event is at hand.
+    late: Vec<bool>,
+}
+
+/// Which correlation is fed by which: their indexes, the inner one first.
+pub fn chains(rules: &[(&Correlation, &Rule)]) -> Vec<(usize, usize)> {
+    let place = |id: &Arc<str>| rules.iter().position(|(_, rule)| rule.id == *id);
+    let fed = rules.iter().enumerate().flat_map(|(outer, (correlation, _))| {
+        correlation.rules.iter().filter_map(move |id| Some((place(id)?, outer)))
+    });
+    fed.collect()
 }
 
 impl Planner<'_> {
+    /// What waits for its window to be over fires late, and so does what it feeds.
+    fn late(&self) -> Vec<bool> {
+        let all = self.all();
+        let chains = chains(&all);
+        let mut late: Vec<bool> = all.iter().map(|(one, _)| verdict::waits(one)).collect();
+        // The reader refuses cycles: each round settles one more link of the longest chain.
+        while let Some((_, outer)) =
+            chains.iter().find(|(inner, outer)| late[*inner] && !late[*outer])
+        {
+            late[*outer] = true;
+        }
+        late
+    }
+
     fn check_references(&self) -> Result<(), Error> {
         for (correlation, rule) in self.all() {
             for id in &correlation.rules {
@@ -108,7 +134,7 @@ impl Planner<'_> {
                 has_body_keys: fields.iter().any(|field| is_in_body(field)),
                 group: group.collect(),
                 value: self.value(&body),
-                waits: verdict::waits(&body),
+                waits: self.late[correlation as usize],
                 is_number: matches!(body.kind, CorrelationKind::Aggregate { .. }),
                 is_term: matches!(body.kind, CorrelationKind::NewTerms(_)),
                 parents: self.plans(&own_id, base),
@@ -151,7 +177,7 @@ impl FeedPlan {
         &self.parents
     }
 
-    /// Whether the correlation's answer is known only when its window is over.
+    /// Whether the correlation, or one that it feeds, may fire when another event is at hand.
     pub fn waits(&self) -> bool {
         self.waits || self.parents.iter().any(FeedPlan::waits)
     }

@@ -74,11 +74,9 @@ impl<E: Weigh> Keyed<E> {
     /// Forgets those that were silent longest once there are more than `keys_max`; returns how many
     /// went.
     pub fn evict(&mut self, keys_max: usize) -> u64 {
-        let evicted = evict_oldest(&mut self.windows, keys_max, Window::newest_us);
-        if evicted > 0 {
-            self.weigh();
-        }
-        evicted
+        let Keyed { windows, bytes } = self;
+        let gone = |window: Window<E>| *bytes -= WINDOW_BYTES + window.bytes();
+        evict_oldest(windows, keys_max, Window::newest_us, gone)
     }
 
     /// Makes itself smaller by about a fifth: the windows go that were silent longest, of a few

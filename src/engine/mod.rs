@@ -204,6 +204,16 @@ impl Engine {
             .collect()
     }
 
+    /// Which correlation feeds which: their indexes, the inner one first.
+    pub fn chains(&self) -> Vec<(usize, usize)> {
+        let rules = self.correlations.iter().map(|number| &self.rules.rules[*number as usize]);
+        let all = rules.filter_map(|rule| match &rule.body {
+            Body::Correlation(correlation) => Some((correlation, rule)),
+            Body::Detection(_) => None,
+        });
+        feed::chains(&all.collect::<Vec<_>>())
+    }
+
     /// Networks whose X-Forwarded-For entries are believed.
     pub fn proxies(&self) -> &[IpNet] {
         &self.proxies

@@ -57,24 +57,25 @@ impl Baseline {
     /// Makes itself smaller by about a fifth; returns how many terms and groups went.
     pub fn shrink(&mut self) -> u64 {
         let (terms, groups) = (self.terms.len(), self.groups.len());
-        evict_oldest(&mut self.terms, terms - terms / 8, |time| *time)
-            + evict_oldest(&mut self.groups, groups - groups / 8, |(_, time)| *time)
+        evict_oldest(&mut self.terms, terms - terms / 8, |time| *time, drop)
+            + evict_oldest(&mut self.groups, groups - groups / 8, |(_, time)| *time, drop)
     }
 
     /// Forgets the terms and groups that were silent longest until at most `keys_max` of each are
     /// left; returns how many went. Does nothing while there is room.
     pub fn evict(&mut self, keys_max: usize) -> u64 {
-        let terms = evict_oldest(&mut self.terms, keys_max, |time| *time);
-        terms + evict_oldest(&mut self.groups, keys_max, |(_, time)| *time)
+        let terms = evict_oldest(&mut self.terms, keys_max, |time| *time, drop);
+        terms + evict_oldest(&mut self.groups, keys_max, |(_, time)| *time, drop)
     }
 }
 
 /// Removes the entries with the least time once there are more than `keys_max`, a tenth at once so
-/// that the search is paid rarely. Returns how many went.
+/// that the search is paid rarely; `gone` is told of each. Returns how many went.
 pub fn evict_oldest<V>(
     map: &mut FxHashMap<u64, V>,
     keys_max: usize,
     time: impl Fn(&V) -> i64,
+    mut gone: impl FnMut(V),
 ) -> u64 {
     if map.len() <= keys_max {
         return 0;
@@ -85,7 +86,7 @@ pub fn evict_oldest<V>(
     let going = &mut times[..];
     let (oldest, ..) = going.select_nth_unstable(surplus.min(going.len() - 1));
     for (_, key) in oldest.iter() {
-        map.remove(key);
+        map.remove(key).into_iter().for_each(&mut gone);
     }
     oldest.len() as u64
 }

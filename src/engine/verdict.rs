@@ -63,6 +63,11 @@ pub fn is_temporal(rule: &Correlation) -> bool {
     matches!(rule.kind, CorrelationKind::Temporal(_) | CorrelationKind::TemporalOrdered(_))
 }
 
+/// Whether its rules have to match in order.
+pub fn is_ordered(rule: &Correlation) -> bool {
+    matches!(rule.kind, CorrelationKind::TemporalOrdered(_))
+}
+
 /// With fewer matches than this, of whatever time, the condition holds for no window.
 pub fn marks_min(rule: &Correlation) -> usize {
     let least = |threshold: &Threshold| match threshold.op {
@@ -111,6 +116,14 @@ pub fn needed<E>(rule: &Correlation, old: &[&Mark<E>]) -> Vec<usize> {
     let mut needed: Vec<usize> = match &rule.kind {
         CorrelationKind::TemporalOrdered(TemporalCondition::All) => {
             (1..=rules).filter_map(|first| chain(rule, 0..first, old)).flatten().collect()
+        }
+        CorrelationKind::TemporalOrdered(_) => {
+            // Whatever choice of rules is asked for: its latest chain, which is a choice itself.
+            let has = |one: usize| old.iter().any(|mark| mark.member as usize == one);
+            choices(rules, has)
+                .filter_map(|choice| chain(rule, chosen(rules, choice), old))
+                .flatten()
+                .collect()
         }
         _ => last_of_each(rules, old).into_iter().flatten().collect(),
     };
@@ -205,8 +218,7 @@ fn ordered<E>(
 ) -> Option<Vec<usize>> {
     let rules = rule.rules.len();
     let has = |one: usize| marks.iter().any(|mark| mark.member as usize == one);
-    let is_in = |choice: u32, one: usize| choice >> one & 1 == 1;
-    let chain_of = |choice: u32| chain(rule, (0..rules).filter(|one| is_in(choice, *one)), marks);
+    let chain_of = |choice: u32| chain(rule, chosen(rules, choice), marks);
     match condition {
         TemporalCondition::All => chain(rule, 0..rules, marks),
         TemporalCondition::Count(thresholds) => {
@@ -219,6 +231,15 @@ fn ordered<E>(
             evaluate(expression, &|one| is_in(choice, one), &near).then(|| chain_of(choice))?
         }),
     }
+}
+
+fn is_in(choice: u32, one: usize) -> bool {
+    choice >> one & 1 == 1
+}
+
+/// The rules of a choice, ascending.
+fn chosen(rules: usize, choice: u32) -> impl DoubleEndedIterator<Item = usize> {
+    (0..rules).filter(move |one| is_in(choice, *one))
 }
 
 /// Every choice of the rules that matched, a bit for each, the largest first. The reader refuses

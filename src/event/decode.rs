@@ -16,7 +16,7 @@ use crate::event::envelope::{self, Document, Shape};
 use crate::event::line::{self, CriLine, CriParts, Joined};
 use crate::event::pieces::Pieces;
 use crate::event::reject::{PartialReason, Reject, RejectReason};
-use crate::event::{Event, Malformed, MalformedKind, Slot, json, salvage, split};
+use crate::event::{Event, Malformed, MalformedKind, Slot, csv, json, salvage, split};
 use std::borrow::Cow;
 
 /// Envelopes inside envelopes beyond this are refused; Firehose of CloudWatch documents of events,
@@ -73,6 +73,8 @@ pub struct Scratch {
 ///
 /// Records that hold parts of lines must come in order; call [`finish`] behind the last one.
 pub fn decode(record: &[u8], scratch: &mut Scratch, emit: &mut dyn FnMut(Decoded<'_>)) {
+    // The end of a line is no part of its event.
+    let record = record.trim_ascii_end();
     if record.starts_with(salvage::EVENT_START)
         && record.is_ascii()
         && let Ok(event) = Event::parse(record)
@@ -229,9 +231,14 @@ impl Walk<'_> {
         let given = self.given;
         match shape {
             Shape::Event | Shape::Unknown => {}
+            Shape::Flat => {
+                let detail = "its members are flattened";
+                self.reject(at, object.len(), RejectReason::NotAuditEvent, detail);
+            }
             Shape::List(open) => self.list(object, open, at),
             Shape::Holds(range, form) => self.held(object, range, form, at),
             Shape::Aks => self.aks(object, at),
+            Shape::AksTable => self.aks_row(object, at),
             Shape::Gke => self.gke(object, at),
         }
         match end {
@@ -250,7 +257,7 @@ impl Walk<'_> {
             }
             Ok(_) => self.whole(bytes, at),
             Err(Malformed { kind: MalformedKind::Trailing, offset }) => {
-                return self.event(&bytes[..offset], at, tears).min(offset);
+                return self.event(bytes[..offset].trim_ascii_end(), at, tears).min(offset);
             }
             Err(Malformed { kind: MalformedKind::NotAnAuditEvent, .. }) => {
                 self.reject(at, bytes.len(), RejectReason::NotAuditEvent, "");
@@ -398,6 +405,8 @@ impl Walk<'_> {
         let text = &bytes[..end];
         if line::is_legacy(text) {
             self.reject(at, end, RejectReason::LegacyFormat, "");
+        } else if let Some(field) = csv::event(text) {
+            self.message(&envelope::lossy(&field), at.copy(end).deeper());
         } else if let Some(cri) = CriLine::parse(text) {
             self.cri(&cri, at);
         } else if let Some((time_us, rest)) = line::timestamp(text) {
@@ -409,6 +418,12 @@ impl Walk<'_> {
             }
         } else if serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok() {
             self.reject(at, end, RejectReason::NotAuditEvent, "");
+        } else if let Some(start) =
+            line::json_start(text).filter(|at| line::is_prefix(&text[..*at]))
+        {
+            return start;
+        } else if csv::is_header(text) {
+            self.give(Decoded::Control);
         } else {
             return self.torn(text, at, tears);
         }
@@ -418,8 +433,8 @@ impl Walk<'_> {
     /// What stands behind the names that a shipper puts before an event (host, log stream,
     /// program); text without an event is a line of something else.
     fn behind_prefix(&mut self, text: &[u8], at: At<'_>) {
-        match salvage::first_start(text) {
-            Some(start) => self.pieces(&text[start..], at.skip(start)),
+        match line::json_start(text).or_else(|| salvage::first_start(text)) {
+            Some(start) => self.pieces(&text[start..], at.skip(start).deeper()),
             None => self.give(Decoded::Control),
         }
     }

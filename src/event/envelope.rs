@@ -69,12 +69,16 @@ impl<'a> Iterator for Fields<'a> {
 pub(crate) enum Shape {
     /// An audit event, with or without `kind`.
     Event,
+    /// One whose members a log store has flattened (`user.username`): who did it could not be told.
+    Flat,
     /// A document whose array of events opens at this offset.
     List(usize),
     /// A member that holds an event, an envelope, or text: where, and in which form.
     Holds(Range<usize>, Form),
     /// An AKS diagnostic record.
     Aks,
+    /// A row of the tables `AKSAudit` and `AKSAuditAdmin`.
+    AksTable,
     /// A Google Cloud LogEntry.
     Gke,
     /// An object that is none of these.
@@ -94,22 +98,57 @@ pub(crate) enum Form {
     Object,
 }
 
-/// Tells what an object is by the first of its keys that decides; only what names itself an audit
-/// event is one whatever a shipper has put before.
+/// Tells what an object is. Only what names itself an audit event is one whatever a shipper has put
+/// before; else the first key that decides does, unless what stands there does not speak of audit
+/// events and another member does, under whatever name.
 pub(crate) fn shape(bytes: &[u8]) -> Shape {
     let mut decided = None;
+    let mut holder = None;
     let mut names = Names::default();
     for field in Fields::of(bytes) {
         names.note(bytes, &field);
-        if names.is_event() {
+        let shape = decides(bytes, &field);
+        if decided.is_none() && shape == Some(Shape::Event) && field.key == b"level" {
+            // An element of an EventList begins so, and there are many.
             return Shape::Event;
         }
-        decided = decided.or_else(|| decides(bytes, &field));
-        if decided == Some(Shape::Event) {
-            return Shape::Event;
-        }
+        holder = holder.or_else(|| holds(bytes, &field, shape.as_ref()));
+        decided = decided.or(shape);
     }
-    decided.unwrap_or(Shape::Unknown)
+    let is_event = names.is_event() || decided == Some(Shape::Event);
+    match (decided, holder) {
+        (_, Some(holder)) if is_event && names.is_flat => holder,
+        _ if is_event && names.is_flat => Shape::Flat,
+        _ if is_event => Shape::Event,
+        (_, Some(holder)) => holder,
+        (decided, None) => decided.unwrap_or(Shape::Unknown),
+    }
+}
+
+/// What an object is by a member that speaks of audit events, or in which nothing can be told.
+fn holds(bytes: &[u8], field: &Field<'_>, decided: Option<&Shape>) -> Option<Shape> {
+    const BODIES: [&[u8]; 2] = [b"requestObject", b"responseObject"];
+    const SURE: [&[u8]; 4] =
+        [b"protoPayload", b"textPayload", b"jsonPayload", b"protopayload_auditlog"];
+    match decided {
+        Some(Shape::Event) => return None,
+        Some(Shape::Holds(_, Form::Base64)) => return decided.cloned(),
+        Some(Shape::AksTable) => return decided.cloned(),
+        Some(Shape::Gke) if SURE.contains(&field.key) => return decided.cloned(),
+        // Of a Google Cloud entry's own names none says what it holds.
+        Some(Shape::Gke) => return None,
+        _ => {}
+    }
+    let range = field.value.clone();
+    if BODIES.contains(&field.key) || !speaks_of_audit(&bytes[range.clone()]) {
+        return None;
+    }
+    decided.cloned().or_else(|| match bytes[range.start] {
+        b'"' => Some(Shape::Holds(range, Form::Text)),
+        b'{' => Some(Shape::Holds(range, Form::Object)),
+        b'[' => Some(Shape::List(range.start)),
+        _ => None,
+    })
 }
 
 /// What an object is by one of its members; `None` when it can be anything.
@@ -117,7 +156,7 @@ fn decides(bytes: &[u8], field: &Field<'_>) -> Option<Shape> {
     let range = || field.value.clone();
     Some(match (field.key, bytes.get(field.value.start)) {
         (b"auditID" | b"level" | b"stage" | b"requestURI" | b"verb" | b"objectRef", _) => {
-            return (!has_severity_only(bytes, field)).then_some(Shape::Event);
+            return (!is_of_shipper(bytes, field)).then_some(Shape::Event);
         }
         (b"kind", Some(b'"')) if bytes[range()] == *b"\"Event\"" => Shape::Event,
         (b"items" | b"records" | b"logEvents" | b"events", Some(b'[')) => {
@@ -126,7 +165,11 @@ fn decides(bytes: &[u8], field: &Field<'_>) -> Option<Shape> {
         (b"awslogs" | b"message", Some(b'{')) => Shape::Holds(range(), Form::Object),
         (b"message" | b"short_message" | b"log_s", Some(b'"')) => Shape::Holds(range(), Form::Text),
         (b"log", Some(b'"')) => Shape::Holds(range(), Form::Piece),
+        (b"data", Some(b'"')) if speaks_of_audit(&bytes[range()]) => {
+            Shape::Holds(range(), Form::Text)
+        }
         (b"data", Some(b'"')) => Shape::Holds(range(), Form::Base64),
+        (b"AuditId" | b"StageReceivedTime", Some(b'"')) => Shape::AksTable,
         (b"category" | b"operationName" | b"properties", _) => Shape::Aks,
         (b"protoPayload" | b"insertId" | b"logName", _) => Shape::Gke,
         (b"textPayload" | b"jsonPayload" | b"protopayload_auditlog", _) => Shape::Gke,
@@ -170,10 +213,11 @@ fn exported(key: &[u8], first: u8, bytes: &[u8], range: Range<usize>) -> Option<
     speaks_of_audit(&bytes[range]).then_some(shape)
 }
 
-/// Whether the bytes name what every event or envelope of events has in it (`auditID`,
-/// `audit.k8s.io`, `cloudaudit.googleapis.com`, `kube-audit`).
+/// Whether the bytes name what every event has in it, of the API server or of Google Cloud. The
+/// word audit alone stands in paths of log files and names of datasets, too.
 pub(crate) fn speaks_of_audit(bytes: &[u8]) -> bool {
-    memchr::memmem::find(bytes, b"audit").is_some()
+    let has = |name: &[u8]| memchr::memmem::find(bytes, name).is_some();
+    has(b"auditID") || has(b"cloudaudit.googleapis.com")
 }
 
 /// The members by which an object says itself that it is an audit event.
@@ -182,7 +226,11 @@ struct Names {
     has_kind: bool,
     has_version: bool,
     has_id: bool,
+    is_flat: bool,
 }
+
+/// What members begin with that were members of members.
+const FLAT: [&[u8]; 4] = [b"user.", b"user_username", b"objectRef.", b"objectRef_"];
 
 impl Names {
     fn note(&mut self, bytes: &[u8], field: &Field<'_>) {
@@ -191,7 +239,7 @@ impl Names {
             b"kind" => self.has_kind = value == b"\"Event\"",
             b"apiVersion" => self.has_version = value.starts_with(b"\"audit.k8s.io/"),
             b"auditID" => self.has_id = true,
-            _ => {}
+            key => self.is_flat |= FLAT.iter().any(|flat| key.starts_with(flat)),
         }
     }
 
@@ -200,12 +248,19 @@ impl Names {
     }
 }
 
-/// Log shippers put a `level` of their own (`info`) beside the message; only the API server's
-/// counts.
-fn has_severity_only(bytes: &[u8], field: &Field<'_>) -> bool {
+/// Log shippers put a `level` (`info`) or `stage` (`prod`) of their own beside the message; only the
+/// API server's count.
+fn is_of_shipper(bytes: &[u8], field: &Field<'_>) -> bool {
     const LEVELS: [&[u8]; 4] =
         [b"\"None\"", b"\"Metadata\"", b"\"Request\"", b"\"RequestResponse\""];
-    field.key == b"level" && field.is_complete && !LEVELS.contains(&&bytes[field.value.clone()])
+    const STAGES: [&[u8]; 4] =
+        [b"\"RequestReceived\"", b"\"ResponseStarted\"", b"\"ResponseComplete\"", b"\"Panic\""];
+    let known = match field.key {
+        b"level" => LEVELS,
+        b"stage" => STAGES,
+        _ => return false,
+    };
+    field.is_complete && !known.contains(&&bytes[field.value.clone()])
 }
 
 /// The text of a member with this key, wherever it stands.

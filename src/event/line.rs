@@ -1,5 +1,6 @@
 //! Prefixes that log shippers and container runtimes put before an event on its line.
 
+use crate::event::envelope::speaks_of_audit;
 use crate::event::time;
 
 /// The longest CRI line that is joined from its parts.
@@ -120,15 +121,33 @@ impl CriParts {
     }
 }
 
+/// Where the JSON stands, or the string that holds it, behind whatever a shipper puts before an event
+/// on its line; `None` where it does not speak of audit events.
+pub(crate) fn json_start(text: &[u8]) -> Option<usize> {
+    if !speaks_of_audit(text) {
+        return None;
+    }
+    memchr::memchr_iter(b'{', text).find_map(|at| {
+        let before = at.checked_sub(1).map(|before| text[before]);
+        let rest = text[at + 1..].trim_ascii_start();
+        match (before, rest.first()) {
+            (Some(b'"'), Some(b'\\')) => Some(at - 1),
+            (_, Some(b'"')) => Some(at),
+            _ => None,
+        }
+    })
+}
+
 /// Longer text before an event is more than a prefix.
 const PREFIX_BYTES_MAX: usize = 512;
 
 /// Whether text before an event is what a shipper or `grep` puts there (priority, time, host,
 /// program, place), and no rest of something that was torn: it has no mark of JSON.
 pub(crate) fn is_prefix(text: &[u8]) -> bool {
-    let is_mark = |byte: &u8| matches!(byte, b'{' | b'}' | b'"' | b'\\' | 0..0x20 | 0x7f);
+    let is_mark =
+        |byte: &u8| *byte != b'\t' && matches!(byte, b'{' | b'}' | b'"' | b'\\' | 0..0x20 | 0x7f);
     text.len() <= PREFIX_BYTES_MAX
-        && matches!(text.last(), Some(b' ' | b':' | b']' | b'>'))
+        && matches!(text.last(), Some(b' ' | b'\t' | b':' | b']' | b'>' | b'='))
         && std::str::from_utf8(text).is_ok()
         && !text.iter().any(is_mark)
 }

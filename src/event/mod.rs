@@ -18,8 +18,10 @@ pub mod split;
 pub(crate) mod envelope;
 pub(crate) mod salvage;
 pub mod line;
+pub(crate) mod csv;
 pub(crate) mod pieces;
 pub(crate) mod gke;
+pub(crate) mod aks;
 pub mod decode;
 
 use std::borrow::Cow;

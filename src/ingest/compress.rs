@@ -63,9 +63,18 @@ pub fn is_compressed(prefix: &[u8]) -> bool {
     Magic::of(prefix) != Magic::Plain
 }
 
-/// The name of a compression or encoding that is not read, by a file's first bytes.
+/// The name of a compression, an archive or an encoding that is not read, by a file's first bytes
+/// (decompressed): an archive may hold logs as text, but not only logs, and compressed ones.
 pub fn unsupported(prefix: &[u8]) -> Option<&'static str> {
+    if prefix.get(257..262) == Some(b"ustar") {
+        return Some("is a tar archive: unpack it first");
+    }
     match prefix {
+        [0x04, b'"', b'M', 0x18, ..] => Some("is compressed with lz4: decompress it first"),
+        [b'7', b'z', 0xbc, 0xaf, ..] => Some("is a 7z archive: unpack it first"),
+        [b'R', b'a', b'r', b'!', 0x1a, ..] => Some("is a rar archive: unpack it first"),
+        [b'P', b'A', b'R', b'1', ..] => Some("is Parquet: export it as JSON lines"),
+        [b'O', b'b', b'j', 1, ..] => Some("is Avro: export it as JSON lines"),
         [b'B', b'Z', b'h', ..] => Some("is compressed with bzip2: decompress it first"),
         [0xfd, b'7', b'z', b'X', b'Z', ..] => Some("is compressed with xz: decompress it first"),
         [b'P', b'K', 3, 4, ..] => Some("is a zip archive: unpack it first"),

@@ -260,7 +260,7 @@ impl Search {
                     }
                     return Ok(());
                 }
-                Ok(Look::Other(text)) => {
+                Ok(Look::Other(text) | Look::Packed(text)) => {
                     problem.get_or_insert(Error::NoAuditLog { path: path.clone(), problem: text });
                 }
                 Err(source) => {
@@ -284,6 +284,9 @@ impl Search {
                     return;
                 }
                 Ok(Look::Other(_)) => others = Some(path),
+                Ok(Look::Packed(text)) => {
+                    return note(found, path, &io::Error::other(text));
+                }
                 Err(error) => note(found, path, &error),
             }
         }
@@ -332,7 +335,10 @@ fn twins<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> BTreeMap<PathBuf, Vec<
 
 enum Look {
     Log(LogFile),
+    /// Something else, and what.
     Other(&'static str),
+    /// What it holds cannot be told before somebody has unpacked it.
+    Packed(&'static str),
 }
 
 /// Looks at the head of a file.
@@ -348,14 +354,17 @@ fn look(path: &Path, format: InputFormat, is_named: bool) -> io::Result<Look> {
     let form = form_of(&head, format);
     let size = metadata.len();
     let log = Look::Log(LogFile { path: path.to_owned(), size, form, stream: None });
-    if is_forced || marker::is_audit(&head) {
+    if is_forced {
+        return Ok(log);
+    }
+    if let Some(problem) = compress::unsupported(&head) {
+        return Ok(Look::Packed(problem));
+    }
+    if marker::is_audit(&head) {
         return Ok(log);
     }
     if head.is_empty() {
         return Ok(Look::Other(if size == 0 { "is empty" } else { "holds no text" }));
-    }
-    if let Some(problem) = compress::unsupported(&head) {
-        return Ok(Look::Other(problem));
     }
     let mut searched = head.len();
     while is_named && searched < NAMED_HEAD_BYTES_MAX {
@@ -383,7 +392,9 @@ fn stream(
     let opened = compress::open(stream);
     match look_at_stream(path.clone(), opened, format) {
         Ok(Look::Log(file)) => Ok(file),
-        Ok(Look::Other(problem)) => Err(Error::NoAuditLog { path, problem }),
+        Ok(Look::Other(problem) | Look::Packed(problem)) => {
+            Err(Error::NoAuditLog { path, problem })
+        }
         Err(source) => Err(Error::Read { path, source }),
     }
 }
@@ -405,10 +416,12 @@ fn look_at_stream(
         }
     }
     let text = &head[head.iter().take_while(|byte| **byte == 0).count()..];
-    let is_log = text.is_empty() || format != InputFormat::Auto || marker::is_audit(text);
-    if !is_log {
-        let problem = compress::unsupported(&head);
-        return Ok(Look::Other(problem.unwrap_or("holds no audit event in any known form")));
+    let is_forced = format != InputFormat::Auto;
+    if let Some(problem) = compress::unsupported(&head).filter(|_| !is_forced) {
+        return Ok(Look::Packed(problem));
+    }
+    if !text.is_empty() && !is_forced && !marker::is_audit(text) {
+        return Ok(Look::Other("holds no audit event in any known form"));
     }
     let form = form_of(&text[..text.len().min(HEAD_BYTES)], format);
     let failed = Failed(result.err());

@@ -29,6 +29,7 @@ pub fn is_audit(head: &[u8]) -> bool {
         || members(head, "@type")
             .any(|value| value.starts_with(b"type.googleapis.com/google.cloud.audit.AuditLog"))
         || members(head, "logName").any(is_cloud_audit)
+        || has("AuditId") && has("StageReceivedTime")
         || has("awslogs") && has("data")
         || has("requestId") && has("records") && has("data")
         || members(head, "subscription").any(|value| value.starts_with(b"projects/")) && has("data")
@@ -72,10 +73,11 @@ fn members<'h>(head: &'h [u8], key: &str) -> impl Iterator<Item = &'h [u8]> {
     })
 }
 
-/// Passes a quote and the backslashes before it.
+/// Passes a quote and the backslashes before it, or a doubled one of comma-separated values.
 fn quote(bytes: &[u8]) -> Option<&[u8]> {
     let escapes = bytes.iter().take_while(|byte| **byte == b'\\').count();
-    bytes[escapes..].strip_prefix(b"\"")
+    let bytes = &bytes[escapes..];
+    bytes.strip_prefix(b"\"\"").or_else(|| bytes.strip_prefix(b"\""))
 }
 
 /// The form of a file with this head. Lines are the common case and split fastest; documents are
@@ -143,6 +145,7 @@ mod tests {
             (r#"{"logName":"projects/p/logs/cloudaudit.googleapis.com%2Factivity"}"#, true),
             (r#"{"awslogs":{"data":"H4sI"}}"#, true),
             (r#"2026-11-22T00:26:03.050366313Z AUDIT: id="x" stage="Panic""#, true),
+            (r#"t,"{""kind"":""Event"",""apiVersion"":""audit.k8s.io/v1"",""#, true),
             ("x\n2026-11-22T00:26:03.050366313Z AUDIT: id=\"x\"", true),
             (r#"{"auditID":"a","scenario":"s","class":"attack","expect":"high"}"#, false),
             ("apiVersion: audit.k8s.io/v1\nkind: Policy\n", false),

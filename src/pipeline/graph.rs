@@ -5,26 +5,24 @@ use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
-use crate::engine::correlate::Limits;
 use crate::event::redact::Redactor;
 use crate::ingest::batch::{Batch, Checkpoint};
 use crate::ingest::intake::{Intake, Outlet, intake};
 use crate::pipeline::analyze::{self, Analysis};
 use crate::pipeline::backoff::Backoff;
+use crate::pipeline::config::Config;
 use crate::pipeline::deliver::{self, Delivery};
 use crate::pipeline::detector::Memory;
-use crate::pipeline::duplicates::Bounds;
 use crate::pipeline::health::Health;
 use crate::pipeline::letter::Seal;
 use crate::pipeline::notice::Kind;
 use crate::pipeline::recover::{Recovered, recover, store_durable};
-use crate::pipeline::sequencer::{Sequencer, SnapshotPolicy};
+use crate::pipeline::sequencer::Sequencer;
 use crate::pipeline::settle::{self, Settling, Snapshots};
 use crate::pipeline::worker::Judgement;
 use crate::pipeline::{Clock, Failure, Order, TICK};
@@ -32,88 +30,6 @@ use crate::sinks::frame::Frame;
 use crate::sinks::{RecordKind, Sink};
 use crate::spool::{Options, Recovery, Spool, Start};
 use crate::telemetry::chain;
-use crate::units::{Size, Span};
-
-/// How the pipeline works; every limit has a metric that says when it is reached.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Threads that decode, match and redact. Default: 0, one a core.
-    pub threads: usize,
-    /// Bytes of batches under way between the sources and the disk. Default: 8MiB.
-    pub queue_bytes_max: Size,
-    /// Events among which copies are found; at least half as many are remembered. Default: 900000.
-    pub duplicates_max: usize,
-    /// For how long copies are found; at least half as long. Default: 1h.
-    pub duplicates_window: Span,
-    /// Keys that a correlation keeps. Default: 20000.
-    pub keys_max: usize,
-    /// Terms and groups that a first-seen correlation keeps. Default: 200000.
-    pub terms_max: usize,
-    /// Matches that a window keeps. Default: 250.
-    pub marks_max: usize,
-    /// What windows and baselines take together, about. Default: 96MiB.
-    pub state_bytes_max: Size,
-    /// How much later than younger events an event may arrive and still be counted. Default: 2m.
-    pub lateness: Span,
-    /// The detector's state is stored at the latest after this time. Default: 1m.
-    pub snapshot_interval: Span,
-    /// The detector's state is stored at the latest after so much was appended. Default: 256MiB.
-    pub snapshot_bytes: Size,
-    /// On SIGTERM, so long is waited for the sinks to deliver what is there. Default: 25s.
-    pub drain_max: Span,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        let limits = Limits::default();
-        Config {
-            threads: 0,
-            queue_bytes_max: Size::mib(8),
-            duplicates_max: 900_000,
-            duplicates_window: Span::from_secs(3_600),
-            keys_max: limits.keys_max,
-            terms_max: limits.terms_max,
-            marks_max: limits.marks_max,
-            state_bytes_max: Size(limits.bytes_max as u64),
-            lateness: Span::from_secs(120),
-            snapshot_interval: Span::from_secs(60),
-            snapshot_bytes: Size::mib(256),
-            drain_max: Span::from_secs(25),
-        }
-    }
-}
-
-impl Config {
-    fn memory(&self) -> Memory {
-        Memory {
-            limits: Limits {
-                keys_max: self.keys_max,
-                terms_max: self.terms_max,
-                marks_max: self.marks_max,
-                bytes_max: usize::try_from(self.state_bytes_max.0).unwrap_or(usize::MAX),
-                lateness_us: self.lateness.as_micros(),
-            },
-            bounds: Bounds {
-                duplicates_max: self.duplicates_max,
-                duplicates_window_us: self.duplicates_window.as_micros(),
-            },
-        }
-    }
-
-    fn policy(&self, options: &Options) -> SnapshotPolicy {
-        SnapshotPolicy {
-            // Segments behind the elder of two snapshots are held back.
-            bytes: self.snapshot_bytes.0.min(options.bytes_max / 8),
-            interval_us: self.snapshot_interval.as_micros(),
-        }
-    }
-
-    fn threads(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        if self.threads == 0 { cores() } else { self.threads }
-    }
-}
 
 /// What a pipeline is built of.
 pub struct Setup<S> {
@@ -432,7 +348,8 @@ async fn make_room(
         if spool.appender().is_waiting_for_room()
             && let Err(error) = store_durable(&spool, Arc::clone(&engine), memory).await
         {
-            tracing::warn!(%error, "the state as of the last durable record is not stored");
+            let error = chain(&error);
+            tracing::warn!(error, "the state as of the last durable record is not stored");
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod assembly;
 pub mod settle;
 pub mod sequencer;
 pub mod recover;
+pub mod config;
 pub mod analyze;
 pub mod backoff;
 pub mod deliver;

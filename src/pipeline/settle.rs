@@ -12,6 +12,7 @@ use crate::pipeline::notice::{Kind, Notice};
 use crate::pipeline::tally::Tally;
 use crate::pipeline::{Clock, Failure, Order, STATE};
 use crate::spool::{self, Appended, DeadLetter, Pending, Snapshot, Spool};
+use crate::telemetry::chain;
 
 /// What is on its way to the disk for one batch.
 #[derive(Default)]
@@ -174,6 +175,7 @@ async fn write(spool: &Spool, snapshot: Snapshot) {
         }
         Err(error) => {
             metrics::counter!("kubewitness_pipeline_snapshot_failures_total").increment(1);
+            let error = chain(&error);
             tracing::error!(seq, bytes, %error, "snapshot not written; the old one stands");
         }
     }

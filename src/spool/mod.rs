@@ -133,7 +133,9 @@ impl Options {
                 self.batch_bytes_max,
                 (1..=segment_max.saturating_sub(segment::SEGMENT_HEADER_BYTES))
                     .contains(&self.batch_bytes_max),
-                format!("between 1 and 64 below segment_bytes_max ({segment_max})"),
+                format!(
+                    "at least 64 bytes less than segment_bytes_max ({segment_max}), and above 0"
+                ),
             ),
             (
                 "bytes_max",

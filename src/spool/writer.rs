@@ -46,6 +46,8 @@ pub(crate) struct Writer {
     /// The same as of the last sync.
     seq_synced: u64,
     poison: Option<String>,
+    /// Whether it was told that the disk has no room.
+    is_told: bool,
 }
 
 /// The batches of one group that are written and not yet synced: index and place.
@@ -82,8 +84,17 @@ impl Writer {
             (Err(source), _) => return Err(failed(source)),
         };
         durable.send_replace(seq_next - 1);
-        let (seq_synced, poison) = (seq_next, None);
-        Ok(Writer { catalog, counts, durable, active, is_sealed, seq_next, seq_synced, poison })
+        Ok(Writer {
+            catalog,
+            counts,
+            durable,
+            active,
+            is_sealed,
+            seq_next,
+            seq_synced: seq_next,
+            poison: None,
+            is_told: is_sealed,
+        })
     }
 
     /// Appends a group of batches with one sync; each is durable when its answer is `Ok`. Answers
@@ -191,10 +202,14 @@ impl Writer {
     }
 
     /// Gives a full disk back what is kept beyond its delivery.
-    fn give_back(&self, refusal: &std::io::Error) {
-        if !is_no_files(refusal) {
-            self.make_room(u64::MAX);
+    fn give_back(&mut self, refusal: &std::io::Error) {
+        if is_no_files(refusal) {
+            return;
         }
+        if !std::mem::replace(&mut self.is_told, true) {
+            warn!(error = %refusal, "no room in the spool: nothing is taken in until there is");
+        }
+        self.make_room(u64::MAX);
     }
 
     /// Makes what was written durable and visible, and answers it.
@@ -212,6 +227,7 @@ impl Writer {
         self.counts.records.fetch_add(self.seq_next - self.seq_synced, Ordering::Relaxed);
         self.counts.batches.fetch_add(unsynced.len() as u64, Ordering::Relaxed);
         self.seq_synced = self.seq_next;
+        self.is_told = false;
         self.catalog.publish(self.seq_next, self.active.end);
         self.durable.send_replace(self.seq_next - 1);
         for (index, appended) in unsynced.drain(..) {

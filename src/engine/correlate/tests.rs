@@ -1,5 +1,7 @@
 //! Windows over matches: what fires, what is kept, what is forgotten.
 
+mod floods;
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -379,56 +381,4 @@ fn what_is_chained_has_the_time_at_which_the_inner_was_complete() {
         }
         assert_eq!(fired, [(0, 8)], "{order:?}");
     }
-}
-
-#[test]
-fn who_floods_one_correlation_does_not_empty_the_others() {
-    let counting = "{type: event_count, rules: [a], timespan: 1h, condition: {gte: 3}}";
-    let first_seen = "{type: new_terms, rules: [a], timespan: 1d, condition: {field: verb}}";
-    for flooded in [counting, first_seen] {
-        let rules = [correlation(counting), correlation(flooded)].concat();
-        let bytes_max = 100_000;
-        let limits = Limits { bytes_max, ..Limits::default() };
-        let mut correlator = Correlator::new(rules, limits);
-        let mut fired = Vec::new();
-        let mut see = |correlation: u32, key: u64, seconds: i64| {
-            let feed = Feed { correlation, value: key, ..feed(0, key) };
-            let fire = &mut |one: Fired<i64>| fired.push((one.correlation, seconds));
-            correlator.begin_event();
-            correlator.observe(&feed, seconds * 1_000_000, &mut || seconds, fire);
-            assert!(correlator.bytes() <= bytes_max, "{}", correlator.bytes());
-            let counted = correlator.bytes();
-            correlator.weigh();
-            assert_eq!(correlator.bytes(), counted);
-        };
-        see(0, 1, 1);
-        see(0, 1, 2);
-        for key in 0..10_000 {
-            see(1, key, 3);
-        }
-        see(0, 1, 4);
-        // What was seen last is known still.
-        see(1, 10_000, 5);
-        see(1, 10_000, 6);
-        see(1, 10_000, 7);
-        let of = |wanted: u32| fired.iter().filter(move |(one, _)| *one == wanted);
-        assert_eq!(of(0).collect::<Vec<_>>(), [&(0, 4)]);
-        let last = of(1).filter(|(_, seconds)| *seconds > 3).collect::<Vec<_>>();
-        let expected = if flooded == counting { (1, 7) } else { (1, 5) };
-        assert_eq!(last, [&expected], "{flooded}");
-        assert!(correlator.evictions() > 9_000, "{}", correlator.evictions());
-    }
-}
-
-#[test]
-fn one_window_alone_forgets_its_oldest_matches() {
-    let rules = correlation("{type: event_count, rules: [a], timespan: 1h, condition: {gte: 60}}");
-    let limits = Limits { bytes_max: 5_000, ..Limits::default() };
-    let mut correlator = Correlator::new(rules, limits);
-    for seconds in 0..200 {
-        let fire = &mut |_: Fired<i64>| panic!("not so many are kept");
-        correlator.observe(&feed(0, 7), seconds * 1_000_000, &mut || seconds, fire);
-        assert!(correlator.bytes() <= 5_000);
-    }
-    assert!(correlator.evictions() > 100);
 }

@@ -13,7 +13,7 @@ use crate::event::json::skip_string;
 use crate::event::line::{self, CriLine};
 use crate::event::pieces::{Piece, Taken};
 use crate::event::reject::{PartialReason, RejectReason};
-use crate::event::{gke, time};
+use crate::event::{aks, gke, time};
 
 /// Standard alphabet, padding or not, as senders please.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -101,6 +101,10 @@ impl Walk<'_> {
         };
         match text.as_bytes().first() {
             Some(b'{' | b'[') => self.pieces(text.as_bytes(), at),
+            // A string in a string.
+            Some(b'"') if envelope::speaks_of_audit(text.as_bytes()) => {
+                self.pieces(text.as_bytes(), at);
+            }
             _ if line::is_legacy(text.as_bytes()) => {
                 self.reject(at, text.len(), RejectReason::LegacyFormat, "");
             }
@@ -169,6 +173,13 @@ impl Walk<'_> {
             }
             _ => self.pieces(&properties[log.value], at),
         }
+    }
+
+    /// A row of one of AKS' own tables.
+    pub(crate) fn aks_row(&mut self, object: &[u8], at: At<'_>) {
+        let (json, cluster) = aks::to_audit(object);
+        let at = At { cluster: cluster.as_deref().or(at.cluster), ..at };
+        self.whole(&json, at.copy(object.len()));
     }
 
     pub(crate) fn gke(&mut self, object: &[u8], at: At<'_>) {

@@ -134,31 +134,10 @@ impl Cutter {
         chunk.offset = at.offset;
         // One byte more than is there shows that it is all.
         let available = terms.size.saturating_sub(at.offset).saturating_add(1);
-        let mut length = CHUNK_BYTES.min(usize::try_from(available).unwrap_or(usize::MAX)).max(2);
+        let length = CHUNK_BYTES.min(usize::try_from(available).unwrap_or(usize::MAX)).max(2);
         if self.searched_to <= at.offset + CHUNK_BYTES as u64 {
-            loop {
-                if length > SMALL_CHUNK_BYTES_MAX && !terms.is_alone {
-                    return Ok(Some(Cut::Large));
-                }
-                let (end, is_over) = read_lines(content, chunk, at.offset, length)?;
-                let is_full = length >= LINE_BYTES_MAX;
-                if let Some(end) = end.or_else(|| is_full.then(|| last_line(chunk)).flatten()) {
-                    advance(chunk, at, end);
-                    return Ok(if end == 0 { Some(Cut::Nothing) } else { None });
-                }
-                if is_over && !terms.is_final {
-                    return Ok(Some(Cut::Nothing));
-                }
-                if is_over {
-                    let end = chunk.filled;
-                    advance(chunk, at, end);
-                    return Ok(if end == 0 { Some(Cut::Nothing) } else { None });
-                }
-                // Lines that a runtime cut, none of them a last part yet: look further.
-                if last_line(chunk).is_none() {
-                    break;
-                }
-                length = (length * 2).min(LINE_BYTES_MAX);
+            if let Some(filled) = fill_lines(content, at, terms, chunk, length)? {
+                return Ok(filled.unfinished());
             }
             self.searched_to = at.offset + chunk.filled as u64;
         }
@@ -189,6 +168,11 @@ impl Cutter {
         }
         chunk.bytes = vec![0; length];
         chunk.filled = content.read_at(&mut chunk.bytes, at.offset)?;
+        if !terms.is_final && last_line(chunk).is_some() && unframed_end(chunk.input()).is_none() {
+            // A piece of a line, and a long one.
+            let filled = fill_lines(content, at, terms, chunk, length.saturating_mul(2))?;
+            return Ok(filled.map_or(Some(Cut::Nothing), Filled::unfinished));
+        }
         let end = chunk.filled;
         advance(chunk, at, end);
         Ok(None)
@@ -250,6 +234,59 @@ impl Cutter {
         chunk.filled = chunk.bytes.len();
         *at = Position { offset: end, line: at.line + 1, tail };
         Ok(())
+    }
+}
+
+/// What reading lines came to.
+enum Filled {
+    /// The chunk holds records.
+    Records,
+    /// It holds none, and why.
+    None(Cut),
+}
+
+impl Filled {
+    fn unfinished(self) -> Option<Cut> {
+        match self {
+            Filled::Records => None,
+            Filled::None(cut) => Some(cut),
+        }
+    }
+}
+
+/// Reads lines, at first as many as `length` bytes hold, until one ends a record. `None` when a
+/// line is longer than a usual chunk.
+fn fill_lines(
+    content: &mut Content,
+    at: &mut Position,
+    terms: Terms,
+    chunk: &mut Chunk,
+    mut length: usize,
+) -> io::Result<Option<Filled>> {
+    loop {
+        if length > SMALL_CHUNK_BYTES_MAX && !terms.is_alone {
+            return Ok(Some(Filled::None(Cut::Large)));
+        }
+        let (end, is_over) = read_lines(content, chunk, at.offset, length)?;
+        let is_full = length >= LINE_BYTES_MAX;
+        let end = match end.or_else(|| is_full.then(|| last_line(chunk)).flatten()) {
+            None if is_over && terms.is_final => Some(chunk.filled),
+            None if is_over => Some(0),
+            end => end,
+        };
+        if let Some(end) = end {
+            advance(chunk, at, end);
+            let filled = if end == 0 { Filled::None(Cut::Nothing) } else { Filled::Records };
+            return Ok(Some(filled));
+        }
+        // Since its size was asked the file may have grown, so the first read can be of a few bytes
+        // only: what has no line end is no long line before a usual chunk of it was read.
+        length = match last_line(chunk).is_none() {
+            true if length >= CHUNK_BYTES => return Ok(None),
+            true => (length * 2).min(CHUNK_BYTES),
+            // Lines that a runtime cut, none of them a last part yet: look further.
+            false => (length * 2).min(LINE_BYTES_MAX),
+        };
     }
 }
 
@@ -346,5 +383,58 @@ fn advance(chunk: &mut Chunk, at: &mut Position, end: usize) {
         let tail = Anchor::of_tail(chunk.input());
         let line = at.line + lines(chunk.input());
         *at = Position { offset: at.offset + end as u64, line, tail };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::ingest::log::tests::sim::Sim;
+
+    const FRAME: &str = "2026-11-22T00:20:47.843025123Z stdout";
+
+    /// The chunks that the bytes are cut into when their size was looked up at these times.
+    fn cut_at(bytes: &[u8], sizes: impl IntoIterator<Item = u64>) -> Vec<Vec<u8>> {
+        let sim = Sim::default();
+        let file = sim.create(Path::new("/log/0.log"));
+        file.write_at(bytes, None);
+        let mut content = Content::of(file, false).unwrap();
+        let (mut cutter, mut at, mut chunks) = (Cutter::default(), Position::START, Vec::new());
+        for size in sizes {
+            let terms = Terms { is_final: false, is_alone: true, size };
+            while let Cut::Piece(piece) = cutter.cut(&mut content, at, terms).unwrap() {
+                at = piece.after;
+                chunks.push(piece.chunk.input().to_vec());
+            }
+        }
+        assert_eq!(at.offset as usize, chunks.concat().len());
+        chunks
+    }
+
+    #[test]
+    fn pieces_stay_together_however_old_the_size_is() {
+        let line = |flag: &str, text: &str| format!("{FRAME} {flag} {text}\n");
+        let whole = line("F", "{}");
+        let long = "x".repeat(CHUNK_BYTES + 10);
+        for pieces in [
+            vec![line("P", "{\"a\":\""), line("P", "bc"), line("F", "\"}")],
+            vec![line("P", &long), line("F", "end")],
+            vec![line("P", "start"), line("P", &long), line("F", "end")],
+        ] {
+            let joined = pieces.concat();
+            let text = [&whole[..], &joined, &whole].concat();
+            let ends = [whole.len(), whole.len() + joined.len(), text.len()];
+            let near = (0..300).chain(text.len().saturating_sub(300)..=text.len() + 3);
+            for size in near.map(|size| size as u64) {
+                let mut end = 0;
+                for chunk in cut_at(text.as_bytes(), [size, text.len() as u64]) {
+                    end += chunk.len();
+                    assert!(ends.contains(&end), "{end} of {ends:?}, looked at with {size}");
+                }
+                assert_eq!(end, text.len());
+            }
+        }
     }
 }

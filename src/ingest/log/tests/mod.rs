@@ -1,6 +1,6 @@
 //! The log source against a disk of its own.
 
-mod sim;
+pub(crate) mod sim;
 mod lumberjack;
 mod bench;
 mod cases;

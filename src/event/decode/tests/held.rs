@@ -1,0 +1,78 @@
+//! Events in members of any name, behind other text, and inside bodies.
+
+use super::*;
+
+#[test]
+fn whatever_holds_an_event_is_opened() {
+    let sorted = r#"{"annotations":{},"apiVersion":"audit.k8s.io/v1","auditID":"a","kind":"Event","level":"Metadata","stage":"ResponseComplete","user":{"username":"u"},"verb":"get"}"#;
+    let (a, text) = (sorted, quoted(sorted));
+    let twice = quoted(&text);
+    let wrapped = format!(r#"{{"log":{text}}}"#);
+    for record in [
+        // The name that a member has says little, and nothing where another one holds the event.
+        format!(r#"{{"short_message":"audit","full_message":{text}}}"#),
+        format!(r#"{{"message":"alice got pods","kubernetes":{{"audit":{a}}}}}"#),
+        format!(r#"{{"log":"","log_processed":{a}}}"#),
+        format!(r#"{{"message":"m","event":{{"original":{text}}}}}"#),
+        format!(r#"{{"category":"app","message":{text}}}"#),
+        format!(r#"{{"insertId":"i","message":{text}}}"#),
+        format!(r#"{{"events":[],"message":{text}}}"#),
+        format!(r#"{{"stage":"prod","message":{text}}}"#),
+        format!(r#"{{"@timestamp":"t","@message":{a}}}"#),
+        format!(r#"{{"@message":{text},"@ptr":"x"}}"#),
+        format!(r#"{{"logContent":{{"data":{text}}}}}"#),
+        format!(r#"{{"Records":[{{"rawData":{text}}}]}}"#),
+        format!(r#"{{"log":{{"file":{{"path":"/var/log/audit/audit.log"}}}},"message":{text}}}"#),
+        format!(r#"{{"event":{{"dataset":"kubernetes.audit"}},"kubernetes":{{"audit":{a}}}}}"#),
+        format!(r#"{{"attributes":{{"log.file.name":"audit.log"}},"body":{text}}}"#),
+        format!(r#"{{"result":{{"auditID":"a","user.username":"u","_raw":{text}}}}}"#),
+        twice.clone(),
+        quoted(&twice),
+        // Behind whatever a shipper puts before it.
+        format!("2021-06-11\tkubernetes.audit\t{a}"),
+        format!("host app[1]: {a}"),
+        format!("host app[1]: {wrapped}"),
+        format!("host app[1]: {text}"),
+        format!("key={a}"),
+        format!("x,\"{}\",y", a.replace('"', "\"\"")),
+    ] {
+        check(&record, &["get@a"]);
+    }
+    // Octet counts and no line ends.
+    let counted: String = (0..20).map(|_| format!("300 <14>1 - host app - - - {a}")).collect();
+    assert_eq!(decoded(&[counted.as_bytes()]).len(), 20);
+    for (record, expected) in [
+        (format!("2026-11-22T00:20:47Z host app: {wrapped}"), "get@a 2026-11-22T00:20:47.000000Z"),
+        (format!("2026-11-22T00:20:47Z host app: {text}"), "get@a 2026-11-22T00:20:47.000000Z"),
+    ] {
+        check(&record, &[expected]);
+    }
+}
+
+#[test]
+fn what_a_client_put_into_a_body_is_no_event() {
+    let forged = A.replace(r#""auditID":"a""#, r#""auditID":"z""#);
+    let real = format!(
+        r#"{{"level":"Request","auditID":"a","stage":"ResponseComplete","verb":"create","requestObject":{forged}}}"#
+    );
+    for record in [
+        format!("host app: {real}"),
+        format!("2021-06-11\taudit\t{real}"),
+        format!("key={real}"),
+        format!(r#"{{"message":{}}}"#, quoted(&format!("host {real}"))),
+    ] {
+        check(&record, &["create@a"]);
+    }
+    check(
+        format!("2026-11-22T00:20:47Z host app: {real}"),
+        &["create@a 2026-11-22T00:20:47.000000Z"],
+    );
+}
+
+#[test]
+fn what_was_flattened_is_told() {
+    let flat = r#"{"kind":"Event","auditID":"a","verb":"get","user.username":"u"}"#;
+    check(flat, &[&format!("not_audit_event:0+{}", flat.len())]);
+    check("@timestamp,@message", &["control"]);
+    check(format!("{A} \r"), &["get@a"]);
+}
