@@ -1,11 +1,11 @@
-//! Rows of Azure's tables `AKSAudit` and `AKSAuditAdmin`, written anew as the events that they are made
-//! of: a column for each member, named in Azure's way
+//! Rows of Azure's tables `AKSAudit` and `AKSAuditAdmin`, written anew as the events that they are
+//! made of: a column for each member, named in Azure's way
 //! (learn.microsoft.com/azure/azure-monitor/reference/tables/aksaudit).
 
 use crate::event::envelope::{Fields, aks_cluster, held_text, lossy};
 
-/// Columns and members, in the API server's order, and whether the member is an object or a list: some
-/// tools give those as text.
+/// Columns and members, in the API server's order, and whether the member is an object or a list:
+/// some tools give those as text.
 const COLUMNS: [(&[u8], &str, bool); 16] = [
     (b"Level", "level", false),
     (b"AuditId", "auditID", false),

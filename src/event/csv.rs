@@ -1,5 +1,5 @@
-//! Lines of comma-separated values (RFC 4180), as consoles and query tools of log stores hand out: an
-//! event is in one quoted field, its quotes doubled.
+//! Lines of comma-separated values (RFC 4180), as consoles and query tools of log stores hand out:
+//! an event is in one quoted field, its quotes doubled.
 
 use memchr::memmem;
 

@@ -248,8 +248,8 @@ impl Names {
     }
 }
 
-/// Log shippers put a `level` (`info`) or `stage` (`prod`) of their own beside the message; only the
-/// API server's count.
+/// Log shippers put a `level` (`info`) or `stage` (`prod`) of their own beside the message; only
+/// the API server's count.
 fn is_of_shipper(bytes: &[u8], field: &Field<'_>) -> bool {
     const LEVELS: [&[u8]; 4] =
         [b"\"None\"", b"\"Metadata\"", b"\"Request\"", b"\"RequestResponse\""];

@@ -121,8 +121,8 @@ impl CriParts {
     }
 }
 
-/// Where the JSON stands, or the string that holds it, behind whatever a shipper puts before an event
-/// on its line; `None` where it does not speak of audit events.
+/// Where the JSON stands, or the string that holds it, behind whatever a shipper puts before an
+/// event on its line; `None` where it does not speak of audit events.
 pub(crate) fn json_start(text: &[u8]) -> Option<usize> {
     if !speaks_of_audit(text) {
         return None;
