@@ -73,7 +73,6 @@ pub struct Scratch {
 ///
 /// Records that hold parts of lines must come in order; call [`finish`] behind the last one.
 pub fn decode(record: &[u8], scratch: &mut Scratch, emit: &mut dyn FnMut(Decoded<'_>)) {
-    // The end of a line is no part of its event.
     let record = record.trim_ascii_end();
     if record.starts_with(salvage::EVENT_START)
         && record.is_ascii()
@@ -180,6 +179,8 @@ impl Walk<'_> {
     /// A whole record: split at NUL runs, which no JSON holds.
     fn record(&mut self, record: &[u8]) {
         let record = record.strip_prefix(b"\xef\xbb\xbf").unwrap_or(record);
+        // JSON text sequences (RFC 7464) put a record separator before each.
+        let record = record.strip_prefix(b"\x1e").unwrap_or(record);
         let mut start = 0;
         while let Some(found) = memchr::memchr(0, &record[start..]) {
             let from = start + found;
@@ -198,6 +199,8 @@ impl Walk<'_> {
             self.reject(at, bytes.len(), RejectReason::EnvelopeTooDeep, "");
             return;
         }
+        // The end of a line is no part of its event.
+        let bytes = bytes.trim_ascii_end();
         let mut start = json::skip_blank(bytes, 0);
         let mut tears = 0;
         while start < bytes.len() {

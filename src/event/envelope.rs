@@ -117,7 +117,8 @@ pub(crate) fn shape(bytes: &[u8]) -> Shape {
     }
     let is_event = names.is_event() || decided == Some(Shape::Event);
     match (decided, holder) {
-        (_, Some(holder)) if is_event && names.is_flat => holder,
+        // Members of an event that a shipper copied to beside it.
+        (_, Some(holder)) if is_event && (names.is_flat || !names.has_request) => holder,
         _ if is_event && names.is_flat => Shape::Flat,
         _ if is_event => Shape::Event,
         (_, Some(holder)) => holder,
@@ -125,14 +126,22 @@ pub(crate) fn shape(bytes: &[u8]) -> Shape {
     }
 }
 
-/// What an object is by a member that speaks of audit events, or in which nothing can be told.
+/// What an object is by a member that speaks of audit events.
 fn holds(bytes: &[u8], field: &Field<'_>, decided: Option<&Shape>) -> Option<Shape> {
-    const BODIES: [&[u8]; 2] = [b"requestObject", b"responseObject"];
+    // What a client has put into an event is none.
+    const OWN: [&[u8]; 7] = [
+        b"requestObject",
+        b"responseObject",
+        b"annotations",
+        b"user",
+        b"impersonatedUser",
+        b"objectRef",
+        b"responseStatus",
+    ];
     const SURE: [&[u8]; 4] =
         [b"protoPayload", b"textPayload", b"jsonPayload", b"protopayload_auditlog"];
     match decided {
-        Some(Shape::Event) => return None,
-        Some(Shape::Holds(_, Form::Base64)) => return decided.cloned(),
+        Some(Shape::Event | Shape::Holds(_, Form::Base64)) => return None,
         Some(Shape::AksTable) => return decided.cloned(),
         Some(Shape::Gke) if SURE.contains(&field.key) => return decided.cloned(),
         // Of a Google Cloud entry's own names none says what it holds.
@@ -140,7 +149,9 @@ fn holds(bytes: &[u8], field: &Field<'_>, decided: Option<&Shape>) -> Option<Sha
         _ => {}
     }
     let range = field.value.clone();
-    if BODIES.contains(&field.key) || !speaks_of_audit(&bytes[range.clone()]) {
+    // GELF has the beginning of the message in one member and the whole in another.
+    let is_beginning = field.key == b"short_message";
+    if is_beginning || OWN.contains(&field.key) || !speaks_of_audit(&bytes[range.clone()]) {
         return None;
     }
     decided.cloned().or_else(|| match bytes[range.start] {
@@ -165,10 +176,12 @@ fn decides(bytes: &[u8], field: &Field<'_>) -> Option<Shape> {
         (b"awslogs" | b"message", Some(b'{')) => Shape::Holds(range(), Form::Object),
         (b"message" | b"short_message" | b"log_s", Some(b'"')) => Shape::Holds(range(), Form::Text),
         (b"log", Some(b'"')) => Shape::Holds(range(), Form::Piece),
-        (b"data", Some(b'"')) if speaks_of_audit(&bytes[range()]) => {
-            Shape::Holds(range(), Form::Text)
+        (b"data" | b"Data" | b"data_base64" | b"rawData", Some(b'"')) => {
+            let is_text = speaks_of_audit(&bytes[range()]);
+            Shape::Holds(range(), if is_text { Form::Text } else { Form::Base64 })
         }
-        (b"data", Some(b'"')) => Shape::Holds(range(), Form::Base64),
+        (b"kinesis", Some(b'{')) => Shape::Holds(range(), Form::Object),
+        (b"Records", Some(b'[')) => Shape::List(field.value.start),
         (b"AuditId" | b"StageReceivedTime", Some(b'"')) => Shape::AksTable,
         (b"category" | b"operationName" | b"properties", _) => Shape::Aks,
         (b"protoPayload" | b"insertId" | b"logName", _) => Shape::Gke,
@@ -226,6 +239,7 @@ struct Names {
     has_kind: bool,
     has_version: bool,
     has_id: bool,
+    has_request: bool,
     is_flat: bool,
 }
 
@@ -239,6 +253,7 @@ impl Names {
             b"kind" => self.has_kind = value == b"\"Event\"",
             b"apiVersion" => self.has_version = value.starts_with(b"\"audit.k8s.io/"),
             b"auditID" => self.has_id = true,
+            b"requestURI" | b"user" | b"objectRef" => self.has_request = true,
             key => self.is_flat |= FLAT.iter().any(|flat| key.starts_with(flat)),
         }
     }

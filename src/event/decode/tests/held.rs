@@ -7,6 +7,7 @@ fn whatever_holds_an_event_is_opened() {
     let sorted = r#"{"annotations":{},"apiVersion":"audit.k8s.io/v1","auditID":"a","kind":"Event","level":"Metadata","stage":"ResponseComplete","user":{"username":"u"},"verb":"get"}"#;
     let (a, text) = (sorted, quoted(sorted));
     let twice = quoted(&text);
+    let packed = base64::engine::general_purpose::STANDARD.encode(a);
     let wrapped = format!(r#"{{"log":{text}}}"#);
     for record in [
         // The name that a member has says little, and nothing where another one holds the event.
@@ -26,6 +27,15 @@ fn whatever_holds_an_event_is_opened() {
         format!(r#"{{"event":{{"dataset":"kubernetes.audit"}},"kubernetes":{{"audit":{a}}}}}"#),
         format!(r#"{{"attributes":{{"log.file.name":"audit.log"}},"body":{text}}}"#),
         format!(r#"{{"result":{{"auditID":"a","user.username":"u","_raw":{text}}}}}"#),
+        format!(r#"{{"level":"Request","message":{text}}}"#),
+        format!(r#"{{"kind":"Event","auditID":"a","verb":"get","_raw":{text}}}"#),
+        format!(r#"{{"short_message":{},"full_message":{text}}}"#, quoted(&sorted[..90])),
+        format!(r#"{{"data":"x","message":{text}}}"#),
+        format!("\x1e{a}"),
+        format!(r#"{{"Records":[{{"kinesis":{{"data":"{packed}"}}}}]}}"#),
+        format!(r#"{{"Records":[{{"Data":"{packed}","SequenceNumber":"1"}}]}}"#),
+        format!(r#"[{{"ackId":"x","message":{{"data":"{packed}"}}}}]"#),
+        format!(r#"{{"specversion":"1.0","data_base64":"{packed}"}}"#),
         twice.clone(),
         quoted(&twice),
         // Behind whatever a shipper puts before it.
@@ -75,4 +85,13 @@ fn what_was_flattened_is_told() {
     check(flat, &[&format!("not_audit_event:0+{}", flat.len())]);
     check("@timestamp,@message", &["control"]);
     check(format!("{A} \r"), &["get@a"]);
+    // Behind the event nothing is its own.
+    let mut raw = Vec::new();
+    let two = format!("{A}\n{A} \n");
+    decode(two.as_bytes(), &mut Scratch::default(), &mut |decoded| {
+        if let Decoded::Event { event, .. } = decoded {
+            raw.push(event.raw().to_vec());
+        }
+    });
+    assert_eq!(raw, [A.as_bytes(), A.as_bytes()]);
 }
