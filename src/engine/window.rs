@@ -241,6 +241,12 @@ impl<E: Weigh> Window<E> {
         self.fired.insert(place, end_us);
     }
 
+    /// Counts again what is not stored: the matches of counted values that others stand for.
+    pub fn recount(&mut self) {
+        let marks: Vec<&Mark<E>> = self.marks.iter().collect();
+        self.repeated = (marks.len() - last_of_each_value(&marks).len()) as u32;
+    }
+
     /// What its matches take in memory, about.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -3,6 +3,7 @@
 //! (learn.microsoft.com/azure/azure-monitor/reference/tables/aksaudit).
 
 use crate::event::envelope::{Fields, aks_cluster, held_text, lossy};
+use crate::event::json::skip_value;
 
 /// Columns and members, in the API server's order, and whether the member is an object or a list:
 /// some tools give those as text.
@@ -36,7 +37,10 @@ pub(crate) fn to_audit(row: &[u8]) -> (Vec<u8>, Option<String>) {
             true => held_text(row, field.value),
             false => lossy(value).into_owned(),
         };
-        if matches!(value.trim(), "" | "null" | "\"\"") {
+        // One whole value and nothing behind it, or the row could say what the event did not.
+        let value = value.trim();
+        let is_value = skip_value(value.as_bytes(), 0) == Ok(value.len());
+        if !is_value || matches!(value, "null" | "\"\"") {
             continue;
         }
         json.extend_from_slice(b",\"");

@@ -73,10 +73,9 @@ pub struct Scratch {
 ///
 /// Records that hold parts of lines must come in order; call [`finish`] behind the last one.
 pub fn decode(record: &[u8], scratch: &mut Scratch, emit: &mut dyn FnMut(Decoded<'_>)) {
-    let record = record.trim_ascii_end();
     if record.starts_with(salvage::EVENT_START)
         && record.is_ascii()
-        && let Ok(event) = Event::parse(record)
+        && let Ok(event) = Event::parse(record.trim_ascii_end())
     {
         emit(Decoded::Event { event, ordinal: 0, context: EnvelopeContext::default() });
         return;
@@ -199,17 +198,23 @@ impl Walk<'_> {
             self.reject(at, bytes.len(), RejectReason::EnvelopeTooDeep, "");
             return;
         }
-        // The end of a line is no part of its event.
-        let bytes = bytes.trim_ascii_end();
         let mut start = json::skip_blank(bytes, 0);
-        let mut tears = 0;
+        let (mut tears, mut line_end) = (0, 0);
         while start < bytes.len() {
             let rest = &bytes[start..];
             let at = at.skip(start);
             let used = match rest[0] {
                 b'{' => self.object(rest, at, &mut tears),
                 b'[' => self.array(rest, at),
-                _ => self.text(rest, at, &mut tears),
+                _ => {
+                    // Looked for once a line, however many events stand on it.
+                    let is_new = line_end <= start;
+                    if is_new {
+                        let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+                        line_end = start + length;
+                    }
+                    self.text(&bytes[start..line_end], is_new, at, &mut tears)
+                }
             };
             start = json::skip_blank(bytes, start + used.max(1));
             if tears > TEARS_MAX {
@@ -254,13 +259,15 @@ impl Walk<'_> {
 
     /// An event that these bytes start with; how many bytes it took.
     fn event(&mut self, bytes: &[u8], at: At<'_>, tears: &mut usize) -> usize {
-        match Event::parse(bytes) {
-            Ok(event) if at.partial.is_none() && std::str::from_utf8(bytes).is_ok() => {
+        // The end of a line is no part of its event.
+        let whole = bytes.trim_ascii_end();
+        match Event::parse(whole) {
+            Ok(event) if at.partial.is_none() && std::str::from_utf8(whole).is_ok() => {
                 self.emit_event(event, at);
             }
-            Ok(_) => self.whole(bytes, at),
+            Ok(_) => self.whole(whole, at),
             Err(Malformed { kind: MalformedKind::Trailing, offset }) => {
-                return self.event(bytes[..offset].trim_ascii_end(), at, tears).min(offset);
+                return self.event(&bytes[..offset], at, tears).min(offset);
             }
             Err(Malformed { kind: MalformedKind::NotAnAuditEvent, .. }) => {
                 self.reject(at, bytes.len(), RejectReason::NotAuditEvent, "");
@@ -397,19 +404,16 @@ impl Walk<'_> {
         }
     }
 
-    /// A line that does not start as JSON; how many bytes it took.
-    fn text(&mut self, bytes: &[u8], at: At<'_>, tears: &mut usize) -> usize {
-        if bytes[0] == b'"'
-            && let Some(used) = self.quoted(bytes, at)
+    /// A line that does not start as JSON, or the rest of one; how many bytes it took.
+    fn text(&mut self, text: &[u8], is_new: bool, at: At<'_>, tears: &mut usize) -> usize {
+        if text[0] == b'"'
+            && let Some(used) = self.quoted(text, at)
         {
             return used;
         }
-        let end = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
-        let text = &bytes[..end];
+        let end = text.len();
         if line::is_legacy(text) {
             self.reject(at, end, RejectReason::LegacyFormat, "");
-        } else if let Some(field) = csv::event(text) {
-            self.message(&envelope::lossy(&field), at.copy(end).deeper());
         } else if let Some(cri) = CriLine::parse(text) {
             self.cri(&cri, at);
         } else if let Some((time_us, rest)) = line::timestamp(text) {
@@ -421,12 +425,10 @@ impl Walk<'_> {
             }
         } else if serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok() {
             self.reject(at, end, RejectReason::NotAuditEvent, "");
-        } else if let Some(start) =
-            line::json_start(text).filter(|at| line::is_prefix(&text[..*at]))
-        {
+        } else if let Some(start) = line::json_start(text) {
             return start;
-        } else if csv::is_header(text) {
-            self.give(Decoded::Control);
+        } else if let Some(field) = is_new.then(|| csv::event(text)).flatten() {
+            self.message(&envelope::lossy(&field), at.copy(end).deeper());
         } else {
             return self.torn(text, at, tears);
         }

@@ -99,11 +99,10 @@ pub(crate) enum Form {
 }
 
 /// Tells what an object is. Only what names itself an audit event is one whatever a shipper has put
-/// before; else the first key that decides does, unless what stands there does not speak of audit
-/// events and another member does, under whatever name.
+/// before; else the first known key whose member speaks of audit events decides, then the only
+/// member of another name that is an event, then the first known key.
 pub(crate) fn shape(bytes: &[u8]) -> Shape {
-    let mut decided = None;
-    let mut holder = None;
+    let (mut decided, mut holder, mut other) = (None, None, Other::None);
     let mut names = Names::default();
     for field in Fields::of(bytes) {
         names.note(bytes, &field);
@@ -112,54 +111,106 @@ pub(crate) fn shape(bytes: &[u8]) -> Shape {
             // An element of an EventList begins so, and there are many.
             return Shape::Event;
         }
-        holder = holder.or_else(|| holds(bytes, &field, shape.as_ref()));
+        match &shape {
+            Some(shape) if holder.is_none() && holds(bytes, &field, shape) => {
+                holder = Some(shape.clone());
+            }
+            None => other.note(bytes, &field),
+            _ => {}
+        }
         decided = decided.or(shape);
     }
     let is_event = names.is_event() || decided == Some(Shape::Event);
+    let is_flat = is_event && names.is_flat && !names.has_user;
     match (decided, holder) {
         // Members of an event that a shipper copied to beside it.
-        (_, Some(holder)) if is_event && (names.is_flat || !names.has_request) => holder,
-        _ if is_event && names.is_flat => Shape::Flat,
+        (_, Some(holder)) if is_event && (is_flat || !names.has_request) => holder,
+        _ if is_flat => Shape::Flat,
         _ if is_event => Shape::Event,
         (_, Some(holder)) => holder,
-        (decided, None) => decided.unwrap_or(Shape::Unknown),
+        (decided, None) => other.only().or(decided).unwrap_or(Shape::Unknown),
     }
 }
 
-/// What an object is by a member that speaks of audit events.
-fn holds(bytes: &[u8], field: &Field<'_>, decided: Option<&Shape>) -> Option<Shape> {
-    // What a client has put into an event is none.
-    const OWN: [&[u8]; 7] = [
-        b"requestObject",
-        b"responseObject",
-        b"annotations",
-        b"user",
-        b"impersonatedUser",
-        b"objectRef",
-        b"responseStatus",
-    ];
+/// Whether a member of a known name speaks of audit events.
+fn holds(bytes: &[u8], field: &Field<'_>, shape: &Shape) -> bool {
     const SURE: [&[u8]; 4] =
         [b"protoPayload", b"textPayload", b"jsonPayload", b"protopayload_auditlog"];
-    match decided {
-        Some(Shape::Event | Shape::Holds(_, Form::Base64)) => return None,
-        Some(Shape::AksTable) => return decided.cloned(),
-        Some(Shape::Gke) if SURE.contains(&field.key) => return decided.cloned(),
-        // Of a Google Cloud entry's own names none says what it holds.
-        Some(Shape::Gke) => return None,
-        _ => {}
+    match shape {
+        Shape::Event | Shape::Flat | Shape::Unknown | Shape::Holds(_, Form::Base64) => false,
+        Shape::AksTable => true,
+        // Of a Google Cloud entry's own names the others do not say what it holds.
+        Shape::Gke => SURE.contains(&field.key),
+        // GELF has the beginning of the message in one member and the whole in another.
+        _ if field.key == b"short_message" => false,
+        Shape::List(_) | Shape::Holds(..) | Shape::Aks => {
+            speaks_of_audit(&bytes[field.value.clone()])
+        }
     }
-    let range = field.value.clone();
-    // GELF has the beginning of the message in one member and the whole in another.
-    let is_beginning = field.key == b"short_message";
-    if is_beginning || OWN.contains(&field.key) || !speaks_of_audit(&bytes[range.clone()]) {
+}
+
+/// The members of names that nobody knows which are events.
+enum Other {
+    None,
+    One(Shape),
+    /// Which of them is the event cannot be told.
+    Several,
+}
+
+impl Other {
+    fn note(&mut self, bytes: &[u8], field: &Field<'_>) {
+        if let Some(shape) = other(bytes, field) {
+            *self = match self {
+                Other::None => Other::One(shape),
+                Other::One(_) | Other::Several => Other::Several,
+            };
+        }
+    }
+
+    fn only(self) -> Option<Shape> {
+        match self {
+            Other::One(shape) => Some(shape),
+            Other::None | Other::Several => None,
+        }
+    }
+}
+
+/// A member of any name that is an event itself, not one that mentions events; none under a name
+/// whose values are the client's.
+fn other(bytes: &[u8], field: &Field<'_>) -> Option<Shape> {
+    /// In small letters, without what stands between words.
+    const CLIENTS: [&[u8]; 9] = [
+        b"agent",
+        b"request",
+        b"response",
+        b"annotation",
+        b"label",
+        b"metadata",
+        b"user",
+        b"objectref",
+        b"kubernetes",
+    ];
+    let key: Vec<u8> =
+        field.key.iter().filter(|byte| byte.is_ascii_alphanumeric()).copied().collect();
+    let key = key.to_ascii_lowercase();
+    let value = &bytes[field.value.clone()];
+    if CLIENTS.iter().any(|name| memchr::memmem::find(&key, name).is_some())
+        || !speaks_of_audit(value)
+    {
         return None;
     }
-    decided.cloned().or_else(|| match bytes[range.start] {
-        b'"' => Some(Shape::Holds(range, Form::Text)),
-        b'{' => Some(Shape::Holds(range, Form::Object)),
-        b'[' => Some(Shape::List(range.start)),
+    let range = field.value.clone();
+    match value.first()? {
+        b'{' => {
+            let is_event = Fields::of(value).any(|field| field.key == b"auditID");
+            is_event.then_some(Shape::Holds(range, Form::Object))
+        }
+        b'"' => {
+            let text = value[1..].trim_ascii_start();
+            text.starts_with(b"{").then_some(Shape::Holds(range, Form::Text))
+        }
         _ => None,
-    })
+    }
 }
 
 /// What an object is by one of its members; `None` when it can be anything.
@@ -174,7 +225,9 @@ fn decides(bytes: &[u8], field: &Field<'_>) -> Option<Shape> {
             Shape::List(field.value.start)
         }
         (b"awslogs" | b"message", Some(b'{')) => Shape::Holds(range(), Form::Object),
-        (b"message" | b"short_message" | b"log_s", Some(b'"')) => Shape::Holds(range(), Form::Text),
+        (b"message" | b"short_message" | b"full_message" | b"log_s" | b"@message", Some(b'"')) => {
+            Shape::Holds(range(), Form::Text)
+        }
         (b"log", Some(b'"')) => Shape::Holds(range(), Form::Piece),
         (b"data" | b"Data" | b"data_base64" | b"rawData", Some(b'"')) => {
             let is_text = speaks_of_audit(&bytes[range()]);
@@ -182,7 +235,7 @@ fn decides(bytes: &[u8], field: &Field<'_>) -> Option<Shape> {
         }
         (b"kinesis", Some(b'{')) => Shape::Holds(range(), Form::Object),
         (b"Records", Some(b'[')) => Shape::List(field.value.start),
-        (b"AuditId" | b"StageReceivedTime", Some(b'"')) => Shape::AksTable,
+        (b"StageReceivedTime", Some(b'"')) => Shape::AksTable,
         (b"category" | b"operationName" | b"properties", _) => Shape::Aks,
         (b"protoPayload" | b"insertId" | b"logName", _) => Shape::Gke,
         (b"textPayload" | b"jsonPayload" | b"protopayload_auditlog", _) => Shape::Gke,
@@ -210,7 +263,8 @@ fn exported(key: &[u8], first: u8, bytes: &[u8], range: Range<usize>) -> Option<
         (b"hits" | b"results" | b"result" | b"values", b'[')
         | (b"resourceLogs" | b"scopeLogs" | b"logRecords", b'[') => Shape::List(range.start),
         (b"hits" | b"_source" | b"result" | b"data" | b"event" | b"body" | b"audit", b'{')
-        | (b"json" | b"payload" | b"value" | b"log" | b"record" | b"attributes", b'{') => {
+        | (b"json" | b"payload" | b"value" | b"log" | b"record" | b"attributes", b'{')
+        | (b"@message" | b"log_processed" | b"logContent", b'{') => {
             Shape::Holds(range.clone(), Form::Object)
         }
         // Others tell there whose log it is.
@@ -230,7 +284,10 @@ fn exported(key: &[u8], first: u8, bytes: &[u8], range: Range<usize>) -> Option<
 /// word audit alone stands in paths of log files and names of datasets, too.
 pub(crate) fn speaks_of_audit(bytes: &[u8]) -> bool {
     let has = |name: &[u8]| memchr::memmem::find(bytes, name).is_some();
-    has(b"auditID") || has(b"cloudaudit.googleapis.com")
+    has(b"auditID")
+        || has(b"cloudaudit.googleapis.com")
+        || has(b"google.cloud.audit.AuditLog")
+        || has(b"StageReceivedTime")
 }
 
 /// The members by which an object says itself that it is an audit event.
@@ -240,6 +297,7 @@ struct Names {
     has_version: bool,
     has_id: bool,
     has_request: bool,
+    has_user: bool,
     is_flat: bool,
 }
 
@@ -253,7 +311,8 @@ impl Names {
             b"kind" => self.has_kind = value == b"\"Event\"",
             b"apiVersion" => self.has_version = value.starts_with(b"\"audit.k8s.io/"),
             b"auditID" => self.has_id = true,
-            b"requestURI" | b"user" | b"objectRef" => self.has_request = true,
+            b"user" => (self.has_user, self.has_request) = (true, true),
+            b"requestURI" | b"objectRef" => self.has_request = true,
             key => self.is_flat |= FLAT.iter().any(|flat| key.starts_with(flat)),
         }
     }

@@ -1,6 +1,7 @@
 //! Prefixes that log shippers and container runtimes put before an event on its line.
 
 use crate::event::envelope::speaks_of_audit;
+use crate::event::json::skip_string;
 use crate::event::time;
 
 /// The longest CRI line that is joined from its parts.
@@ -121,21 +122,22 @@ impl CriParts {
     }
 }
 
-/// Where the JSON stands, or the string that holds it, behind whatever a shipper puts before an
-/// event on its line; `None` where it does not speak of audit events.
+/// Where the JSON stands, or the string that is all of the rest, behind what a shipper puts before
+/// an event on its line; `None` where it does not speak of audit events soon.
 pub(crate) fn json_start(text: &[u8]) -> Option<usize> {
-    if !speaks_of_audit(text) {
-        return None;
-    }
-    memchr::memchr_iter(b'{', text).find_map(|at| {
-        let before = at.checked_sub(1).map(|before| text[before]);
-        let rest = text[at + 1..].trim_ascii_start();
-        match (before, rest.first()) {
-            (Some(b'"'), Some(b'\\')) => Some(at - 1),
-            (_, Some(b'"')) => Some(at),
-            _ => None,
-        }
-    })
+    /// Further on an event has said its id.
+    const SOON_BYTES: usize = 8 << 10;
+    let near = &text[..text.len().min(PREFIX_BYTES_MAX + 1)];
+    let at = memchr::memchr(b'{', near)?;
+    let start = match (at.checked_sub(1).map(|before| text[before]), text[at + 1..].first()) {
+        (Some(b'"'), Some(b'\\')) => at - 1,
+        (_, Some(b'"' | b' ' | b'\t')) => at,
+        _ => return None,
+    };
+    let rest = &text[start..];
+    let is_whole = rest[0] == b'{' || skip_string(rest, 0).is_ok_and(|(end, _)| end == rest.len());
+    let soon = &rest[..rest.len().min(SOON_BYTES)];
+    (is_prefix(&text[..start]) && is_whole && speaks_of_audit(soon)).then_some(start)
 }
 
 /// Longer text before an event is more than a prefix.
@@ -147,7 +149,7 @@ pub(crate) fn is_prefix(text: &[u8]) -> bool {
     let is_mark =
         |byte: &u8| *byte != b'\t' && matches!(byte, b'{' | b'}' | b'"' | b'\\' | 0..0x20 | 0x7f);
     text.len() <= PREFIX_BYTES_MAX
-        && matches!(text.last(), Some(b' ' | b'\t' | b':' | b']' | b'>' | b'='))
+        && matches!(text.last(), Some(b' ' | b'\t' | b':' | b']' | b'>'))
         && std::str::from_utf8(text).is_ok()
         && !text.iter().any(is_mark)
 }

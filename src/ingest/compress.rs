@@ -66,7 +66,7 @@ pub fn is_compressed(prefix: &[u8]) -> bool {
 /// The name of a compression, an archive or an encoding that is not read, by a file's first bytes
 /// (decompressed): an archive may hold logs as text, but not only logs, and compressed ones.
 pub fn unsupported(prefix: &[u8]) -> Option<&'static str> {
-    if prefix.get(257..262) == Some(b"ustar") {
+    if is_tar(prefix) {
         return Some("is a tar archive: unpack it first");
     }
     match prefix {
@@ -83,6 +83,15 @@ pub fn unsupported(prefix: &[u8]) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// Whether these are the first bytes of a tar archive: its name, padded with NULs, which no line of
+/// a log holds, and the mark of POSIX or GNU.
+fn is_tar(prefix: &[u8]) -> bool {
+    let is_marked = prefix
+        .get(257..)
+        .is_some_and(|at| at.starts_with(b"ustar\0") || at.starts_with(b"ustar  \0"));
+    is_marked && prefix[..257].contains(&0)
 }
 
 /// Counts the bytes that pass; for progress by the size of the files.
@@ -369,6 +378,23 @@ impl Read for Unzstd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tar_archive_is_told_by_more_than_a_word() {
+        let mut tar = vec![0; 512];
+        tar[..9].copy_from_slice(b"audit.log");
+        for mark in [&b"ustar\0"[..], b"ustar  \0"] {
+            tar[257..257 + mark.len()].copy_from_slice(mark);
+            assert!(unsupported(&tar).is_some_and(|text| text.contains("tar")));
+        }
+        // A client chooses the path of a request.
+        for shift in 0..5 {
+            let line =
+                format!("{{\"requestURI\":\"{}{}\"}}", "x".repeat(shift), "ustar".repeat(90));
+            assert_eq!(unsupported(line.as_bytes()), None);
+        }
+    }
+
     use std::io::Write;
 
     fn gzip(text: &[u8]) -> Vec<u8> {

@@ -8,6 +8,7 @@ use crate::engine::correlate::{Correlator, Feed};
 use crate::engine::table::Mapping;
 use crate::engine::terms::Baseline;
 use crate::engine::window::{Each, Weigh, Window};
+use crate::rule::CorrelationKind;
 
 /// The windows of a correlation, by their keys.
 type Windows<F> = Vec<(u64, Window<F>)>;
@@ -67,7 +68,15 @@ impl<E: Clone + Weigh> Correlator<E> {
         let place = |index: usize| mapping.correlations.get(index).copied().flatten();
         for (index, (windows, baseline)) in state.correlations.into_iter().enumerate() {
             let Some(place) = place(index) else { continue };
-            let windows = windows.into_iter().map(|(key, window)| (key, window.map(fetch)));
+            let kind = &self.rules[place as usize].kind;
+            let is_distinct = matches!(kind, CorrelationKind::ValueCount { .. });
+            let windows = windows.into_iter().map(|(key, window)| {
+                let mut window = window.map(fetch);
+                if is_distinct {
+                    window.recount();
+                }
+                (key, window)
+            });
             self.windows[place as usize] = windows.collect();
             self.baselines[place as usize] = baseline;
         }

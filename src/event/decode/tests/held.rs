@@ -22,12 +22,11 @@ fn whatever_holds_an_event_is_opened() {
         format!(r#"{{"@timestamp":"t","@message":{a}}}"#),
         format!(r#"{{"@message":{text},"@ptr":"x"}}"#),
         format!(r#"{{"logContent":{{"data":{text}}}}}"#),
-        format!(r#"{{"Records":[{{"rawData":{text}}}]}}"#),
+        format!(r#"{{"rawData":{text},"errorCode":"x"}}"#),
         format!(r#"{{"log":{{"file":{{"path":"/var/log/audit/audit.log"}}}},"message":{text}}}"#),
         format!(r#"{{"event":{{"dataset":"kubernetes.audit"}},"kubernetes":{{"audit":{a}}}}}"#),
         format!(r#"{{"attributes":{{"log.file.name":"audit.log"}},"body":{text}}}"#),
         format!(r#"{{"result":{{"auditID":"a","user.username":"u","_raw":{text}}}}}"#),
-        format!(r#"{{"level":"Request","message":{text}}}"#),
         format!(r#"{{"kind":"Event","auditID":"a","verb":"get","_raw":{text}}}"#),
         format!(r#"{{"short_message":{},"full_message":{text}}}"#, quoted(&sorted[..90])),
         format!(r#"{{"data":"x","message":{text}}}"#),
@@ -43,7 +42,6 @@ fn whatever_holds_an_event_is_opened() {
         format!("host app[1]: {a}"),
         format!("host app[1]: {wrapped}"),
         format!("host app[1]: {text}"),
-        format!("key={a}"),
         format!("x,\"{}\",y", a.replace('"', "\"\"")),
     ] {
         check(&record, &["get@a"]);
@@ -68,7 +66,6 @@ fn what_a_client_put_into_a_body_is_no_event() {
     for record in [
         format!("host app: {real}"),
         format!("2021-06-11\taudit\t{real}"),
-        format!("key={real}"),
         format!(r#"{{"message":{}}}"#, quoted(&format!("host {real}"))),
     ] {
         check(&record, &["create@a"]);
@@ -83,7 +80,6 @@ fn what_a_client_put_into_a_body_is_no_event() {
 fn what_was_flattened_is_told() {
     let flat = r#"{"kind":"Event","auditID":"a","verb":"get","user.username":"u"}"#;
     check(flat, &[&format!("not_audit_event:0+{}", flat.len())]);
-    check("@timestamp,@message", &["control"]);
     check(format!("{A} \r"), &["get@a"]);
     // Behind the event nothing is its own.
     let mut raw = Vec::new();
@@ -94,4 +90,43 @@ fn what_was_flattened_is_told() {
         }
     });
     assert_eq!(raw, [A.as_bytes(), A.as_bytes()]);
+}
+
+#[test]
+fn what_a_client_says_elsewhere_is_no_event() {
+    let forged = A.replace(r#""auditID":"a""#, r#""auditID":"z""#);
+    let (text, real) = (quoted(&forged), quoted(A));
+    for record in [
+        format!(r#"{{"user_agent":{text},"message":{real}}}"#),
+        format!(r#"{{"result":{{"userAgent":{text},"_raw":{real}}}}}"#),
+        format!(r#"{{"x":{text},"message":{real}}}"#),
+        format!(
+            "a,\"{}\",\"{}\"",
+            text[..text.len() / 2].replace('"', "\"\""),
+            A.replace('"', "\"\"")
+        ),
+    ] {
+        check(&record, &["get@a"]);
+    }
+    for record in [
+        format!(r#"{{"kubernetes":{{"annotations":{{"x":{text}}}}},"log":"hello"}}"#),
+        format!(r#"{{"kind":"Pod","metadata":{{"annotations":{{"x":{text}}}}}}}"#),
+        format!(r#"{{"a":{text},"b":{text}}}"#),
+        format!("2026-11-22T00:20:47Z I1122 userAgent={text} audit-ID=\"x\""),
+        format!(r#"{{"message":{}}}"#, quoted(&format!("\"HTTP\" userAgent={text} x=1"))),
+        format!(r#"{{"log":{}}}"#, quoted(&format!("I1122 x] userAgent={text} x=1"))),
+    ] {
+        let found = decoded(&[record.as_bytes()]);
+        assert!(!found.iter().any(|one| one.contains("get@")), "{record}: {found:?}");
+    }
+    let both = r#"{"auditID":"a","kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","stage":"Panic","user":{"username":"u"},"user.name":"x","verb":"get"}"#;
+    check(both, &["get@a"]);
+}
+
+#[test]
+fn a_long_line_of_many_prefixes_ends_in_time() {
+    for one in [r#"x {"a":1} "#, r#"x: {"auditIDx":1} "#, r#"x: {"auditID":1} "#] {
+        let line = one.repeat((2 << 20) / one.len()) + "auditID";
+        assert!(!decoded(&[line.as_bytes()]).is_empty());
+    }
 }
