@@ -107,7 +107,7 @@ impl<K: Clone + Weigh> Raiser<K> {
     /// Nothing seen yet.
     pub fn new(engine: Arc<Engine>, limits: Limits) -> Raiser<K> {
         Raiser {
-            correlator: Correlator::new(engine.correlations(), limits).chained(&engine.chains()),
+            correlator: engine.correlator(limits),
             scratch: engine.scratch(),
             matches: vec![0; engine.detections()],
             rules: open::rules(&engine),

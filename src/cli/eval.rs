@@ -44,8 +44,7 @@ pub fn run(rules: &Path, events: &Path, taxonomy: bool) -> Result<Done, Error> {
     let engine = Engine::compile(set, shape, &[]).map_err(|error| Error::Input(chain(&error)))?;
     let bytes = read_input(events)?;
     let mut evaluation = Evaluation {
-        correlator: Correlator::new(engine.correlations(), Limits::default())
-            .chained(&engine.chains()),
+        correlator: engine.correlator(Limits::default()),
         scratch: engine.scratch(),
         engine: &engine,
         out: std::io::BufWriter::new(std::io::stdout().lock()),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Mode, Source};
 use crate::ingest::webhook::config::is_cluster;
+use crate::pipeline::detector::KEY_BYTES;
 use crate::sinks::config::Kind;
 use crate::units::Size;
 
@@ -97,11 +98,11 @@ fn limits(config: &Config, faults: &mut Vec<Fault>) {
         fault(faults, "spool.batch_bytes_max", text);
     }
     let pipeline = &config.pipeline;
-    let events = (pipeline.duplicates_max as u64).saturating_mul(10);
+    let events = (pipeline.duplicates_max as u64).saturating_mul(KEY_BYTES as u64);
     let state = pipeline.state_bytes_max.0.saturating_add(events).saturating_add(STATE_BYTES_REST);
     if state > config.spool.snapshot_bytes_max.0 {
         let text = format!(
-            "with 10 bytes for each of duplicates_max and {} for the rest a snapshot may come to \
+            "with {KEY_BYTES} bytes for each of duplicates_max and {} for the rest a snapshot may come to \
              {}, which is over spool.snapshot_bytes_max ({}): lower the first two, or raise that",
             Size(STATE_BYTES_REST),
             Size(state.div_ceil(1 << 20) << 20),

@@ -56,6 +56,28 @@ fn reach(rule: &Correlation) -> i64 {
     rule.timespan_us.saturating_mul(spans)
 }
 
+/// How much later than lateness allows each of the correlations may be fed, because what feeds it
+/// has waited; `chains` says which feeds which, by their indexes, the inner one first.
+pub fn slack_us<'r>(
+    rules: impl Iterator<Item = &'r Correlation>,
+    chains: &[(usize, usize)],
+) -> Vec<i64> {
+    let own = |rule: &Correlation| if verdict::waits(rule) { rule.timespan_us } else { 0 };
+    let own: Vec<i64> = rules.map(own).collect();
+    let mut slack = vec![0i64; own.len()];
+    // Each round settles one more link of every chain, and the reader refuses cycles.
+    let mut is_settled = false;
+    while !is_settled {
+        is_settled = true;
+        for &(inner, outer) in chains {
+            let fed = slack[inner].saturating_add(own[inner]);
+            is_settled &= fed <= slack[outer];
+            slack[outer] = slack[outer].max(fed);
+        }
+    }
+    slack
+}
+
 /// A match on its way into a correlation.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Feed {
@@ -135,15 +157,7 @@ impl<E: Clone + Weigh> Correlator<E> {
 
     /// The same, told which correlation feeds which (their indexes, the inner one first).
     pub fn chained(mut self, chains: &[(usize, usize)]) -> Correlator<E> {
-        // One round settles one more link of every chain; there are no cycles.
-        for _ in 0..chains.len() {
-            for &(inner, outer) in chains {
-                let rule = &self.rules[inner];
-                let own = if verdict::waits(rule) { rule.timespan_us } else { 0 };
-                let slack = self.slack_us[inner].saturating_add(own);
-                self.slack_us[outer] = self.slack_us[outer].max(slack);
-            }
-        }
+        self.slack_us = slack_us(self.rules.iter(), chains);
         self
     }
 
@@ -177,8 +191,9 @@ impl<E: Clone + Weigh> Correlator<E> {
 
     /// Takes over what was learnt earlier.
     pub fn set_baseline(&mut self, correlation: usize, baseline: Baseline) {
+        let before = self.weight_of(correlation);
         self.baselines[correlation] = baseline;
-        self.weigh();
+        self.bytes = self.bytes + self.weight_of(correlation) - before;
     }
 
     /// About what the state takes in memory; not less than in a snapshot.
@@ -188,6 +203,11 @@ impl<E: Clone + Weigh> Correlator<E> {
 
     fn weight_of(&self, correlation: usize) -> usize {
         self.windows[correlation].bytes() + self.baselines[correlation].bytes()
+    }
+
+    /// How much later than younger matches a correlation may be fed.
+    fn late_us(&self, correlation: usize) -> i64 {
+        self.limits.lateness_us.saturating_add(self.slack_us[correlation])
     }
 
     fn weigh(&mut self) {
@@ -356,8 +376,7 @@ impl<E: Clone + Weigh> Correlator<E> {
             value: feed.number.filter(|_| is_aggregate).map_or(feed.value, f64::to_bits),
             evidence: evidence(),
         };
-        let late_us =
-            self.limits.lateness_us.saturating_add(self.slack_us[feed.correlation as usize]);
+        let late_us = self.late_us(feed.correlation as usize);
         let keep = reach(rule).saturating_add(late_us);
         // Nothing that is still waited for ends earlier.
         let until = self.newest_us.saturating_sub(late_us);
@@ -411,6 +430,7 @@ impl<E: Clone + Weigh> Correlator<E> {
         part: Option<(i64, u32)>,
     ) -> Option<Fired<E>> {
         let rule = &self.rules[correlation as usize];
+        let late_us = self.late_us(correlation as usize);
         let window = self.windows[correlation as usize].get_mut(key)?;
         if window.is_quiet(end_us, rule.timespan_us) {
             return None;
@@ -428,7 +448,6 @@ impl<E: Clone + Weigh> Correlator<E> {
         }
         let last = marks[*evidence.last()?].time_us;
         let evidence = evidence.into_iter().map(|index| marks[index].evidence.clone()).collect();
-        let late_us = self.limits.lateness_us.saturating_add(self.slack_us[correlation as usize]);
         window.set_fired(end_us, reach(rule).saturating_add(late_us));
         let has_waited = verdict::waits(rule);
         let time_us = if has_waited { last } else { end_us };

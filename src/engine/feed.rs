@@ -3,11 +3,12 @@
 use std::hash::Hasher as _;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use siphasher::sip::SipHasher13;
 
 use crate::engine::Error;
 use crate::engine::builder::Builder;
-use crate::engine::correlate::Feed;
+use crate::engine::correlate::{Feed, slack_us};
 use crate::engine::field::FieldId;
 use crate::engine::program::{Program, State};
 use crate::engine::values::Subject;
@@ -61,28 +62,34 @@ struct Planner<'p> {
     late: Vec<bool>,
 }
 
+/// The correlations with these numbers, each with its rule.
+pub fn correlations<'r>(rules: &'r RuleSet, numbers: &[u32]) -> Vec<(&'r Correlation, &'r Rule)> {
+    let rules = numbers.iter().map(|number| &rules.rules[*number as usize]);
+    rules
+        .filter_map(|rule| match &rule.body {
+            Body::Correlation(correlation) => Some((correlation, rule)),
+            Body::Detection(_) => None,
+        })
+        .collect()
+}
+
 /// Which correlation is fed by which: their indexes, the inner one first.
 pub fn chains(rules: &[(&Correlation, &Rule)]) -> Vec<(usize, usize)> {
-    let place = |id: &Arc<str>| rules.iter().position(|(_, rule)| rule.id == *id);
+    let places = rules.iter().enumerate().map(|(place, (_, rule))| (&*rule.id, place));
+    let places: FxHashMap<&str, usize> = places.collect();
+    let places = &places;
     let fed = rules.iter().enumerate().flat_map(|(outer, (correlation, _))| {
-        correlation.rules.iter().filter_map(move |id| Some((place(id)?, outer)))
+        correlation.rules.iter().filter_map(move |id| Some((*places.get(&**id)?, outer)))
     });
     fed.collect()
 }
 
-impl Planner<'_> {
+impl<'p> Planner<'p> {
     /// What waits for its window to be over fires late, and so does what it feeds.
     fn late(&self) -> Vec<bool> {
         let all = self.all();
-        let chains = chains(&all);
-        let mut late: Vec<bool> = all.iter().map(|(one, _)| verdict::waits(one)).collect();
-        // The reader refuses cycles: each round settles one more link of the longest chain.
-        while let Some((_, outer)) =
-            chains.iter().find(|(inner, outer)| late[*inner] && !late[*outer])
-        {
-            late[*outer] = true;
-        }
-        late
+        let slack = slack_us(all.iter().map(|(correlation, _)| *correlation), &chains(&all));
+        all.iter().zip(slack).map(|((one, _), slack)| verdict::waits(one) || slack > 0).collect()
     }
 
     fn check_references(&self) -> Result<(), Error> {
@@ -97,14 +104,8 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn all(&self) -> Vec<(&Correlation, &Rule)> {
-        let rules = self.correlations.iter().map(|number| &self.rules.rules[*number as usize]);
-        rules
-            .filter_map(|rule| match &rule.body {
-                Body::Correlation(correlation) => Some((correlation, rule)),
-                Body::Detection(_) => None,
-            })
-            .collect()
+    fn all(&self) -> Vec<(&'p Correlation, &'p Rule)> {
+        correlations(self.rules, self.correlations)
     }
 
     /// The plans for a rule with this id; fields are read from the event of the base rule `base`.

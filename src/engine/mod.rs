@@ -44,7 +44,7 @@ use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
 use crate::engine::builder::Builder;
-use crate::engine::correlate::Feed;
+use crate::engine::correlate::{Correlator, Feed, Limits};
 use crate::engine::feed::FeedPlan;
 use crate::engine::field::{FieldId, Shape};
 use crate::engine::graph::{Graph, Stale};
@@ -54,9 +54,10 @@ use crate::engine::program::{Program, State};
 use crate::engine::question::Questions;
 use crate::engine::signpost::Step;
 use crate::engine::values::Subject;
+use crate::engine::window::Weigh;
 use crate::event::redact::FieldRedactor;
 use crate::event::{Event, Slot};
-use crate::rule::{Body, Condition, Correlation, Rule, RuleSet};
+use crate::rule::{Body, Condition, Rule, RuleSet};
 
 /// A rule set that cannot be compiled.
 #[derive(Debug, thiserror::Error)]
@@ -193,25 +194,16 @@ impl Engine {
         &self.rules.rules[self.correlations[index as usize] as usize]
     }
 
-    /// The bodies of all correlations, in the order of their indexes.
-    pub fn correlations(&self) -> Vec<Correlation> {
-        let rules = self.correlations.iter().map(|number| &self.rules.rules[*number as usize]);
-        rules
-            .filter_map(|rule| match &rule.body {
-                Body::Correlation(correlation) => Some(correlation.clone()),
-                Body::Detection(_) => None,
-            })
-            .collect()
+    /// How many correlations there are.
+    pub fn correlations(&self) -> usize {
+        self.correlations.len()
     }
 
-    /// Which correlation feeds which: their indexes, the inner one first.
-    pub fn chains(&self) -> Vec<(usize, usize)> {
-        let rules = self.correlations.iter().map(|number| &self.rules.rules[*number as usize]);
-        let all = rules.filter_map(|rule| match &rule.body {
-            Body::Correlation(correlation) => Some((correlation, rule)),
-            Body::Detection(_) => None,
-        });
-        feed::chains(&all.collect::<Vec<_>>())
+    /// A correlator of all correlations, by their indexes, which knows nothing yet.
+    pub fn correlator<E: Clone + Weigh>(&self, limits: Limits) -> Correlator<E> {
+        let rules = feed::correlations(&self.rules, &self.correlations);
+        let bodies = rules.iter().map(|(correlation, _)| (*correlation).clone()).collect();
+        Correlator::new(bodies, limits).chained(&feed::chains(&rules))
     }
 
     /// Networks whose X-Forwarded-For entries are believed.

@@ -42,7 +42,7 @@ impl RuleTable {
         let detections = (0..engine.detections() as u32)
             .map(|position| engine.detection(position).id.to_string())
             .collect();
-        let correlations = (0..engine.correlations().len() as u32)
+        let correlations = (0..engine.correlations() as u32)
             .map(|index| engine.correlation(index))
             .map(|rule| (rule.id.to_string(), definition(engine, rule)))
             .collect();

@@ -6,6 +6,7 @@ use std::ops::Range;
 use crate::event::json::{skip_blank, skip_string, skip_value};
 use crate::event::split::value_end;
 use crate::event::value::{Value, unescape};
+use crate::event::{LEVELS, STAGES};
 
 /// A member of an object that may be cut.
 #[derive(Clone, Debug)]
@@ -190,9 +191,8 @@ fn other(bytes: &[u8], field: &Field<'_>) -> Option<Shape> {
         b"objectref",
         b"kubernetes",
     ];
-    let key: Vec<u8> =
-        field.key.iter().filter(|byte| byte.is_ascii_alphanumeric()).copied().collect();
-    let key = key.to_ascii_lowercase();
+    let letters = field.key.iter().filter(|byte| byte.is_ascii_alphanumeric());
+    let key: Vec<u8> = letters.map(u8::to_ascii_lowercase).collect();
     let value = &bytes[field.value.clone()];
     if CLIENTS.iter().any(|name| memchr::memmem::find(&key, name).is_some())
         || !speaks_of_audit(value)
@@ -325,16 +325,14 @@ impl Names {
 /// Log shippers put a `level` (`info`) or `stage` (`prod`) of their own beside the message; only
 /// the API server's count.
 fn is_of_shipper(bytes: &[u8], field: &Field<'_>) -> bool {
-    const LEVELS: [&[u8]; 4] =
-        [b"\"None\"", b"\"Metadata\"", b"\"Request\"", b"\"RequestResponse\""];
-    const STAGES: [&[u8]; 4] =
-        [b"\"RequestReceived\"", b"\"ResponseStarted\"", b"\"ResponseComplete\"", b"\"Panic\""];
     let known = match field.key {
         b"level" => LEVELS,
         b"stage" => STAGES,
         _ => return false,
     };
-    field.is_complete && !known.contains(&&bytes[field.value.clone()])
+    let value = bytes[field.value.clone()].strip_prefix(b"\"");
+    let word = value.and_then(|value| value.strip_suffix(b"\""));
+    field.is_complete && !known.iter().any(|known| word == Some(known.as_bytes()))
 }
 
 /// The text of a member with this key, wherever it stands.

@@ -28,6 +28,12 @@ use std::borrow::Cow;
 
 use crate::event::value::Value;
 
+/// Audit levels.
+pub const LEVELS: [&str; 4] = ["None", "Metadata", "Request", "RequestResponse"];
+
+/// Stages of a request.
+pub const STAGES: [&str; 4] = ["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"];
+
 /// A field that the scan remembers; in the order in which kube-apiserver writes them
 /// (`k8s.io/apiserver/pkg/apis/audit/v1`, struct `Event`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! What the head of a file says: whether it holds audit events at all, and in which form.
 
-use crate::event::line;
 use crate::event::split::{Scanner, Step, value_end};
+use crate::event::{STAGES, line};
 
 /// How much of a file (decompressed, behind leading NUL bytes) is looked at.
 pub const HEAD_BYTES: usize = 64 << 10;
@@ -51,9 +51,8 @@ fn is_versioned(head: &[u8]) -> bool {
 
 /// An element of an EventList by itself, which has neither kind nor version.
 fn is_item(head: &[u8]) -> bool {
-    const STAGES: [&[u8]; 4] =
-        [b"RequestReceived", b"ResponseStarted", b"ResponseComplete", b"Panic"];
-    members(head, "stage").any(|value| STAGES.iter().any(|stage| value.starts_with(stage)))
+    let is_stage = |value: &[u8]| STAGES.iter().any(|stage| value.starts_with(stage.as_bytes()));
+    members(head, "stage").any(is_stage)
         && members(head, "auditID").next().is_some()
         && members(head, "requestURI").next().is_some()
 }

@@ -58,7 +58,7 @@ pub struct Detector {
 }
 
 /// What the key of an event takes in a snapshot.
-const KEY_BYTES: usize = 10;
+pub const KEY_BYTES: usize = 10;
 
 /// A state as a snapshot holds it; with borrowed tables when it is written.
 #[derive(Serialize, Deserialize)]

@@ -54,7 +54,7 @@ pub fn load(
     }
     let mut baselines = learnt.baselines;
     let mut changed = 0;
-    for index in 0..engine.correlations().len() {
+    for index in 0..engine.correlations() {
         let rule = engine.correlation(index as u32);
         match baselines.remove(&*rule.id) {
             Some(entry) if entry.definition == definition(engine, rule) => {

@@ -51,7 +51,7 @@ fn is_printable_ascii(text: &str) -> bool {
 
 /// The text with every hostile character spelled out: one line, left to right, nothing hidden.
 pub fn visible(text: &str) -> Cow<'_, str> {
-    if is_printable_ascii(text) || !text.contains(is_hostile) {
+    if !text.contains(is_hostile) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 16);

@@ -59,11 +59,7 @@ pub const RESOURCE_VERBS: [&str; 9] =
 /// client may send any other, so that a verb outside of both lists is rare but not impossible.
 pub const METHOD_VERBS: [&str; 6] = ["post", "put", "head", "options", "trace", "connect"];
 
-/// Audit levels.
-pub const AUDIT_LEVELS: [&str; 4] = ["None", "Metadata", "Request", "RequestResponse"];
-
-/// Stages of a request.
-pub const STAGES: [&str; 4] = ["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"];
+pub use crate::event::{LEVELS as AUDIT_LEVELS, STAGES};
 
 /// Paths of `audit.k8s.io/v1` and the derived fields, spelled out.
 pub const PATHS: [&str; 64] = [

@@ -64,37 +64,29 @@ impl Writer {
     ) -> Result<Writer, Error> {
         let last = guard(&catalog.spans).back().copied();
         let previous = last.map_or(0, |span| span.seq_first);
-        let dir = catalog.segments_dir();
-        let failed = |e| Error::io("create a segment in", &dir, e);
-        let (active, is_sealed) = match (
-            Segment::create(&catalog.disk, &dir, seq_next, previous),
-            last,
-        ) {
-            (Ok(segment), _) => {
-                let bytes = SEGMENT_HEADER_BYTES;
-                let span = Span { seq_first: seq_next, seq_end: seq_next, bytes };
-                guard(&catalog.spans).push_back(span);
-                (segment, false)
+        let (active, refusal) = match (begin(&catalog, seq_next, previous), last) {
+            (Ok(segment), _) => (segment, None),
+            (Err(Error::DiskFull { source, .. }), Some(last)) => {
+                let dir = catalog.segments_dir();
+                let last = Segment::reopen(&catalog.disk, &dir, last.seq_first, last.bytes)?;
+                (last, Some(source))
             }
-            (Err(source), Some(last)) if is_exhausted(&source) => {
-                catalog.disk.remove(&catalog.segment_path(seq_next)).map_err(failed)?;
-                warn!(error = %source, "no room in the spool: nothing is taken in until there is");
-                (Segment::reopen(&catalog.disk, &dir, last.seq_first, last.bytes)?, true)
-            }
-            (Err(source), _) => return Err(failed(source)),
+            (Err(error), _) => return Err(error),
         };
         durable.send_replace(seq_next - 1);
-        Ok(Writer {
+        let mut writer = Writer {
             catalog,
             counts,
             durable,
             active,
-            is_sealed,
+            is_sealed: refusal.is_some(),
             seq_next,
             seq_synced: seq_next,
             poison: None,
-            is_told: is_sealed,
-        })
+            is_told: false,
+        };
+        refusal.iter().for_each(|refusal| writer.tell(refusal));
+        Ok(writer)
     }
 
     /// Appends a group of batches with one sync; each is durable when its answer is `Ok`. Answers
@@ -206,10 +198,15 @@ impl Writer {
         if is_no_files(refusal) {
             return;
         }
+        self.tell(refusal);
+        self.make_room(u64::MAX);
+    }
+
+    /// Says once that there is no room, until there is.
+    fn tell(&mut self, refusal: &std::io::Error) {
         if !std::mem::replace(&mut self.is_told, true) {
             warn!(error = %refusal, "no room in the spool: nothing is taken in until there is");
         }
-        self.make_room(u64::MAX);
     }
 
     /// Makes what was written durable and visible, and answers it.
@@ -240,25 +237,16 @@ impl Writer {
         if let Some(cause) = &self.poison {
             return Err(Error::Poisoned { cause: cause.clone() });
         }
-        let dir = self.catalog.segments_dir();
-        let previous = self.active.header.seq_first;
-        match Segment::create(&self.catalog.disk, &dir, self.seq_next, previous) {
+        match begin(&self.catalog, self.seq_next, self.active.header.seq_first) {
             Ok(segment) => (self.active, self.is_sealed) = (segment, false),
-            Err(source) => {
-                let path = self.catalog.segment_path(self.seq_next);
-                // Left there, it would be taken for the last segment.
-                let removed = self.catalog.disk.remove(&path);
-                if is_exhausted(&source) && removed.is_ok() {
-                    self.give_back(&source);
-                    return Err(Error::DiskFull { path, source });
+            Err(error) => {
+                match &error {
+                    Error::DiskFull { source, .. } => self.give_back(source),
+                    _ => self.poison = Some(describe(&error)),
                 }
-                let error = Error::io("create", &path, source);
-                self.poison = Some(describe(&error));
                 return Err(error);
             }
         }
-        let (seq_first, bytes) = (self.seq_next, SEGMENT_HEADER_BYTES);
-        guard(&self.catalog.spans).push_back(Span { seq_first, seq_end: seq_first, bytes });
         if let Err(error) = self.catalog.retain(0) {
             warn!(error = %describe(&error), "cannot delete passed segments");
         }
@@ -300,6 +288,27 @@ impl Writer {
             answers[index] = Some(Err(Error::Poisoned { cause: cause.clone() }));
         }
         self.poison = Some(cause);
+    }
+}
+
+/// Begins the segment of the next record behind the one before. Nothing of it is left where there
+/// is no room for it ([`Error::DiskFull`]): it would be taken for the last segment.
+fn begin(catalog: &Catalog, seq_first: u64, seq_first_previous: u64) -> Result<Segment, Error> {
+    let dir = catalog.segments_dir();
+    match Segment::create(&catalog.disk, &dir, seq_first, seq_first_previous) {
+        Ok(segment) => {
+            let span = Span { seq_first, seq_end: seq_first, bytes: SEGMENT_HEADER_BYTES };
+            guard(&catalog.spans).push_back(span);
+            Ok(segment)
+        }
+        Err(source) => {
+            let path = catalog.segment_path(seq_first);
+            let removed = catalog.disk.remove(&path);
+            match is_exhausted(&source) && removed.is_ok() {
+                true => Err(Error::DiskFull { path, source }),
+                false => Err(Error::io("create", &path, source)),
+            }
+        }
     }
 }
 

@@ -136,8 +136,10 @@ impl Cutter {
         let available = terms.size.saturating_sub(at.offset).saturating_add(1);
         let length = CHUNK_BYTES.min(usize::try_from(available).unwrap_or(usize::MAX)).max(2);
         if self.searched_to <= at.offset + CHUNK_BYTES as u64 {
-            if let Some(filled) = fill_lines(content, at, terms, chunk, length)? {
-                return Ok(filled.unfinished());
+            match fill_lines(content, at, terms, chunk, length)? {
+                Filled::Records => return Ok(None),
+                Filled::Unfinished(cut) => return Ok(Some(cut)),
+                Filled::LongLine => {}
             }
             self.searched_to = at.offset + chunk.filled as u64;
         }
@@ -170,8 +172,11 @@ impl Cutter {
         chunk.filled = content.read_at(&mut chunk.bytes, at.offset)?;
         if !terms.is_final && last_line(chunk).is_some() && unframed_end(chunk.input()).is_none() {
             // A piece of a line, and a long one.
-            let filled = fill_lines(content, at, terms, chunk, length.saturating_mul(2))?;
-            return Ok(filled.map_or(Some(Cut::Nothing), Filled::unfinished));
+            return match fill_lines(content, at, terms, chunk, length.saturating_mul(2))? {
+                Filled::Records => Ok(None),
+                Filled::Unfinished(cut) => Ok(Some(cut)),
+                Filled::LongLine => Ok(Some(Cut::Nothing)),
+            };
         }
         let end = chunk.filled;
         advance(chunk, at, end);
@@ -242,30 +247,22 @@ enum Filled {
     /// The chunk holds records.
     Records,
     /// It holds none, and why.
-    None(Cut),
+    Unfinished(Cut),
+    /// It holds the beginning of a line that is longer than a usual chunk.
+    LongLine,
 }
 
-impl Filled {
-    fn unfinished(self) -> Option<Cut> {
-        match self {
-            Filled::Records => None,
-            Filled::None(cut) => Some(cut),
-        }
-    }
-}
-
-/// Reads lines, at first as many as `length` bytes hold, until one ends a record. `None` when a
-/// line is longer than a usual chunk.
+/// Reads lines, at first as many as `length` bytes hold, until one ends a record.
 fn fill_lines(
     content: &mut Content,
     at: &mut Position,
     terms: Terms,
     chunk: &mut Chunk,
     mut length: usize,
-) -> io::Result<Option<Filled>> {
+) -> io::Result<Filled> {
     loop {
         if length > SMALL_CHUNK_BYTES_MAX && !terms.is_alone {
-            return Ok(Some(Filled::None(Cut::Large)));
+            return Ok(Filled::Unfinished(Cut::Large));
         }
         let (end, is_over) = read_lines(content, chunk, at.offset, length)?;
         let is_full = length >= LINE_BYTES_MAX;
@@ -276,13 +273,13 @@ fn fill_lines(
         };
         if let Some(end) = end {
             advance(chunk, at, end);
-            let filled = if end == 0 { Filled::None(Cut::Nothing) } else { Filled::Records };
-            return Ok(Some(filled));
+            let is_empty = end == 0;
+            return Ok(if is_empty { Filled::Unfinished(Cut::Nothing) } else { Filled::Records });
         }
         // Since its size was asked the file may have grown, so the first read can be of a few bytes
         // only: what has no line end is no long line before a usual chunk of it was read.
         length = match last_line(chunk).is_none() {
-            true if length >= CHUNK_BYTES => return Ok(None),
+            true if length >= CHUNK_BYTES => return Ok(Filled::LongLine),
             true => (length * 2).min(CHUNK_BYTES),
             // Lines that a runtime cut, none of them a last part yet: look further.
             false => (length * 2).min(LINE_BYTES_MAX),
