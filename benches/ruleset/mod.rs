@@ -7,13 +7,12 @@ use std::sync::Arc;
 use kubewitness::engine::Engine;
 use kubewitness::engine::field::Shape;
 use kubewitness::rule::RuleSet;
-use kubewitness::rule::load::Options;
 use kubewitness::rule::shipped;
 
 /// Every shipped rule, whatever its pack.
 pub fn shipped_rules() -> RuleSet {
-    let placeholders = shipped::placeholders().expect("the shipped lists can be read");
-    shipped::load(&Options { placeholders, taxonomy: true }).expect("the shipped rules are sound")
+    let options = shipped::options().expect("the shipped lists can be read");
+    shipped::load(&options).expect("the shipped rules are sound")
 }
 
 /// An engine for audit events.

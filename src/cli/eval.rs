@@ -32,12 +32,10 @@ const TIME_FIELDS: [&str; 3] = ["stageTimestamp", "requestReceivedTimestamp", "@
 /// # Errors
 /// Rules that must be refused, files that cannot be read: wrong input.
 pub fn run(rules: &Path, events: &Path, taxonomy: bool) -> Result<Done, Error> {
-    let placeholders = if taxonomy {
-        shipped::placeholders().map_err(|fault| Error::Input(fault.message))?
-    } else {
-        crate::rule::placeholder::Placeholders::default()
+    let options = match taxonomy {
+        true => shipped::options().map_err(|fault| Error::Input(fault.message))?,
+        false => Options::default(),
     };
-    let options = Options { placeholders, taxonomy };
     let set = load_paths(&[rules.to_owned()], &[], &options)
         .map_err(|problems| Error::Input(listed(&problems)))?;
     let shape = if taxonomy { Shape::Audit } else { Shape::Json };

@@ -18,7 +18,7 @@ use crate::report::escape::visible;
 use crate::report::summary::counted;
 use crate::rule::Rule;
 use crate::rule::lint::lint;
-use crate::rule::load::{Options, load_texts, read_path};
+use crate::rule::load::{load_texts, read_path};
 use crate::rule::pack::Pack;
 use crate::rule::{convert, shipped};
 use crate::telemetry::chain;
@@ -157,8 +157,7 @@ fn advise(paths: &[PathBuf]) -> Result<Done, Error> {
     if paths.is_empty() {
         texts = shipped::texts();
     }
-    let placeholders = shipped::placeholders().map_err(|fault| Error::Input(fault.message))?;
-    let options = Options { placeholders, taxonomy: true };
+    let options = shipped::options().map_err(|fault| Error::Input(fault.message))?;
     // Rules that do not load are problems, not advice.
     load_texts(&texts, &options).map_err(|problems| Error::Input(listed(&problems)))?;
     let advice = lint(&texts, &options);

@@ -12,7 +12,8 @@ use rustc_hash::FxHasher;
 use crate::config::Rules;
 use crate::engine::Engine;
 use crate::engine::field::Shape;
-use crate::rule::load::{Options, PLACEHOLDERS_FILE, load_paths};
+use crate::rule::definition;
+use crate::rule::load::{DEFINITIONS_FILE, Options, PLACEHOLDERS_FILE, load_paths};
 use crate::rule::pack;
 use crate::rule::placeholder::Placeholders;
 use crate::rule::problem::{Fault, Problem};
@@ -26,7 +27,7 @@ pub enum Error {
     /// Problems in the rules, by file and line.
     #[error("{}", listed(.0))]
     Problems(Vec<Problem>),
-    /// A list of placeholders cannot be read.
+    /// A list of placeholders or a definition cannot be read.
     #[error("{0}")]
     Placeholders(String),
     /// Nothing is left to match.
@@ -54,18 +55,7 @@ impl Rules {
     /// # Errors
     /// [`Error`] with every problem, by file and line.
     pub fn load(&self, placeholder_files: &[PathBuf]) -> Result<Loaded, Error> {
-        let mut placeholders = shipped::placeholders().map_err(|fault| {
-            Error::Placeholders(format!("{PLACEHOLDERS_FILE}: {}", fault.message))
-        })?;
-        let beside = self.paths.iter().map(|path| path.join(PLACEHOLDERS_FILE));
-        let beside = beside.filter(|path| path.is_file());
-        for path in beside.chain(placeholder_files.iter().cloned()) {
-            placeholders.replace(read_placeholders(&path)?);
-        }
-        for (name, values) in &self.placeholders {
-            placeholders.set(name, values.clone());
-        }
-        let options = Options { placeholders, taxonomy: true };
+        let options = Options { placeholders: self.lists(placeholder_files)?, taxonomy: true };
         let loaded = match (self.paths.as_slice(), self.filters.as_slice()) {
             ([], []) => shipped::load(&options),
             ([], filters) => shipped::load_with_filters(filters, &options),
@@ -77,6 +67,30 @@ impl Rules {
             return Err(Error::Empty);
         }
         Ok(Loaded { rules, left_out })
+    }
+
+    /// The shipped lists and definitions, and what the site says in their place.
+    fn lists(&self, placeholder_files: &[PathBuf]) -> Result<Placeholders, Error> {
+        let shipped = |file: &str, fault: Fault| faulty(Path::new(file), &fault);
+        let beside = |name: &str| {
+            let paths = self.paths.iter().map(|path| path.join(name));
+            paths.filter(|path| path.is_file()).collect::<Vec<_>>()
+        };
+        let mut lists =
+            shipped::placeholders().map_err(|fault| shipped(PLACEHOLDERS_FILE, fault))?;
+        for path in beside(PLACEHOLDERS_FILE).iter().chain(placeholder_files) {
+            let read = Placeholders::read(&text_of(path)?);
+            lists.replace(read.map_err(|fault| faulty(path, &fault))?);
+        }
+        for (name, values) in &self.placeholders {
+            lists.set(name, values.clone());
+        }
+        shipped::define(&mut lists).map_err(|fault| shipped(DEFINITIONS_FILE, fault))?;
+        for path in beside(DEFINITIONS_FILE) {
+            let read = definition::read(&text_of(&path)?, &mut lists);
+            read.map_err(|fault| faulty(&path, &fault))?;
+        }
+        Ok(lists)
     }
 
     /// A number that changes with the files that the rules are read from: their names, sizes and
@@ -145,14 +159,15 @@ fn for_audit_events(mut rules: RuleSet) -> (RuleSet, usize) {
     (rules, left_out)
 }
 
-fn read_placeholders(path: &Path) -> Result<Placeholders, Error> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+fn text_of(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|error| {
         Error::Placeholders(format!("{}: cannot be read: {error}", path.display()))
-    })?;
-    Placeholders::read(&text).map_err(|fault| {
-        let Fault { line, message } = fault;
-        Error::Placeholders(format!("{}:{line}: {message}", path.display()))
     })
+}
+
+fn faulty(path: &Path, fault: &Fault) -> Error {
+    let Fault { line, message } = fault;
+    Error::Placeholders(format!("{}:{line}: {message}", path.display()))
 }
 
 /// Problems, one a line.

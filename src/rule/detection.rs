@@ -87,6 +87,9 @@ fn item(entry: &Entry, context: Context<'_>) -> Result<Condition, Fault> {
         .map(Modifier::parse)
         .collect::<Result<Vec<Modifier>, String>>()
         .map_err(|message| Fault::new(entry.line, format!("{}: {message}", entry.key)))?;
+    if let Some(defined) = context.placeholders.defined(field).filter(|_| !context.in_block) {
+        return asked(defined, &modifiers, entry);
+    }
     let path = Path::parse(field)
         .map_err(|message| Fault::new(entry.line, format!("{}: {message}", entry.key)))?;
     let inner = match &entry.value.value {
@@ -108,6 +111,18 @@ fn item(entry: &Entry, context: Context<'_>) -> Result<Condition, Fault> {
         _ => values(path.leaf(), std::slice::from_ref(&entry.value), &modifiers, entry, context)?,
     };
     Ok(path.wrap(inner))
+}
+
+/// A field that is defined by a condition: whether that holds.
+fn asked(defined: &Condition, modifiers: &[Modifier], entry: &Entry) -> Result<Condition, Fault> {
+    match entry.value.scalar_text().as_deref() {
+        Some("true") if modifiers.is_empty() => Ok(defined.clone()),
+        Some("false") if modifiers.is_empty() => Ok(Condition::Not(Box::new(defined.clone()))),
+        _ => {
+            let message = "a defined field is true or false, without modifiers";
+            Err(Fault::new(entry.line, format!("{}: {message}", entry.key)))
+        }
+    }
 }
 
 fn keywords(

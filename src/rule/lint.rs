@@ -278,7 +278,8 @@ impl Linter<'_> {
                 true => canonical.is_some() || taxonomy::is_path(&path),
                 false => taxonomy::is_path(&path),
             };
-            let is_derived = matches!(path.as_str(), "isWrite" | "isServiceAccount" | "isNode");
+            let is_derived = matches!(path.as_str(), "isWrite" | "isServiceAccount" | "isNode")
+                || options.placeholders.defined(&path).is_some();
             if let Some(canonical) = canonical {
                 let message = format!("{path} is a bare name; write {canonical}");
                 self.say(entry.line, "bare-field", message);

@@ -26,7 +26,7 @@ pub const DIRECTORY_DEPTH_MAX: usize = 16;
 /// How documents are read.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The lists for `expand`.
+    /// The lists for `expand`, and the fields that are defined.
     pub placeholders: Placeholders,
     /// Whether bare field names (`apiGroup`, `hostPath`) of Kubernetes audit rules are mapped to
     /// audit paths. Wanted for audit events; not for arbitrary JSON.
@@ -35,6 +35,8 @@ pub struct Options {
 
 /// The file in a directory of rules that holds placeholders and no rules.
 pub const PLACEHOLDERS_FILE: &str = "placeholders.yml";
+/// The file in a directory of rules that defines fields and holds no rules.
+pub const DEFINITIONS_FILE: &str = "definitions.yml";
 /// The directory below a directory of rules whose filters are examples, read only when named.
 pub const FILTERS_DIRECTORY: &str = "filters";
 
@@ -51,8 +53,8 @@ pub fn load_texts(texts: &[(PathBuf, String)], options: &Options) -> Result<Rule
 }
 
 /// Loads rules from files and, recursively, from the `*.yml` and `*.yaml` files of directories, and
-/// filters from `filters`. In a directory, [`PLACEHOLDERS_FILE`] and [`FILTERS_DIRECTORY`] are
-/// passed over unless they are named themselves.
+/// filters from `filters`. In a directory, [`PLACEHOLDERS_FILE`], [`DEFINITIONS_FILE`] and
+/// [`FILTERS_DIRECTORY`] are passed over unless they are named themselves.
 ///
 /// # Errors
 /// Every problem, by file and line; a file that cannot be read is one.
@@ -117,6 +119,7 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Pr
     }
     let is_rule = (name.ends_with(".yml") || name.ends_with(".yaml"))
         && name != PLACEHOLDERS_FILE
+        && name != DEFINITIONS_FILE
         && !name.starts_with('.');
     if is_named || is_rule {
         files.push(path.to_owned());
@@ -336,6 +339,7 @@ mod tests {
         write("a/one.yml", &rule("one"));
         write("a/one.events.jsonl", "{}");
         write("placeholders.yml", "list: []");
+        write("definitions.yml", "field: f");
         write("filters/site.yml", "title: f");
         write(".hidden/three.yml", "title: t");
         let paths = [directory.path().to_owned()];

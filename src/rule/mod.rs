@@ -23,6 +23,7 @@ pub mod correlation;
 pub mod filter;
 pub mod taxonomy;
 pub mod parse;
+pub mod definition;
 pub mod load;
 pub mod convert;
 pub mod reach;

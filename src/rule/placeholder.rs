@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 
 use crate::rule::problem::Fault;
 use crate::rule::yaml::{self, Node, Value};
-use crate::rule::{Pattern, Piece};
+use crate::rule::{Condition, Pattern, Piece};
 
-/// The lists by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a site tells the rules: lists by name, and fields that are defined by a condition.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Placeholders {
     lists: BTreeMap<String, Vec<String>>,
+    fields: BTreeMap<String, Condition>,
 }
 
 impl Placeholders {
@@ -49,6 +50,16 @@ impl Placeholders {
     /// Returns the list of a name.
     pub fn get(&self, name: &str) -> Option<&[String]> {
         self.lists.get(name).map(Vec::as_slice)
+    }
+
+    /// Defines a field; a definition of that name is replaced.
+    pub fn define(&mut self, field: &str, condition: Condition) {
+        self.fields.insert(field.to_owned(), condition);
+    }
+
+    /// What a defined field means.
+    pub fn defined(&self, field: &str) -> Option<&Condition> {
+        self.fields.get(field)
     }
 
     /// The names in order.

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use crate::rule::RuleSet;
-use crate::rule::load::{FILTERS_DIRECTORY, Options, PLACEHOLDERS_FILE, load_texts};
+use crate::rule::definition;
+use crate::rule::load::{
+    DEFINITIONS_FILE, FILTERS_DIRECTORY, Options, PLACEHOLDERS_FILE, load_texts,
+};
 use crate::rule::placeholder::Placeholders;
 use crate::rule::problem::{Fault, Problem};
 
@@ -14,10 +17,12 @@ mod embedded {
 /// What the path of a shipped rule starts with in messages.
 const PREFIX: &str = "embedded:";
 
-/// The shipped rules' texts by path, without placeholders and example filters.
+/// The shipped rules' texts by path, without placeholders, definitions and example filters.
 pub fn texts() -> Vec<(PathBuf, String)> {
     let is_rule = |path: &str| {
-        !path.ends_with(PLACEHOLDERS_FILE) && !path.contains(&format!("/{FILTERS_DIRECTORY}/"))
+        !path.ends_with(PLACEHOLDERS_FILE)
+            && !path.ends_with(DEFINITIONS_FILE)
+            && !path.contains(&format!("/{FILTERS_DIRECTORY}/"))
     };
     embedded::FILES
         .iter()
@@ -31,8 +36,31 @@ pub fn texts() -> Vec<(PathBuf, String)> {
 /// # Errors
 /// The fault in the file; a test reads it, so a released binary has none.
 pub fn placeholders() -> Result<Placeholders, Fault> {
-    let file = embedded::FILES.iter().find(|(path, _)| path.ends_with(PLACEHOLDERS_FILE));
-    file.map_or_else(|| Ok(Placeholders::default()), |(_, text)| Placeholders::read(text))
+    Placeholders::read(file(PLACEHOLDERS_FILE))
+}
+
+/// Adds the shipped definitions, which mean these lists.
+///
+/// # Errors
+/// A list that a definition needs and that is not there; of the shipped lists none is missing.
+pub fn define(lists: &mut Placeholders) -> Result<(), Fault> {
+    definition::read(file(DEFINITIONS_FILE), lists)
+}
+
+/// How rules about audit events are read, with the shipped lists and definitions.
+///
+/// # Errors
+/// As [`placeholders`] and [`define`].
+pub fn options() -> Result<Options, Fault> {
+    let mut placeholders = placeholders()?;
+    define(&mut placeholders)?;
+    Ok(Options { placeholders, taxonomy: true })
+}
+
+/// A file at the top of the shipped rules.
+fn file(name: &str) -> &'static str {
+    let found = embedded::FILES.iter().find(|(path, _)| path.ends_with(&format!("/{name}")));
+    found.map_or("", |(_, text)| text)
 }
 
 /// The shipped rules.

@@ -5,12 +5,11 @@ use std::path::Path;
 
 use kubewitness::coverage::{page, rows};
 use kubewitness::rule::RuleSet;
-use kubewitness::rule::load::{Options, load_paths};
+use kubewitness::rule::load::load_paths;
 use kubewitness::rule::shipped;
 
 fn rules() -> RuleSet {
-    let options = Options { placeholders: shipped::placeholders().unwrap(), taxonomy: true };
-    load_paths(&["detections".into()], &[], &options).unwrap()
+    load_paths(&["detections".into()], &[], &shipped::options().unwrap()).unwrap()
 }
 
 #[test]

@@ -11,12 +11,10 @@ use kubewitness::engine::values::Subject;
 use kubewitness::engine::{Engine, Scratch};
 use kubewitness::event::Event;
 use kubewitness::event::decode::{self, Decoded};
-use kubewitness::rule::load::Options;
 use kubewitness::rule::{Body, Rule, RuleSet, shipped};
 
 fn rules() -> RuleSet {
-    let placeholders = shipped::placeholders().unwrap();
-    shipped::load(&Options { placeholders, taxonomy: true }).unwrap()
+    shipped::load(&shipped::options().unwrap()).unwrap()
 }
 
 /// The detections several times over, each copy with an id of its own: more than
