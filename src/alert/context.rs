@@ -4,10 +4,11 @@ use crate::alert::id::{RequestKey, RequestParts};
 use crate::alert::{Actor, Request};
 use crate::event::actor::ActorKind;
 use crate::event::derived::{Derived, source_ip};
-use crate::event::redact::{redact_text, redact_uri};
+use crate::event::redact::{redact_command, redact_text, redact_uri};
 use crate::event::value::Value;
 use crate::event::{Event, Slot};
 use ipnet::IpNet;
+use std::borrow::Cow;
 
 /// What all alerts on one event share.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,7 +31,7 @@ impl Context {
             request: request(&event),
             command: Derived::Command
                 .value(&event, &[])
-                .map(|command| redact_text(&command).into_owned()),
+                .map(|command| redact_command(&command).into_owned()),
         }
     }
 }
@@ -49,7 +50,9 @@ pub fn request_key(event: &Event<'_>, cluster: &str) -> RequestKey {
 }
 
 fn actor(event: &Event<'_>, proxies: &[IpNet]) -> Actor {
-    let username = event.text(Slot::Username).map(std::borrow::Cow::into_owned);
+    // Some authenticators put what a client sent into the name.
+    let name = |text: Option<Cow<'_, str>>| text.map(|text| redact_text(&text).into_owned());
+    let username = name(event.text(Slot::Username));
     Actor {
         kind: Some(ActorKind::of(username.as_deref().unwrap_or_default())),
         username,
@@ -57,8 +60,7 @@ fn actor(event: &Event<'_>, proxies: &[IpNet]) -> Actor {
         impersonated: event
             .slot(Slot::ImpersonatedUser)
             .and_then(|user| user.member("username"))
-            .and_then(|name| name.text())
-            .map(std::borrow::Cow::into_owned),
+            .and_then(|user| name(user.text())),
         source_ips: texts(event.slot(Slot::SourceIps)),
         source_ip: source_ip(event, proxies).map(std::borrow::Cow::into_owned),
         user_agent: event.text(Slot::UserAgent).map(|agent| redact_text(&agent).into_owned()),
@@ -69,11 +71,12 @@ fn actor(event: &Event<'_>, proxies: &[IpNet]) -> Actor {
 /// The texts of an array; at most a hundred, no alert needs more groups or addresses.
 fn texts(array: Option<Value<'_>>) -> Vec<String> {
     let elements = array.into_iter().flat_map(|array| array.elements());
-    elements.filter_map(|value| value.text()).take(100).map(|text| text.into_owned()).collect()
+    let texts = elements.filter_map(|value| value.text()).take(100);
+    texts.map(|text| redact_text(&text).into_owned()).collect()
 }
 
 fn request(event: &Event<'_>) -> Request {
-    let text = |slot| event.text(slot).map(std::borrow::Cow::into_owned);
+    let text = |slot| event.text(slot).map(|text| redact_text(&text).into_owned());
     Request {
         verb: text(Slot::Verb),
         uri: event.text(Slot::RequestUri).map(|uri| redact_uri(&uri).into_owned()),

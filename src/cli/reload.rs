@@ -1,8 +1,8 @@
 //! Takes up changed rules while the pipeline runs; a bad set is refused, and the old one stays.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -31,13 +31,23 @@ pub struct Reload {
     asked: Arc<Notify>,
     /// What the files were when they were loaded last.
     loaded: Arc<AtomicU64>,
+    standing: Arc<Mutex<Loaded>>,
+}
+
+/// What rules are at work.
+#[derive(Clone, Debug, Default)]
+struct Loaded {
+    rules: usize,
+    /// Why those that came later are not.
+    refused: Option<String>,
 }
 
 impl Reload {
     /// For these rules; proxies are compiled into them.
     pub fn new(rules: Rules, proxies: Vec<IpNet>) -> Reload {
         let loaded = Arc::new(AtomicU64::new(0));
-        Reload { rules, proxies, asked: Arc::new(Notify::new()), loaded }
+        let standing = Arc::default();
+        Reload { rules, proxies, asked: Arc::new(Notify::new()), loaded, standing }
     }
 
     /// Loads and compiles, off the async threads.
@@ -49,7 +59,31 @@ impl Reload {
         // Before they are read: a change in between is found at the next look.
         self.loaded.store(self.fingerprint().await, Ordering::Relaxed);
         let loaded = tokio::task::spawn_blocking(move || rules.compile(&proxies)).await;
-        loaded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        let loaded = loaded
+            .map_err(|error| error.to_string())
+            .and_then(|compiled| compiled.map_err(|error| error.to_string()));
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        match &loaded {
+            Ok(engine) => {
+                *standing = Loaded { rules: engine.rules().rules.len(), refused: None };
+            }
+            // What is listed are problems, one a line, below a heading.
+            Err(problem) => {
+                standing.refused =
+                    problem.lines().nth(1).or(problem.lines().next()).map(str::to_owned);
+            }
+        }
+        loaded
+    }
+
+    /// How many rules are at work, and whether changed ones were refused.
+    pub fn status(&self) -> String {
+        let Loaded { rules, refused } =
+            self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match refused {
+            Some(problem) => format!("{rules} at work; changed ones were refused: {problem}"),
+            None => format!("{rules} at work"),
+        }
     }
 
     /// Loads the rules again as soon as may be, changed or not.

@@ -20,6 +20,7 @@ use crate::event::redact::Redactor;
 use crate::ingest::kafka::Source as KafkaSource;
 use crate::ingest::log::LogSource;
 use crate::ingest::sample;
+use crate::ingest::standing::Standing;
 use crate::ingest::webhook::WebhookSource;
 use crate::pipeline::Clock;
 use crate::pipeline::graph::{Pipeline, Setup};
@@ -70,11 +71,12 @@ async fn serve(config: Config) -> Result<(), Error> {
     let rules = engine.rules().rules.len();
     let pipeline = start(&config, engine).await?;
     let (sources_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
-    let mut sources = start_sources(&config, &pipeline, &sources_stop).await?;
+    let (mut sources, standings) = start_sources(&config, &pipeline, &sources_stop).await?;
     let admin = AdminServer::bind(config.admin.clone()).await;
     let admin = admin.map_err(|error| Error::Failed(error.to_string()))?;
     let spool = Arc::downgrade(pipeline.spool());
-    let views = views(pipeline.health(), spool, rules, sources.len(), sources_stop.clone());
+    let (health, stop) = (pipeline.health(), sources_stop.clone());
+    let views = views(health, spool, reload.clone(), standings, stop);
     let admin = tokio::spawn(admin.run(views, metrics, admin_stop.clone()));
     tracing::info!(cluster = config.cluster, rules, sources = sources.len(), "running");
 
@@ -154,8 +156,9 @@ async fn start_sources(
     config: &Config,
     pipeline: &Pipeline,
     stop: &CancellationToken,
-) -> Result<JoinSet<Ended>, Error> {
+) -> Result<(JoinSet<Ended>, Vec<(String, Standing)>), Error> {
     let mut sources = JoinSet::new();
+    let mut standings = Vec::new();
     let has_callers = config.sources.iter().any(|source| matches!(source, Source::Webhook(_)));
     let patient = match has_callers {
         true => pipeline.intake().patient(),
@@ -163,6 +166,7 @@ async fn start_sources(
     };
     for source in &config.sources {
         let name = source.name().to_owned();
+        let mut standing = Standing::default();
         let (intake, stop) = match source {
             Source::Webhook(_) => (pipeline.intake(), stop.clone()),
             Source::Log(_) | Source::Kafka(_) => (patient.clone(), stop.clone()),
@@ -190,14 +194,16 @@ async fn start_sources(
                     known.map(|one| (one.key.clone(), one.value.clone())).collect();
                 let source = LogSource::new(config.clone(), checkpoints, intake, stop);
                 let source = source.map_err(|error| Error::Input(chain(&error)))?;
+                standing = source.standing();
                 sources.spawn(async move {
                     let ended = source.run().await;
                     (name, ended.map_err(|error| chain(&error)))
                 });
             }
         }
+        standings.push((source.name().to_owned(), standing));
     }
-    Ok(sources)
+    Ok((sources, standings))
 }
 
 /// Why a source that nobody stopped is no more.
@@ -231,8 +237,8 @@ async fn drain(
 fn views(
     health: Health,
     spool: Weak<Spool>,
-    rules: usize,
-    sources: usize,
+    reload: Reload,
+    standings: Vec<(String, Standing)>,
     stop: CancellationToken,
 ) -> Views {
     let status = |name: &str, ok: &str, result: Result<(), String>| match result {
@@ -243,11 +249,15 @@ fn views(
     Views {
         live: Box::new(move || vec![status("pipeline", "it turns", live.live())]),
         ready: Box::new(move || {
-            let sources = match stop.is_cancelled() {
-                false => Status::ok("sources", format!("{sources} up")),
-                true => Status::failed("sources", "draining"),
+            let mut problems = standings
+                .iter()
+                .filter_map(|(name, standing)| Some(format!("{name}: {}", standing.problem()?)));
+            let sources = match problems.next() {
+                _ if stop.is_cancelled() => Status::failed("sources", "draining"),
+                Some(problem) => Status::failed("sources", problem),
+                None => Status::ok("sources", format!("{} up", standings.len())),
             };
-            let rules = Status::ok("rules", format!("{rules} at the start"));
+            let rules = Status::ok("rules", reload.status());
             vec![rules, status("spool", "takes batches", health.ready()), sources]
         }),
         spool,

@@ -132,16 +132,20 @@ fn shorten(text: &str) -> String {
     }
 }
 
+/// Makes of the value of a field what may be shown of it.
+type Show<'s> = &'s mut dyn FnMut(&str, &str) -> String;
+
 /// The whole condition, one part a line, indented, `+` before what holds and `-` before what does
-/// not.
+/// not. `show` makes of a field's value what may be shown.
 pub fn explain(
     program: &Program,
     expression: &Expression,
     state: &mut State,
     subject: Subject<'_>,
+    show: Show<'_>,
 ) -> String {
     let mut text = String::new();
-    write_part(program, expression, state, subject, 0, &mut text);
+    write_part(program, expression, state, (subject, 0), show, &mut text);
     text
 }
 
@@ -149,8 +153,8 @@ fn write_part(
     program: &Program,
     expression: &Expression,
     state: &mut State,
-    subject: Subject<'_>,
-    depth: usize,
+    (subject, depth): (Subject<'_>, usize),
+    show: Show<'_>,
     text: &mut String,
 ) {
     let mark = if program.holds(expression, state, subject) { '+' } else { '-' };
@@ -164,14 +168,15 @@ fn write_part(
             let field = program.predicate(*id).field;
             let name = program.fields().name(field);
             let seen = program.text(field, state, subject);
-            let seen = seen.map_or("nothing".to_owned(), |seen| format!("{:?}", shorten(&seen)));
+            let seen = seen.map(|seen| format!("{:?}", shorten(&show(name, &seen))));
+            let seen = seen.unwrap_or_else(|| "nothing".to_owned());
             (format!("{name} {} (saw {seen})", program.label(*id)), Vec::new())
         }
     };
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{mark} {indent}{line}");
     for part in parts {
-        write_part(program, part, state, subject, depth + 1, text);
+        write_part(program, part, state, (subject, depth + 1), show, text);
     }
 }
 

@@ -369,11 +369,14 @@ impl Engine {
         explain::reasons(&self.program, expression, &mut scratch.state, subject)
     }
 
-    /// Every part of a detection's condition with whether it holds, as an indented text.
+    /// Every part of a detection's condition with whether it holds, as an indented text; values
+    /// are redacted.
     pub fn explain(&self, position: u32, subject: Subject<'_>, scratch: &mut Scratch) -> String {
-        scratch.state.clear();
+        let Scratch { state, redactor, .. } = scratch;
+        state.clear();
         let expression = &self.program.expressions()[position as usize];
-        explain::explain(&self.program, expression, &mut scratch.state, subject)
+        let shown = &mut |field: &str, value: &str| shown(redactor, subject, field, value);
+        explain::explain(&self.program, expression, state, subject, shown)
     }
 }
 

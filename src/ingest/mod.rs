@@ -10,6 +10,7 @@ pub mod intake;
 pub mod documents;
 pub mod replay;
 pub mod sample;
+pub mod standing;
 pub mod log;
 pub mod webhook;
 pub mod kafka;

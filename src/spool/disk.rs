@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -185,10 +185,17 @@ impl File {
         }
     }
 
-    /// Makes content and length durable (fdatasync).
+    /// Makes content and length durable (fdatasync); a file that no name leads to any more never
+    /// is.
     pub(crate) fn sync(&self) -> io::Result<()> {
         match self {
-            File::Real(file) => file.sync_data(),
+            File::Real(file) => {
+                file.sync_data()?;
+                match file.metadata()?.nlink() {
+                    0 => Err(io::Error::new(ErrorKind::NotFound, "it was removed while in use")),
+                    _ => Ok(()),
+                }
+            }
             #[cfg(test)]
             File::Sim(file) => file.sync(),
         }

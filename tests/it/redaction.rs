@@ -170,7 +170,13 @@ fn object() -> impl Strategy<Value = Value> {
                 7 => ("Widget", "bundle", json!([left, { "caBundle": secret }])),
                 _ => ("HelmRelease", "spec", json!({ "values": { "a": [{ "b": secret }] } })),
             };
-            json!({ "a": left, "kind": kind, "b": right, key: value, "c": left })
+            // Of a secret everything goes but what is known to be part of one.
+            match kind {
+                "Secret" => {
+                    json!({ "metadata": { "a": left, "b": right }, "kind": kind, key: value })
+                }
+                _ => json!({ "a": left, "kind": kind, "b": right, key: value, "c": left }),
+            }
         });
     (places, 0..5usize).prop_map(|(object, wrapper)| match wrapper {
         0 => json!({ "kind": "List", "items": [object, object] }),

@@ -1,10 +1,12 @@
 //! What the table of places says of fields as rules of detection name them.
 
-use crate::event::redact::places::{PLACES, Rule, Scopes, Step, below};
+use crate::event::redact::places::{PLACES, Rule, Step, below};
+use crate::event::redact::scopes::Scopes;
 
 /// Whether a key is part of the way to some place of secrets: what stands below it may be one.
 pub(crate) fn is_on_the_way(key: &str) -> bool {
-    let mut steps = PLACES.iter().flat_map(|place| place.path);
+    let secret = PLACES.iter().filter(|place| place.rule != Rule::Search);
+    let mut steps = secret.flat_map(|place| place.path);
     steps.any(|step| {
         let is_any = matches!(*step, "[]" | "*" | "**");
         !is_any && Step::of(step).leads_to(Some(key.as_bytes()))
@@ -15,7 +17,8 @@ pub(crate) fn is_on_the_way(key: &str) -> bool {
 /// about arrays, dots between keys and in them.
 pub(crate) fn rule_of_field(path: &str, scopes: Scopes) -> Option<Rule> {
     let pieces: Vec<&str> = path.split('.').collect();
-    PLACES.iter().filter(|place| place.scopes & scopes != 0).find_map(|place| {
+    let mut places = PLACES.iter().filter(|place| place.scopes & scopes != 0);
+    let found = places.find_map(|place| {
         let (starts, steps) = match place.path {
             ["**", steps @ ..] => (pieces.len(), steps),
             steps => (1, steps),
@@ -38,14 +41,15 @@ pub(crate) fn rule_of_field(path: &str, scopes: Scopes) -> Option<Rule> {
                 [key, ..] => below(below_element(place.rule, key), Some(key.as_bytes())),
             })
         })
-    })
+    });
+    found.filter(|rule| *rule != Rule::Search)
 }
 
 /// Fields pass over arrays: `env.value` is a member of a pair.
 fn below_element(rule: Rule, key: &str) -> Rule {
-    if rule == Rule::Env && matches!(key, "name" | "value" | "valueFrom") {
-        Rule::Pair
-    } else {
-        rule
+    match rule {
+        Rule::Env if matches!(key, "name" | "value" | "valueFrom") => Rule::Pair,
+        Rule::Parameters if matches!(key, "name" | "value" | "valueFrom") => Rule::Parameter,
+        rule => rule,
     }
 }

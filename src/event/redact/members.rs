@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 
 use crate::event::json::skip_blank;
 use crate::event::redact::patterns::{Class, LENGTH_MIN, is_mark};
-use crate::event::redact::places::{Active, EVENT, Rule, TABLE};
+use crate::event::redact::places::{Active, Rule, TABLE};
+use crate::event::redact::scopes::{EVENT, SECRET, STRICT, Scopes};
 use crate::event::redact::walk::{Site, Walker, end_of};
 use crate::event::{Event, Slot};
 
@@ -88,37 +89,42 @@ impl<'w> Walker<'w> {
     #[inline]
     fn member_at(&mut self, at: usize, event: &Event<'_>, slot: &mut usize) -> Option<Member> {
         let actives = self.actives.len();
-        let (rule, value, end) = match event.expected_member(at, slot) {
+        let (rule, value, end, is_own) = match event.expected_member(at, slot) {
             Some((slot, (start, end))) => {
                 let known = &KNOWN[slot as usize];
                 self.actives.extend_from_slice(&known.actives);
-                (known.rule, start, Some(end))
+                (known.rule, start, Some(end), true)
             }
             None => {
                 let (key, value) = self.key(at).ok()?;
-                let rule = match rule_of(&key, &mut self.actives) {
-                    // What no event has may hold what the body of one does.
-                    Rule::Search if self.is_foreign(&key, value, actives) => Rule::Body,
-                    rule => rule,
-                };
-                (rule, value, event.end_of_value(value, slot))
+                let rule = rule_of(&key, &mut self.actives);
+                let end = event.end_of_value(value, slot);
+                match (rule, self.text.get(value)) {
+                    // What no event has may hold what the body of one does, also as a text: log
+                    // shippers keep the line beside what they read in it.
+                    (Rule::Search, first) if self.is_foreign(&key, actives) => match first {
+                        Some(b'{' | b'[') => (Rule::Body, value, end, false),
+                        Some(b'"') => (Rule::Copy, value, end, false),
+                        _ => (rule, value, end, false),
+                    },
+                    _ => (rule, value, end, true),
+                }
             }
         };
         let class = match rule {
-            Rule::Body | Rule::Text => Class::Full,
+            Rule::Body | Rule::Text | Rule::Copy => Class::Full,
             _ => Class::Strong,
         };
         // A body may be long, and is read to its end anyhow.
         let end = end.or_else(|| (rule != Rule::Body).then(|| end_of(self.text, value))?);
-        let site = Site { rule, class, scopes: EVENT, roots: 0, actives };
+        let scopes = if is_own && rule == Rule::Body { EVENT | STRICT } else { EVENT };
+        let site = Site { rule, class, scopes, roots: 0, actives };
         Some(Member { key: at, value, end, site })
     }
 
-    /// Whether a member is an object or a list that is no part of an event.
-    fn is_foreign(&self, key: &[u8], value: usize, actives: usize) -> bool {
-        matches!(self.text.get(value), Some(b'{' | b'['))
-            && self.actives.len() == actives
-            && !Slot::ALL.iter().any(|(_, path)| path.as_bytes() == key)
+    /// Whether a member is no part of an event.
+    fn is_foreign(&self, key: &[u8], actives: usize) -> bool {
+        self.actives.len() == actives && !Slot::ALL.iter().any(|(_, path)| path.as_bytes() == key)
     }
 
     /// Looks at one member; returns where it ends, if it does.
@@ -153,11 +159,17 @@ impl<'w> Walker<'w> {
         Some(behind)
     }
 
+    /// The scopes of a body: of what is no member of an event only a part may be the object.
+    fn body_scopes(&self, site: Site) -> Scopes {
+        let scopes = self.subject.scopes;
+        scopes | if scopes & SECRET != 0 { site.scopes & STRICT } else { 0 }
+    }
+
     /// Walks one value of the event; what cannot be read is replaced whole.
     fn walked(&mut self, at: usize, site: Site) -> Option<usize> {
         let edits = self.edits.len();
         let site = match site.rule {
-            Rule::Body => Site { rule: Rule::Root, scopes: self.subject.scopes, ..site },
+            Rule::Body => Site { rule: Rule::Root, scopes: self.body_scopes(site), ..site },
             _ => site,
         };
         if let Ok(end) = self.walk(at, site) {

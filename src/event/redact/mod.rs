@@ -14,6 +14,7 @@ mod patterns;
 mod hints;
 mod harmless;
 mod splice;
+mod scopes;
 mod places;
 mod fields;
 mod texts;
@@ -29,8 +30,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use rustc_hash::FxHashMap;
 use sha2::Sha256;
 
-use crate::event::redact::patterns::{Class, is_mark, is_plain};
-use crate::event::redact::places::{OBJECT, Rule};
+use crate::event::redact::patterns::{Class, is_mark};
+use crate::event::redact::places::Rule;
+use crate::event::redact::scopes::{OBJECT, STRICT};
 use crate::event::redact::texts::{Spans, Words};
 use crate::event::redact::walk::{Leftovers, Subject, Walker};
 use crate::event::{Event, Slot};
@@ -95,7 +97,7 @@ impl Redactor {
         let text = |slot| event.text(slot).unwrap_or_default();
         let (namespace, name) = (text(Slot::Namespace), text(Slot::Name));
         let subject = Subject {
-            scopes: places::scopes_of(&text(Slot::Resource)),
+            scopes: scopes::scopes_of(&text(Slot::Resource)) & !STRICT,
             namespace: &namespace,
             name: &name,
         };
@@ -150,12 +152,17 @@ pub fn redact_uri(uri: &str) -> Cow<'_, str> {
     marked(uri, texts::uri)
 }
 
+/// A command, its words joined by blanks, with the credentials among them replaced.
+pub fn redact_command(command: &str) -> Cow<'_, str> {
+    marked(command, texts::command_line)
+}
+
 /// What is done to the values of a field before they are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Treatment {
     Replaced,
     Words,
-    PairValue,
+    Command,
     Url,
     Uri,
     Message,
@@ -167,9 +174,13 @@ impl Treatment {
         if holds_secret(field, resource) {
             return Treatment::Replaced;
         }
+        if field == "request.command" {
+            return Treatment::Command;
+        }
         match rule_of(field, resource) {
             Some(Rule::Arg | Rule::Args) => Treatment::Words,
-            Some(Rule::PairValue { .. }) => Treatment::PairValue,
+            // The name that says what it is stands beside it, and is not known here.
+            Some(Rule::PairValue { .. }) => Treatment::Replaced,
             Some(Rule::Url) => Treatment::Url,
             Some(Rule::Uri) => Treatment::Uri,
             Some(Rule::Message) => Treatment::Message,
@@ -180,12 +191,12 @@ impl Treatment {
     fn apply(self, value: &str) -> Cow<'_, str> {
         match self {
             Treatment::Replaced => Cow::Borrowed(REDACTED),
-            Treatment::PairValue if !is_plain(value.as_bytes()) => Cow::Borrowed(REDACTED),
+            Treatment::Command => redact_command(value),
             Treatment::Words => marked(value, |text, spans| Words::new(false).next(text, spans)),
             Treatment::Url => marked(value, texts::url),
             Treatment::Uri => redact_uri(value),
             Treatment::Message => marked(value, texts::message),
-            Treatment::PairValue | Treatment::Text => redact_text(value),
+            Treatment::Text => redact_text(value),
         }
     }
 }
@@ -274,8 +285,8 @@ fn starts(path: &str, part: &str) -> bool {
 
 fn rule_of(field: &str, resource: &str) -> Option<Rule> {
     match below_object(field) {
-        Some(path) => fields::rule_of_field(path, OBJECT | places::scopes_of(resource)),
-        None => fields::rule_of_field(field, places::EVENT),
+        Some(path) => fields::rule_of_field(path, OBJECT | scopes::scopes_of(resource)),
+        None => fields::rule_of_field(field, scopes::EVENT),
     }
 }
 
@@ -367,7 +378,14 @@ mod tests {
     fn shows_of_a_field_what_is_no_secret() {
         let mut redactor = FieldRedactor::default();
         for (field, value, expected) in [
-            ("pod.container.env.value", "debug", "debug"),
+            ("pod.container.env.value", "debug", REDACTED),
+            ("requestObject.spec.params.value", "debug", REDACTED),
+            ("request.command", "redis-cli -a hunter2 ping", "redis-cli -a [REDACTED] ping"),
+            (
+                "request.command",
+                "sh -c curl -u a:b http://c",
+                "sh -c curl -u a:[REDACTED] http://c",
+            ),
             ("pod.container.env.value", "c0ffee-c0ffee", REDACTED),
             ("pod.container.args", "--token=abc", "--token=[REDACTED]"),
             ("requestObject.spec", r#"{"containers":[{"env":[{"name":"A","#, "{…}"),

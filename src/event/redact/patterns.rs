@@ -58,8 +58,8 @@ const WEAK: [Literal; 19] = [
     ("bearer", "bearer"),
     ("basic", "basic"),
     ("://", "://"),
-    ("passw", "passw"),
-    ("passphrase", "sphrase"),
+    ("pass", "pass"),
+    ("cookie", "cookie"),
     ("pwd", "pwd"),
     ("secret", "ecret"),
     ("token", "token"),
@@ -105,7 +105,7 @@ static STRONG_PATTERN: LazyLock<Regex> = LazyLock::new(|| {
             r"(?:-----END [A-Z ]{0,32}PRIVATE KEY[A-Z ]{0,8}-----|\z)",
         ),
         concat!(
-            r"LS0tLS1CRUdJTiB(?:SU0EgUFJJVkFURSBLRVkt|QUklWQVRFIEtFWS0|FQyBQUklWQVRFIEtFWS0|",
+            r"LS0tLS1CRUdJTiB(?:[SE]U0EgUFJJVkFURSBLRVkt|QUklWQVRFIEtFWS0|FQyBQUklWQVRFIEtFWS0|",
             r"PUEVOU1NIIFBSSVZBVEUgS0VZ|FTkNSWVBURUQgUFJJVkFURSBLRVkt)[A-Za-z0-9+/=]*",
         ),
         // AWS access key ids, with the secret that stands behind.
@@ -145,9 +145,11 @@ static WEAK_PATTERN: LazyLock<Regex> = LazyLock::new(|| {
         &format!(r"(?i){vague}{by}(?:(?P<value4>{bare})|(?P<quoted4>{quoted}))"),
         r"(?i)\bsig=(?P<value5>[^\s&,;\x22'\\]{4,})",
         r"\x22auth\\*\x22\s*:\s*(?P<quoted5>\\*\x22[^\x22\\]{4,})",
+        // A cookie in a header.
+        r"(?i)\bcookie:\s*(?P<value7>[^\r\n\x22'\\]{3,})",
         // --name value
         concat!(
-            r"(?i)--?[a-z0-9-]{0,32}(?:password|passwd|pwd|secret|token|api-?key|access-?key|",
+            r"(?i)--?[a-z0-9-]{0,32}(?:password|passwd|pass|pwd|secret|token|api-?key|access-?key|",
             r"private-?key|credential)\s+(?P<value6>[^\s&,;\x22'\[<>-][^\s&,;\x22'<>]{2,})",
         ),
     ])
@@ -236,7 +238,7 @@ fn weak_value(found: &Captures<'_>) -> Option<(usize, usize)> {
         return (!is_mark(&text[start..]) && start < text.len())
             .then(|| (quoted.start() + start, quoted.end()));
     }
-    let value = ["value1", "value2", "value3", "value4", "value5", "value6"]
+    let value = ["value1", "value2", "value3", "value4", "value5", "value6", "value7"]
         .iter()
         .find_map(|name| found.name(name))?;
     let text = value.as_bytes();
@@ -290,7 +292,7 @@ pub(crate) fn is_mark(text: &[u8]) -> bool {
 
 /// Parts of names whose values are credentials; names are compared in lower case and without `_`
 /// and `-`.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 24] = [
     "password",
     "passwd",
     "passphrase",
@@ -312,6 +314,9 @@ const NAMES: [&str; 21] = [
     "signingkey",
     "encryptionkey",
     "apisecret",
+    "passcode",
+    "mnemonic",
+    "creds",
 ];
 
 static NAME: LazyLock<AhoCorasick> = LazyLock::new(|| {
@@ -325,17 +330,31 @@ static NAME: LazyLock<AhoCorasick> = LazyLock::new(|| {
 const NOT_VALUES: [&str; 9] =
     ["file", "path", "dir", "name", "ttl", "issuer", "namespace", "type", "seconds"];
 
+/// Keys that open nothing.
+const NOT_KEYS: [&str; 9] = [
+    "publickey",
+    "primarykey",
+    "foreignkey",
+    "sortkey",
+    "partitionkey",
+    "labelkey",
+    "annotationkey",
+    "topologykey",
+    "routingkey",
+];
+
 /// Whether a variable, flag, header or parameter of this name holds a credential.
 pub(crate) fn is_secretive(name: &[u8]) -> bool {
     let name = folded(name);
     let is_named = NAME.is_match(&name)
-        || matches!(name.as_str(), "sig" | "auth" | "key" | "pass" | "pw" | "code")
-        || name.ends_with("pass");
+        || matches!(name.as_str(), "sig" | "auth" | "pass" | "pw" | "code" | "pin")
+        || name.ends_with("pass")
+        || name.ends_with("key") && !NOT_KEYS.iter().any(|end| name.ends_with(end));
     is_named && !NOT_VALUES.iter().any(|end| name.ends_with(end))
 }
 
 /// Ends of member names whose values are credentials in whatever object.
-const MEMBERS: [&str; 13] = [
+const MEMBERS: [&str; 22] = [
     "password",
     "passwd",
     "passphrase",
@@ -349,6 +368,15 @@ const MEMBERS: [&str; 13] = [
     "refreshtoken",
     "bearertoken",
     "idtoken",
+    "jointoken",
+    "webhooksecret",
+    "encryptionkey",
+    "signingkey",
+    "sharedkey",
+    "psk",
+    "connectionstring",
+    "passwordhash",
+    "clientkeydata",
 ];
 
 /// Whether a string member of this name is a credential in whatever object it stands. Names that
@@ -358,7 +386,11 @@ pub(crate) fn is_secretive_member(name: &[u8]) -> bool {
     // Nearly all names are passed over by their last letters.
     if !matches!(
         (end(2), end(1)),
-        (b'r', b'd') | (b'w', b'd') | (b's', b'e') | (b'e', b'y' | b't' | b'n')
+        (b'r' | b'w', b'd')
+            | (b's', b'e' | b'k' | b'h')
+            | (b'e', b'y' | b't' | b'n')
+            | (b'n', b'g')
+            | (b't', b'a')
     ) {
         return false;
     }

@@ -6,10 +6,12 @@
 
 use std::sync::LazyLock;
 
-use aho_corasick::AhoCorasick;
 use rustc_hash::FxHashMap;
 
-use crate::event::redact::patterns::hint;
+use crate::event::redact::scopes::{
+    ADMISSION, AWS_AUTH, CHALLENGE, CONFIG_MAP, COREDNS, EVENT, EXTERNAL_SECRET, FAILURE, OBJECT,
+    PROVIDER, SEALED_SECRET, SECRET, SECRET_LIKE, STORAGE_CLASS, STRICT, Scopes,
+};
 use crate::event::shape::ByteSet;
 
 /// What is done with a value.
@@ -33,6 +35,10 @@ pub(crate) enum Rule {
     Env,
     /// One of them.
     Pair,
+    /// Parameters: likewise, of which only those count whose names say so.
+    Parameters,
+    /// One of them.
+    Parameter,
     /// The value of one: replaced, unless nothing about its name and itself is suspicious.
     PairValue {
         /// Whether the name is, or is not known.
@@ -48,6 +54,8 @@ pub(crate) enum Rule {
     Uri,
     /// A container of texts that may hold anything.
     Text,
+    /// A member that no event has: a text that may be a copy of the event.
+    Copy,
     /// A JSON document in a string, looked at with these scopes.
     Json(Scopes),
     /// A Kubernetes object, or a JSON Patch of one.
@@ -55,30 +63,6 @@ pub(crate) enum Rule {
     /// A body of an event: a root that is replaced whole when it cannot be read.
     Body,
 }
-
-/// For what kinds of objects a place holds; a set of bits.
-pub(crate) type Scopes = u16;
-
-/// The event itself.
-pub(crate) const EVENT: Scopes = 1;
-/// Every object in a body.
-pub(crate) const OBJECT: Scopes = 2;
-const SECRET: Scopes = 4;
-pub(crate) const CONFIG_MAP: Scopes = 8;
-/// Unknown kinds whose name says that they hold secrets.
-const SECRET_LIKE: Scopes = 16;
-const STORAGE_CLASS: Scopes = 32;
-const EXTERNAL_SECRET: Scopes = 64;
-const PROVIDER: Scopes = 128;
-const CHALLENGE: Scopes = 256;
-/// What admission webhooks changed: an annotation of the event.
-pub(crate) const ADMISSION: Scopes = 512;
-/// What admission policies found: an annotation of the event.
-pub(crate) const FAILURE: Scopes = 1024;
-/// Config maps of kube-system whose text rules and people read.
-pub(crate) const COREDNS: Scopes = 2048;
-pub(crate) const AWS_AUTH: Scopes = 4096;
-const SEALED_SECRET: Scopes = 8192;
 
 pub(crate) struct Place {
     pub(crate) scopes: Scopes,
@@ -113,6 +97,8 @@ pub(crate) const PLACES: &[Place] = &[
     at(OBJECT, &["items", "[]"], Rule::Root),
     at(OBJECT, &["object"], Rule::Root),
     at(OBJECT, &["rows", "[]", "object"], Rule::Root),
+    at(OBJECT, &["requestObject"], Rule::Root),
+    at(OBJECT, &["responseObject"], Rule::Root),
     at(OBJECT, &["metadata", "managedFields"], Rule::Keep),
     at(OBJECT, &["**", "annotations", LAST_APPLIED], Rule::Json(OBJECT)),
     at(OBJECT, &["**", "annotations", "vault.hashicorp.com/agent-inject-template-*"], Rule::Whole),
@@ -121,6 +107,7 @@ pub(crate) const PLACES: &[Place] = &[
     at(COREDNS, &["data", "Corefile"], Rule::Text),
     at(AWS_AUTH, &["data", "map*"], Rule::Text),
     at(SECRET, &["data"], Rule::Each),
+    at(SECRET, &["metadata", "data"], Rule::Each),
     at(CONFIG_MAP, &["data"], Rule::Each),
     at(CONFIG_MAP, &["binaryData"], Rule::Each),
     at(SECRET_LIKE, &["data*"], Rule::Leaves),
@@ -134,7 +121,14 @@ pub(crate) const PLACES: &[Place] = &[
     at(OBJECT, &["status", "user", "extra"], Rule::Extra),
     at(OBJECT, &["status", "userInfo", "extra"], Rule::Extra),
     at(OBJECT, &["spec", "extra"], Rule::Extra),
+    at(OBJECT, &["secret"], Rule::Leaves),
+    at(OBJECT, &["**", "auths"], Rule::Leaves),
     at(OBJECT, &["**", "env"], Rule::Env),
+    at(OBJECT, &["**", "envVars"], Rule::Env),
+    at(OBJECT, &["**", "extraEnv"], Rule::Env),
+    at(OBJECT, &["**", "extraEnvs"], Rule::Env),
+    at(OBJECT, &["**", "extraEnvVars"], Rule::Env),
+    at(OBJECT, &["**", "params"], Rule::Parameters),
     at(OBJECT, &["**", "httpHeaders"], Rule::Env),
     at(OBJECT, &["**", "command"], Rule::Args),
     at(OBJECT, &["**", "args"], Rule::Args),
@@ -160,61 +154,32 @@ pub(crate) const PLACES: &[Place] = &[
     at(OBJECT, &["spec", "values"], Rule::Leaves),
     at(OBJECT, &["**", "files", "[]", "contents", "source"], Rule::Whole),
     at(OBJECT, &["**", "files", "[]", "content"], Rule::Whole),
+    at(OBJECT, &["**", "parameters"], Rule::Parameters),
+    // Of a Secret all goes that is no known part of it or of what is said about it: clients misspell
+    // names, and indent values where they do not belong.
+    at(STRICT, &["apiVersion"], Rule::Search),
+    at(STRICT, &["kind"], Rule::Search),
+    at(STRICT, &["metadata"], Rule::Search),
+    at(STRICT, &["type"], Rule::Search),
+    at(STRICT, &["immutable"], Rule::Search),
+    at(STRICT, &["items"], Rule::Search),
+    at(STRICT, &["object"], Rule::Search),
+    at(STRICT, &["rows"], Rule::Search),
+    at(STRICT, &["columnDefinitions"], Rule::Search),
+    at(STRICT, &["status"], Rule::Search),
+    at(STRICT, &["reason"], Rule::Search),
+    at(STRICT, &["details"], Rule::Search),
+    at(STRICT, &["code"], Rule::Search),
+    at(STRICT, &["op"], Rule::Search),
+    at(STRICT, &["path"], Rule::Search),
+    at(STRICT, &["from"], Rule::Search),
+    at(STRICT, &["gracePeriodSeconds"], Rule::Search),
+    at(STRICT, &["preconditions"], Rule::Search),
+    at(STRICT, &["orphanDependents"], Rule::Search),
+    at(STRICT, &["propagationPolicy"], Rule::Search),
+    at(STRICT, &["dryRun"], Rule::Search),
+    at(STRICT, &["*"], Rule::Leaves),
 ];
-
-/// Of every name that has a scope, a part.
-static TELLING: LazyLock<AhoCorasick> = LazyLock::new(|| {
-    hint(&[
-        "secret",
-        "token",
-        "credential",
-        "key",
-        "configmap",
-        "storageclass",
-        "volumesnapshotclass",
-        "volumeattributesclass",
-        "providerconfig",
-        "challenge",
-    ])
-});
-
-/// The scopes of a resource (`secrets`) or kind (`SecretList`).
-pub(crate) fn scopes_of(name: &str) -> Scopes {
-    match name {
-        "secrets" | "Secret" => return SECRET,
-        "configmaps" | "ConfigMap" => return CONFIG_MAP,
-        _ => {}
-    }
-    // Most names have nothing of this.
-    if !TELLING.is_match(name) {
-        return 0;
-    }
-    let lower = name.to_ascii_lowercase();
-    let holds = |part: &str| lower.contains(part);
-    let mut scopes = 0;
-    if matches!(lower.as_str(), "secret" | "secrets" | "secretlist") {
-        scopes |= SECRET;
-    } else if lower.starts_with("configmap") {
-        scopes |= CONFIG_MAP;
-    } else if lower.starts_with("sealedsecret") {
-        scopes |= SEALED_SECRET;
-    } else if ["secret", "token", "credential", "key"].iter().any(|part| holds(part)) {
-        scopes |= SECRET_LIKE;
-    }
-    if holds("storageclass") || holds("volumesnapshotclass") || holds("volumeattributesclass") {
-        scopes |= STORAGE_CLASS;
-    }
-    if holds("secretstore") || holds("externalsecret") || holds("pushsecret") {
-        scopes |= EXTERNAL_SECRET;
-    }
-    if holds("providerconfig") {
-        scopes |= PROVIDER;
-    }
-    if lower.starts_with("challenge") {
-        scopes |= CHALLENGE;
-    }
-    scopes
-}
 
 /// A step of a path.
 #[derive(Clone, Copy, Debug)]
@@ -447,7 +412,11 @@ pub(crate) fn below(rule: Rule, key: Option<&[u8]>) -> Rule {
         (Rule::Env, Some(name)) => {
             Rule::PairValue { is_secretive: crate::event::redact::patterns::is_secretive(name) }
         }
-        (Rule::Pair, Some(b"value")) => Rule::PairValue { is_secretive: true },
+        (Rule::Parameters, None) => Rule::Parameter,
+        (Rule::Parameters, Some(name)) if crate::event::redact::patterns::is_secretive(name) => {
+            Rule::Leaves
+        }
+        (Rule::Pair | Rule::Parameter, Some(b"value")) => Rule::PairValue { is_secretive: true },
         (Rule::Extra, Some(key)) if !is_safe_extra(key) => Rule::Leaves,
         _ => Rule::Search,
     }

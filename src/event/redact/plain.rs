@@ -3,7 +3,8 @@
 
 use crate::event::json::{skip_blank, skip_string};
 use crate::event::redact::patterns::{Class, is_secretive_member};
-use crate::event::redact::places::{OBJECT, Rule, TABLE, is_safe_extra};
+use crate::event::redact::places::{Rule, TABLE, is_safe_extra};
+use crate::event::redact::scopes::OBJECT;
 use crate::event::redact::walk::{Broken, Form, Frame, Site, Walker, scalar_end};
 
 impl Walker<'_> {
@@ -49,7 +50,8 @@ impl Walker<'_> {
                     self.frames.last_mut().ok_or(Broken)?.is_empty = false;
                     close = if text[value] == b'{' { b'}' } else { b']' };
                     site = within;
-                    self.frames.push(Frame { site, form: Form::Plain, close, is_empty: true });
+                    let form = Form::Plain;
+                    self.frames.push(Frame { site, form, close, is_empty: true, start: value });
                     (at, is_first) = (value + 1, true);
                 }
                 _ => {
@@ -68,7 +70,8 @@ impl Walker<'_> {
             || site.scopes & OBJECT != 0 && TABLE.may_begin(key)
             || TABLE.may_lead_to(key, &self.actives[site.actives..])
             || site.class == Class::Full && is_secretive_member(key)
-            || site.rule == Rule::Extra && !is_safe_extra(key);
+            || site.rule == Rule::Extra && !is_safe_extra(key)
+            || *key == *b"kind" && self.tells_embedded(value, site);
         Ok((!says).then_some(value))
     }
 

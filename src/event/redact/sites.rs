@@ -1,8 +1,10 @@
 //! What stands where: the rule for a member, the root of an object, the pointer of a JSON Patch.
 
+use crate::event::json::skip_string;
 use crate::event::redact::patterns::is_secretive_member;
-use crate::event::redact::places::{
-    AWS_AUTH, CONFIG_MAP, COREDNS, EVENT, OBJECT, Rule, Scopes, TABLE, below, scopes_of,
+use crate::event::redact::places::{Rule, TABLE, below};
+use crate::event::redact::scopes::{
+    AWS_AUTH, CONFIG_MAP, COREDNS, EMBEDDED, EVENT, OBJECT, Scopes, scopes_of,
 };
 use crate::event::redact::walk::{Form, Site, Walker};
 use crate::event::value::{Type, Value};
@@ -55,6 +57,45 @@ impl Walker<'_> {
         Some(Site { scopes, roots: site.roots + 1, ..site })
     }
 
+    /// Whether the kind whose value starts at `at` is one that is told apart in whatever object, and
+    /// the site does not know of it.
+    pub(crate) fn tells_embedded(&self, at: usize, site: Site) -> bool {
+        site.scopes & OBJECT != 0 && self.embedded(at) & !site.scopes != 0
+    }
+
+    fn embedded(&self, at: usize) -> Scopes {
+        if self.text.get(at) != Some(&b'"') {
+            return 0;
+        }
+        let end = skip_string(self.text, at).map_or(at, |(end, _)| end);
+        let kind = Value::of(&self.text[at..end]).text();
+        kind.map_or(0, |kind| scopes_of(&kind)) & EMBEDDED
+    }
+
+    /// An object of such a kind that stands in another, told by the kind at `at`: where it starts,
+    /// and as what it is read once more. What was found in it is given up. Mere references to such
+    /// objects have a kind, too, but nothing that could be their content.
+    pub(crate) fn revealed(&mut self, at: usize) -> Option<(usize, Site)> {
+        let frame = self.frames.last()?;
+        let is_plain = matches!(frame.form, Form::Plain)
+            && matches!(frame.site.rule, Rule::Search | Rule::Text | Rule::Root);
+        if !is_plain || !self.tells_embedded(at, frame.site) {
+            return None;
+        }
+        let (start, site) = (frame.start, frame.site);
+        let content = ["data", "stringData", "binaryData", "metadata", "items"];
+        let mut members = Value::of(&self.text[start..]).members();
+        if !members.any(|(key, _)| content.contains(&&*key)) {
+            return None;
+        }
+        let scopes = site.scopes | self.embedded(at);
+        self.frames.pop();
+        self.actives.truncate(site.actives);
+        self.edits.truncate(self.edits.partition_point(|edit| edit.start < start));
+        self.hints.forget();
+        Some((start, Site { rule: Rule::Root, scopes, ..site }))
+    }
+
     /// The scope of a config map that rules and people read, else none.
     fn readable_map(&self, object: Value<'_>) -> Scopes {
         let metadata = object.members().find(|(key, _)| key == "metadata").map(|(_, value)| value);
@@ -74,11 +115,13 @@ impl Walker<'_> {
     /// no operation. The places behind its pointer replace the site's own in `actives`.
     pub(crate) fn operation(&mut self, at: usize, site: Site) -> Option<Rule> {
         let object = Value::of(&self.text[at..]);
-        object.members().find(|(key, _)| key == "op")?;
+        object.members().find(|(key, _)| matches!(&**key, "op" | "value"))?;
         let pointer = object.member("path").filter(|path| path.kind() == Type::String)?.text()?;
-        let Some(path) = pointer.strip_prefix('/') else {
+        if !pointer.starts_with('/') {
             return Some(if pointer.is_empty() { Rule::Root } else { Rule::Leaves });
-        };
+        }
+        // An empty step names no member of any object, whatever it was meant for.
+        let path = pointer.trim_start_matches('/');
         if path.split('/').count() > POINTER_STEPS_MAX {
             return Some(Rule::Whole);
         }

@@ -1,13 +1,12 @@
 //! What is replaced of a string, by the rule for its place and by what it looks like.
 
 use crate::event::json::skip_blank;
-use crate::event::redact::patterns::{
-    Class, find, find_hinted, is_mark, is_plain, is_secretive_member,
-};
-use crate::event::redact::places::{OBJECT, Rule, Scopes, TABLE};
+use crate::event::redact::patterns::{Class, find, find_hinted, is_mark, is_plain};
+use crate::event::redact::places::{Rule, TABLE};
+use crate::event::redact::scopes::{OBJECT, Scopes};
 use crate::event::redact::splice::{Decoded, Edit};
 use crate::event::redact::texts::{self, Words};
-use crate::event::redact::walk::{EMBEDDED_MAX, Form, Leftovers, Site, Walker};
+use crate::event::redact::walk::{EMBEDDED_MAX, Form, Leftovers, Site, Subject, Walker};
 
 /// What AKS writes in place of a body that is too big for it.
 const TOO_BIG: &[u8] = b"skipped-too-big-size-object";
@@ -27,7 +26,6 @@ impl Walker<'_> {
         if *first == b'[' && is_mark(inner) || site.rule == Rule::Keep {
             return;
         }
-        let is_named = site.class == Class::Full && key.is_some_and(is_secretive_member);
         let is_replaced = match site.rule {
             Rule::Whole | Rule::Each | Rule::Leaves | Rule::Extra => true,
             Rule::PairValue { is_secretive } => is_secretive || is_escaped || !is_plain(inner),
@@ -35,11 +33,18 @@ impl Walker<'_> {
             Rule::Root if site.roots == 0 => {
                 inner != TOO_BIG && !self.document(at, end, OBJECT, site)
             }
-            Rule::Search | Rule::Text => is_named,
+            Rule::Search | Rule::Text | Rule::Copy => site.is_named(key),
             _ => false,
         };
+        // Objects are kept as texts in annotations and fields of their makers' own.
+        let may_be_document = is_escaped
+            && site.class == Class::Full
+            && matches!(site.rule, Rule::Search | Rule::Text | Rule::Copy)
+            && matches!(first, b'{' | b'[');
         if is_replaced {
             self.replace(at, end);
+        } else if may_be_document && self.document(at, end, OBJECT, site) {
+            // What was found in it stands among the edits.
         } else if !matches!(site.rule, Rule::PairValue { .. } | Rule::Json(_) | Rule::Root) {
             self.parts(at + 1, inner.len(), is_escaped, site);
         }
@@ -101,7 +106,11 @@ impl Walker<'_> {
         if !matches!(text.get(start), Some(b'{' | b'[')) {
             return false;
         }
-        let mut walker = Walker::new(self.redactor, text, self.subject, Leftovers::default());
+        // Of a text that merely looks like an object it is not known what it is about.
+        let is_about = !matches!(site.rule, Rule::Search | Rule::Text);
+        let scopes_about = if is_about { self.subject.scopes } else { 0 };
+        let subject = Subject { scopes: scopes_about, ..self.subject };
+        let mut walker = Walker::new(self.redactor, text, subject, Leftovers::default());
         walker.depth = self.depth + 1;
         let mut inner = Site { class: Class::Full, actives: 0, ..site };
         if scopes & OBJECT != 0 {

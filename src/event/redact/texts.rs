@@ -25,7 +25,7 @@ pub(crate) fn uri_by(may_look: bool, text: &[u8], spans: &mut Spans) {
     let mark = memchr::memchr(b'?', text);
     let path = &text[..mark.unwrap_or(text.len())];
     if may_look {
-        find(path, Class::Full, spans);
+        find_decoded(path, 0, spans);
     }
     let Some(mark) = mark else { return };
     // What stands behind a proxy is another server's, and so is the query.
@@ -86,11 +86,28 @@ fn whole(text: &[u8], start: usize, end: usize, spans: &mut Spans) {
     }
 }
 
+/// So often a text is decoded that was encoded more than once on its way through proxies.
+const DECODED_MAX: usize = 3;
+
 fn find_decoded(part: &[u8], start: usize, spans: &mut Spans) {
-    let decoded = Decoded::percent(part);
-    let mut inner = Spans::new();
-    find(&decoded.bytes, Class::Full, &mut inner);
-    back(&decoded, start, &inner, spans);
+    let mut found = Spans::new();
+    find_encoded(part, DECODED_MAX, &mut found);
+    spans.extend(found.iter().map(|(from, to)| (start + from, start + to)));
+}
+
+/// What is found in a text as it stands, and decoded up to so many times.
+fn find_encoded(part: &[u8], times: usize, spans: &mut Spans) {
+    find(part, Class::Full, spans);
+    if times > 0 && memchr::memchr(b'%', part).is_some() {
+        let decoded = Decoded::percent(part);
+        if decoded.bytes.len() < part.len() {
+            let mut inner = Spans::new();
+            find_encoded(&decoded.bytes, times - 1, &mut inner);
+            back(&decoded, 0, &inner, spans);
+            spans.sort_unstable();
+            merge(spans, 0);
+        }
+    }
 }
 
 fn back(decoded: &Decoded<'_>, start: usize, inner: &Spans, spans: &mut Spans) {
@@ -123,6 +140,11 @@ pub(crate) fn url(text: &[u8], spans: &mut Spans) {
 
 /// What stands before a value that validation echoes.
 const ECHOES: [&[u8]; 3] = [b"Invalid value: ", b"Unsupported value: ", b"Duplicate value: "];
+/// What stands before a value in what Go prints of a struct: differences of pods, and of objects
+/// that have no type.
+const DUMPED: &[u8] = b"Value:";
+/// What stands before a quoted text that could not be read as a number, or as what was wanted.
+const QUOTED: [&[u8]; 2] = [b"parsing \"", b"cannot unmarshal string \""];
 /// What stands before the bytes that a decoder could not read; they go on to the end.
 const CONTEXTS: [&[u8]; 2] = [b"byte of ...|", b"bigger context ...|"];
 
@@ -141,6 +163,14 @@ pub(crate) fn message(text: &[u8], spans: &mut Spans) {
             }
         }
     }
+    for at in memmem::find_iter(text, DUMPED) {
+        dumped(text, at + DUMPED.len(), spans);
+    }
+    for sign in QUOTED {
+        for at in memmem::find_iter(text, sign) {
+            echoed(text, at + sign.len() - 1, spans);
+        }
+    }
     let context =
         CONTEXTS.iter().filter_map(|sign| memmem::find(text, sign).map(|at| at + sign.len()));
     if let Some(start) = context.min() {
@@ -148,6 +178,23 @@ pub(crate) fn message(text: &[u8], spans: &mut Spans) {
     }
     spans[from..].sort_unstable();
     merge(spans, from);
+}
+
+/// A value in what Go prints of a struct: quoted, or up to what ends a member; what has parts of its
+/// own goes on to the end.
+fn dumped(text: &[u8], at: usize, spans: &mut Spans) {
+    let blanks = text[at..].iter().take_while(|byte| **byte == b' ').count();
+    let start = at + blanks;
+    let rest = &text[start..];
+    if rest.first() == Some(&b'"') {
+        echoed(text, start, spans);
+        return;
+    }
+    let is_end = |byte: &u8| matches!(byte, b'}' | b',' | b' ' | b'\n' | b')');
+    let end = rest.iter().position(is_end).unwrap_or(rest.len());
+    let is_mark_here = rest.starts_with(b"[REDACTED");
+    let has_parts = !is_mark_here && memchr::memchr3(b'{', b'[', b'(', &rest[..end]).is_some();
+    whole(text, start, if has_parts { text.len() } else { start + end }, spans);
 }
 
 /// The value that starts here: quoted, JSON, a plain scalar up to the colon behind it; a dump of
@@ -182,44 +229,177 @@ fn echoed(text: &[u8], start: usize, spans: &mut Spans) -> usize {
     end
 }
 
+/// A whole command line: its words, whatever shell reads them.
+pub(crate) fn command_line(text: &[u8], spans: &mut Spans) {
+    let from = spans.len();
+    let mut words = Words::new(true);
+    words.line(text, 0, spans);
+    find(text, Class::Full, spans);
+    spans[from..].sort_unstable();
+    merge(spans, from);
+}
+
+/// Programs whose short flags take passwords.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Program {
+    Other,
+    /// `-pPASSWORD`: MySQL's and MariaDB's.
+    MySql,
+    /// `-p PASSWORD` and `-pPASSWORD`.
+    SshPass,
+    /// `-a PASSWORD`.
+    Redis,
+}
+
+impl Program {
+    /// The program that a word names, wherever in a command it stands.
+    fn of(word: &[u8]) -> Option<Program> {
+        let name = word.rsplit(|byte| *byte == b'/').next().unwrap_or(word);
+        match name {
+            b"sshpass" => Some(Program::SshPass),
+            b"redis-cli" | b"valkey-cli" | b"keydb-cli" => Some(Program::Redis),
+            _ if name.starts_with(b"mysql") || name.starts_with(b"mariadb") => Some(Program::MySql),
+            _ => None,
+        }
+    }
+}
+
+/// What the next word is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    Anything,
+    /// The value of a flag that takes a credential.
+    Credential,
+    /// `user:password`.
+    Login,
+}
+
 /// The words of a command, one after the other.
 #[derive(Debug)]
 pub(crate) struct Words {
     is_begun: bool,
-    /// The word before was a flag whose value is a credential.
-    is_value: bool,
+    program: Program,
+    expected: Expected,
 }
 
 impl Words {
     /// Before the first word, which is a program's name or not.
     pub(crate) fn new(has_program: bool) -> Words {
-        Words { is_begun: !has_program, is_value: false }
+        let (program, expected) = (Program::Other, Expected::Anything);
+        Words { is_begun: !has_program, program, expected }
     }
 
     /// Adds what is to be replaced in the next word.
     pub(crate) fn next(&mut self, word: &[u8], spans: &mut Spans) {
         let is_program = !std::mem::replace(&mut self.is_begun, true);
-        let is_value = std::mem::replace(&mut self.is_value, false);
+        let expected = std::mem::replace(&mut self.expected, Expected::Anything);
         if is_mark(word) {
             return;
         }
-        if word.starts_with(b"-") && !word.contains(&b' ') {
-            let equals = memchr::memchr(b'=', word);
-            let name = &word[..equals.unwrap_or(word.len())];
-            match equals {
-                Some(equals) if is_secretive(name) || is_opaque(&word[equals + 1..]) => {
-                    whole(word, equals + 1, word.len(), spans);
-                }
-                Some(_) => find(word, Class::Full, spans),
-                None => {
-                    self.is_value = is_secretive(name);
+        if word.contains(&b' ') || word.contains(&b'\n') {
+            // A script, or a text: the words in it are a command's own.
+            let from = spans.len();
+            if expected == Expected::Credential {
+                whole(word, 0, word.len(), spans);
+                return;
+            }
+            Words::new(true).line(word, 0, spans);
+            find(word, Class::Full, spans);
+            spans[from..].sort_unstable();
+            merge(spans, from);
+            return;
+        }
+        match expected {
+            Expected::Credential if !word.starts_with(b"-") => whole(word, 0, word.len(), spans),
+            Expected::Login if login(word, 0, spans) => {}
+            _ if word.starts_with(b"-") => self.flag(word, spans),
+            _ => {
+                self.program = Program::of(word).unwrap_or(self.program);
+                if !is_program && is_opaque(word) && !is_plain(word) {
+                    whole(word, 0, word.len(), spans);
+                } else {
                     find(word, Class::Full, spans);
                 }
             }
-        } else if is_value || !is_program && is_opaque(word) && !is_plain(word) {
-            whole(word, 0, word.len(), spans);
-        } else {
-            find(word, Class::Full, spans);
         }
     }
+
+    /// A word that is a flag.
+    fn flag(&mut self, word: &[u8], spans: &mut Spans) {
+        let equals = memchr::memchr(b'=', word);
+        let name = &word[..equals.unwrap_or(word.len())];
+        match equals {
+            Some(equals) if is_secretive(name) || is_opaque(&word[equals + 1..]) => {
+                whole(word, equals + 1, word.len(), spans);
+            }
+            Some(equals) if is_login(name) && login(word, equals + 1, spans) => {}
+            Some(_) => find(word, Class::Full, spans),
+            None => {
+                let is_short = name.len() > 2 && !name.starts_with(b"--");
+                let takes = (self.program, name);
+                if is_short
+                    && name.starts_with(b"-p")
+                    && matches!(self.program, Program::MySql | Program::SshPass)
+                {
+                    whole(word, 2, word.len(), spans);
+                    return;
+                }
+                if is_short && name.starts_with(b"-u") && login(word, 2, spans) {
+                    return;
+                }
+                let is_credential = is_secretive(name)
+                    || matches!(takes, (Program::SshPass, b"-p") | (Program::Redis, b"-a"));
+                self.expected = match is_credential {
+                    true => Expected::Credential,
+                    false if is_login(name) => Expected::Login,
+                    false => Expected::Anything,
+                };
+                find(word, Class::Full, spans);
+            }
+        }
+    }
+
+    /// The words of a line that a shell splits, by the flags among them; nothing by its look alone.
+    fn line(&mut self, text: &[u8], start: usize, spans: &mut Spans) {
+        let is_between = |byte: &u8| {
+            byte.is_ascii_whitespace() || matches!(byte, b';' | b'|' | b'&' | b'\'' | b'"' | b'`')
+        };
+        let mut at = 0;
+        for word in text.split(is_between) {
+            let from = start + at;
+            at += word.len() + 1;
+            if word.is_empty() || is_mark(word) {
+                self.expected = if word.is_empty() { self.expected } else { Expected::Anything };
+                continue;
+            }
+            let mut found = Spans::new();
+            match std::mem::replace(&mut self.expected, Expected::Anything) {
+                Expected::Credential if !word.starts_with(b"-") => {
+                    whole(word, 0, word.len(), &mut found);
+                }
+                Expected::Login if login(word, 0, &mut found) => {}
+                _ if word.starts_with(b"-") => self.flag(word, &mut found),
+                _ => self.program = Program::of(word).unwrap_or(self.program),
+            }
+            spans.extend(found.iter().map(|(start, end)| (from + start, from + end)));
+        }
+    }
+}
+
+/// Whether a flag takes `user:password`, as curl's does.
+fn is_login(name: &[u8]) -> bool {
+    matches!(name, b"-u" | b"--user" | b"-U" | b"--proxy-user")
+}
+
+/// Adds the password behind the colon of a login that starts at `start`; false where there is none.
+/// Two numbers are a user and a group.
+fn login(word: &[u8], start: usize, spans: &mut Spans) -> bool {
+    let Some(colon) = memchr::memchr(b':', &word[start..]) else { return false };
+    let (user, password) = (&word[start..start + colon], &word[start + colon + 1..]);
+    let is_number = |part: &[u8]| part.iter().all(u8::is_ascii_digit);
+    if password.is_empty() || is_number(user) && is_number(password) {
+        return false;
+    }
+    whole(word, start + colon + 1, word.len(), spans);
+    true
 }

@@ -10,8 +10,9 @@ use crate::event::json::{Stop, skip_blank, skip_string, skip_value};
 use crate::event::redact::Redactor;
 use crate::event::redact::harmless::Harmless;
 use crate::event::redact::hints::Hints;
-use crate::event::redact::patterns::{Class, LENGTH_MIN, is_secretive};
-use crate::event::redact::places::{Active, Rule, Scopes};
+use crate::event::redact::patterns::{Class, LENGTH_MIN, is_secretive, is_secretive_member};
+use crate::event::redact::places::{Active, Rule};
+use crate::event::redact::scopes::Scopes;
 use crate::event::redact::splice::{Decoded, Edit};
 use crate::event::redact::texts::{Spans, Words};
 use crate::event::value::Value;
@@ -45,12 +46,23 @@ pub(crate) struct Site {
     pub(crate) actives: usize,
 }
 
+impl Site {
+    /// Whether the key of a value that no place names says that it is a credential.
+    pub(crate) fn is_named(&self, key: Option<&[u8]>) -> bool {
+        self.class == Class::Full
+            && matches!(self.rule, Rule::Search | Rule::Text | Rule::Copy)
+            && key.is_some_and(is_secretive_member)
+    }
+}
+
 /// An open object or array.
 pub(crate) struct Frame {
     pub(crate) site: Site,
     pub(crate) form: Form,
     pub(crate) close: u8,
     pub(crate) is_empty: bool,
+    /// Where its opening bracket stands.
+    pub(crate) start: usize,
 }
 
 impl Frame {
@@ -188,6 +200,11 @@ impl<'w> Walker<'w> {
             return self.value(at, None, site);
         }
         let (key, at) = self.key(at)?;
+        if *key == *b"kind"
+            && let Some((start, site)) = self.revealed(at)
+        {
+            return self.open(start, None, site);
+        }
         let site = self.child(Some(&key));
         self.value(at, Some(&key), site)
     }
@@ -225,10 +242,11 @@ impl<'w> Walker<'w> {
             Some(b'{' | b'[') => return self.open(at, key, site),
             Some(first) => {
                 let end = scalar_end(self.text, at).ok_or(Broken)?;
+                let is_number = matches!(first, b'-' | b'0'..=b'9');
                 let is_secret = match site.rule {
                     Rule::Whole | Rule::Each | Rule::PairValue { is_secretive: true } => true,
-                    Rule::Leaves => matches!(first, b'-' | b'0'..=b'9'),
-                    _ => false,
+                    Rule::Leaves => is_number,
+                    _ => is_number && site.is_named(key),
                 };
                 if is_secret && *first != b'n' {
                     self.replace(at, end);
@@ -245,6 +263,12 @@ impl<'w> Walker<'w> {
         let is_object = self.text[at] == b'{';
         let mut site = site;
         let mut form = Form::Plain;
+        if site.is_named(key) {
+            match is_object {
+                true => form = Form::Pair { is_secretive: true },
+                false => site.rule = Rule::Leaves,
+            }
+        }
         match site.rule {
             Rule::Keep => return self.pass(at, site, false),
             Rule::Whole | Rule::Arg | Rule::PairValue { .. } => return self.pass(at, site, true),
@@ -261,20 +285,28 @@ impl<'w> Walker<'w> {
                 }
                 None => return self.pass(at, site, true),
             },
-            Rule::Pair if is_object => {
-                let end = self.text.len().min(at + PAIR_BYTES_MAX);
-                let pair = Value::of(&self.text[at..end]);
-                let name = pair.members().find(|(key, _)| key == "name");
-                let name = name.and_then(|(_, name)| name.text());
-                let is_secretive = name.is_none_or(|name| is_secretive(name.as_bytes()));
-                form = Form::Pair { is_secretive };
+            Rule::Pair if is_object => form = Form::Pair { is_secretive: self.names_secret(at) },
+            Rule::Parameter if is_object => {
+                site.rule = Rule::Search;
+                if self.names_secret(at) {
+                    form = Form::Pair { is_secretive: true };
+                }
             }
             Rule::Args if !is_object => form = Form::Command(Words::new(key == Some(b"command"))),
             _ => {}
         }
         let close = if is_object { b'}' } else { b']' };
-        self.frames.push(Frame { site, form, close, is_empty: true });
+        self.frames.push(Frame { site, form, close, is_empty: true, start: at });
         Ok(at + 1)
+    }
+
+    /// Whether the name of the pair at `at` says that its value is a credential, or there is none.
+    fn names_secret(&self, at: usize) -> bool {
+        let end = self.text.len().min(at + PAIR_BYTES_MAX);
+        let pair = Value::of(&self.text[at..end]);
+        let name = pair.members().find(|(key, _)| key == "name");
+        let name = name.and_then(|(_, name)| name.text());
+        name.is_none_or(|name| is_secretive(name.as_bytes()))
     }
 
     /// Passes over an object or array, and replaces it if so told.

@@ -59,6 +59,8 @@ pub(crate) struct Family {
     /// Files that cannot be looked at, so that it is not known which they are.
     pub(crate) unknown: BTreeMap<PathBuf, Trouble>,
     pub(crate) trouble: Trouble,
+    /// What the directory could not be looked into for, last.
+    problem: String,
     /// The most rotated files that were there at once.
     pub(crate) backups_max: u64,
     /// The largest of them before compression, in bytes.
@@ -85,6 +87,7 @@ impl Family {
             scanned: None,
             unknown: BTreeMap::new(),
             trouble: Trouble::default(),
+            problem: String::new(),
             backups_max: 0,
             file_bytes_max: 0,
         }
@@ -151,11 +154,19 @@ impl Family {
     fn cannot_scan(&mut self, error: &io::Error, now: Duration, findings: &mut Findings) {
         self.must_scan = true;
         findings.failure();
-        if self.trouble.fail(now) {
-            let directory = self.directory.display();
-            let text = format!("cannot look into {directory}: {error}; it is tried again");
+        let problem = format!("cannot look into {}: {error}", self.directory.display());
+        let is_news = self.trouble.fail(now);
+        let is_other = self.trouble.is_told && self.problem != problem;
+        if is_news || is_other {
+            let text = format!("{problem}; it is tried again");
             findings.notice(NoticeKind::Unreadable, &self.subject(), None, text);
         }
+        self.problem = problem;
+    }
+
+    /// Why the log cannot be followed, when that lasts.
+    pub(crate) fn problem(&self) -> Option<&str> {
+        self.trouble.is_told.then_some(&self.problem)
     }
 
     /// The log, as notices name it.
@@ -244,7 +255,12 @@ impl Family {
         self.reconcile(disk, now, findings)?;
         let wall_ns = findings.now_us.saturating_mul(1_000);
         self.scanned = Some(Scanned { at: now, directory, wall_ns });
-        Ok(())
+        match disk.stat(&real) {
+            Ok(stat) if self.is_fixed && !stat.is_file => {
+                Err(io::Error::other(format!("{} is no regular file", real.display())))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Closes what was read to its end and does not change any more.

@@ -6,6 +6,7 @@
 //! where it was read to, and a new file in an old inode starts at its beginning. Where it cannot be
 //! told, a file is read again: duplicates are recognised later, gaps are not.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
@@ -15,8 +16,8 @@ use rustix::io::Errno;
 
 use crate::ingest::batch::NoticeKind;
 use crate::ingest::log::disk::{Disk, Stat};
-use crate::ingest::log::family::{Family, OPEN_FILES_MAX};
-use crate::ingest::log::findings::{Findings, spelled};
+use crate::ingest::log::family::{Family, OPEN_FILES_MAX, name_of};
+use crate::ingest::log::findings::Findings;
 use crate::ingest::log::name::{LogName, Rank, unpacked};
 use crate::ingest::log::probe::Probe;
 use crate::ingest::log::segment::{Segment, in_order};
@@ -150,6 +151,7 @@ impl Family {
             }
         }
         let mut entries: Vec<Entry> = entries.into_values().collect();
+        entries.extend(self.formerly_live(disk));
         // Of a file with two names (a hard link, or a rename in between) the live one counts.
         let live = entries.iter().find(|entry| entry.rank == Rank::Live).map(|entry| entry.stat);
         entries.retain(|entry| {
@@ -157,6 +159,24 @@ impl Family {
         });
         entries.sort_by(|a, b| a.rank.cmp(&b.rank));
         Ok(entries)
+    }
+
+    /// Files that were the log before a link led to another one, as the runtime's does when a
+    /// container starts again: they are still there, under names that no rotation gives.
+    fn formerly_live<'f>(&'f self, disk: &'f dyn Disk) -> impl Iterator<Item = Entry> + 'f {
+        let current = self.segments.iter().filter(|segment| !segment.is_replaced);
+        current.filter_map(|segment| {
+            let plain = name_of(&segment.path);
+            let is_listed = LogName::parse(&self.live_name, &plain).is_some()
+                && segment.path.parent() == Some(self.directory.as_path());
+            if is_listed {
+                return None;
+            }
+            let stat = disk.stat(&segment.path).ok()?;
+            let is_it = stat.is_file && stat.is_same_file(&segment.stat);
+            let rank = Rank::Numbered(Reverse(u32::MAX));
+            is_it.then(|| Entry { path: segment.path.clone(), rank, plain, stat })
+        })
     }
 
     /// Whether the entry is a file that is known for certain; then its segment is placed there.
@@ -353,80 +373,6 @@ impl Family {
             }
         }
         lost
-    }
-
-    /// Tells when the file that was being written at the last look was rotated and deleted since,
-    /// and others were rotated after it: between it and them there may have been more.
-    fn tell_overtaken(&mut self, had_name: &[u64], first_new: u64, findings: &mut Findings) {
-        let mut new = self.segments.iter().filter(|one| one.id >= first_new);
-        let Some(oldest) = new.find(|one| one.rank != Rank::Live) else { return };
-        let is_overtaken = |segment: &&Segment| {
-            let is_gone = !segment.is_named && segment.stat.links == 0;
-            is_gone && segment.rank == Rank::Live && had_name.contains(&segment.id)
-        };
-        if let Some(segment) = self.segments.iter().find(is_overtaken) {
-            let path = segment.path.display().to_string();
-            let text = format!(
-                "{path} was rotated and deleted between two looks; what was written after it and \
-                 before {} may be gone unread: let rotation keep more files, or look more often",
-                oldest.path.display()
-            );
-            findings.gap();
-            findings.notice(NoticeKind::Gap, &path, None, text);
-        }
-    }
-
-    /// Tells of files that are gone before they were read.
-    fn tell_lost(&self, disk: &dyn Disk, lost: &[u64], findings: &mut Findings) {
-        let (mut names, mut sum) = (Vec::new(), Some(0));
-        for id in lost {
-            let Some(segment) = self.segments.iter().find(|segment| segment.id == *id) else {
-                continue;
-            };
-            let path = segment.path.display().to_string();
-            let unread = segment.unread_bytes();
-            if segment.is_replaced && self.has_copy(disk, segment) {
-                continue;
-            }
-            if segment.is_replaced {
-                let known = (unread > 0).then_some(unread);
-                let text = format!(
-                    "{path} was truncated; {unread} bytes of it that had been seen were not read"
-                );
-                findings.notice(NoticeKind::Truncated, &path, known, text);
-            } else if segment.rank == Rank::Live && !segment.is_finished {
-                let text = format!(
-                    "{path}, read up to byte {}, is gone with all that was written to it since",
-                    segment.read.offset
-                );
-                findings.gap();
-                findings.notice(NoticeKind::Gap, &path, (unread > 0).then_some(unread), text);
-            } else if unread > 0 {
-                let (size, what) = match segment.is_packed() {
-                    true => (None, "compressed bytes"),
-                    false => (Some(unread), "bytes"),
-                };
-                names.push(format!("{path} ({unread} {what})"));
-                sum = sum.zip(size).map(|(sum, size): (u64, u64)| sum + size);
-                findings.gap();
-            }
-        }
-        if !names.is_empty() {
-            let text = format!("deleted before it was read: {}", spelled(&names));
-            findings.notice(NoticeKind::Gap, &self.subject(), sum, text);
-        }
-    }
-
-    /// Whether a file that is read as one of its own holds all of what a truncated one held.
-    fn has_copy(&self, disk: &dyn Disk, truncated: &Segment) -> bool {
-        let copies = self.segments.iter().filter(|other| {
-            let is_whole = other.is_packed() || other.stat.size >= truncated.stat.size;
-            is_whole && other.id != truncated.id && other.is_named && other.rank != Rank::Live
-        });
-        copies.rev().any(|copy| {
-            let probe = Probe::open(disk, &copy.path);
-            probe.and_then(|mut probe| probe.fits(truncated, false)).unwrap_or(false)
-        })
     }
 
     /// Opens unread files before their turn, oldest first: an open file cannot be deleted.

@@ -25,6 +25,7 @@ mod findings;
 mod segment;
 mod probe;
 mod family;
+mod lost;
 mod matching;
 mod gauge;
 mod tail;
@@ -47,6 +48,7 @@ use crate::ingest::log::config::Config;
 use crate::ingest::log::disk::{Disk, System};
 use crate::ingest::log::tail::{Moment, Step, Tail};
 use crate::ingest::log::watch::Watch;
+use crate::ingest::standing::Standing;
 
 /// Between two looks at the files at least this passes, however often they change.
 const LOOK_MIN: Duration = Duration::from_millis(10);
@@ -86,6 +88,7 @@ pub struct LogSource {
     checkpoints: BTreeMap<String, Vec<u8>>,
     intake: Intake,
     cancellation: CancellationToken,
+    standing: Standing,
 }
 
 impl LogSource {
@@ -101,7 +104,13 @@ impl LogSource {
         cancellation: CancellationToken,
     ) -> Result<LogSource, Error> {
         config.check()?;
-        Ok(LogSource { config, checkpoints, intake, cancellation })
+        let standing = Standing::default();
+        Ok(LogSource { config, checkpoints, intake, cancellation, standing })
+    }
+
+    /// How the source stands: whether every log that is named by its path can be followed.
+    pub fn standing(&self) -> Standing {
+        self.standing.clone()
     }
 
     /// Follows the logs until it is cancelled or nobody takes batches any more. Reads in a thread
@@ -126,7 +135,7 @@ impl LogSource {
     }
 
     fn follow(self) {
-        let LogSource { config, checkpoints, intake, cancellation } = self;
+        let LogSource { config, checkpoints, intake, cancellation, standing } = self;
         let poll_interval = config.poll_interval.0;
         let started = Stopwatch::start();
         let moment = || Moment { elapsed: started.elapsed(), wall_us: clock::now_us() };
@@ -147,6 +156,7 @@ impl LogSource {
                 Step::Waiting => LOOK_MIN,
                 Step::Idle => poll_interval,
             };
+            standing.set(tail.problem());
             watch.follow(tail.directories());
             pause(&started, begun, wait, &mut || is_ready(cancelled.as_mut(), &mut context));
         }

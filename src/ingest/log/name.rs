@@ -4,6 +4,7 @@
 //! lumberjack (kube-apiserver)  audit-2026-03-03T14-28-05.286.log   before the extension, UTC
 //! kubelet                      0.log.20260303-142805               behind the name
 //! logrotate                    audit.log.1   audit.log-20260303    behind the name
+//! logrotate, `extension .log`  audit-20260303.log                  before the extension
 //! ```
 //! Each may be followed by `.gz` (or `.zst`), a stamped name also by a number (logrotate on top of
 //! another rotation). The extension is what Go's `filepath.Ext` says: from the last dot on.
@@ -107,6 +108,9 @@ fn stamped(live: &str, name: &str) -> Option<Rank> {
     let dot = live.rfind('.').unwrap_or(live.len());
     let (prefix, extension) = live.split_at(dot);
     let rest = name.strip_prefix(prefix)?.strip_prefix('-')?;
+    if let Some(rank) = rest.strip_suffix(extension).and_then(day) {
+        return Some(rank);
+    }
     let (stamp, rest) = rest.split_at_checked(LUMBERJACK.len())?;
     let behind = rest.strip_prefix(extension)?;
     let number = behind.strip_prefix('.').filter(|number| is_number(number));
@@ -114,16 +118,20 @@ fn stamped(live: &str, name: &str) -> Option<Rank> {
     is_name.then(|| Rank::Stamped(digits(stamp)))
 }
 
+/// logrotate's `dateext`; with `dateformat -%Y%m%d-%s` seconds follow.
+fn day(stamp: &str) -> Option<Rank> {
+    let (day, seconds) = stamp.split_once('-').unwrap_or((stamp, "0"));
+    let is_stamp = is_shaped(day, "dddddddd")
+        && seconds.len() <= 10
+        && seconds.bytes().all(|byte| byte.is_ascii_digit());
+    is_stamp.then(|| Rank::Stamped(format!("{day}{seconds:0>10}")))
+}
+
 /// `<live>.<stamp>`, `<live>-<day>`, `<live>.<number>`.
 fn suffixed(live: &str, name: &str) -> Option<Rank> {
     let rest = name.strip_prefix(live)?;
-    if let Some(day) = rest.strip_prefix('-') {
-        // With `dateformat -%Y%m%d-%s` seconds follow.
-        let (day, seconds) = day.split_once('-').unwrap_or((day, "0"));
-        let is_stamp = is_shaped(day, "dddddddd")
-            && seconds.len() <= 10
-            && seconds.bytes().all(|byte| byte.is_ascii_digit());
-        return is_stamp.then(|| Rank::Stamped(format!("{day}{seconds:0>10}")));
+    if let Some(stamp) = rest.strip_prefix('-') {
+        return day(stamp);
     }
     let rest = rest.strip_prefix('.')?;
     if is_number(rest) {
@@ -166,6 +174,8 @@ mod tests {
             ("audit.log", "audit.log.2.gz", "number 2 packed"),
             ("audit.log", "audit.log-20260303", "202603030000000000"),
             ("audit.log", "audit.log-20260303-1772548085.gz", "202603031772548085 packed"),
+            ("audit.log", "audit-20260303.log", "202603030000000000"),
+            ("audit.log", "audit-20260303-1772548085.log.gz", "202603031772548085 packed"),
             ("audit.log", "audit-foo.log", ""),
             ("audit.log", "audit-2026.log.1", ""),
             ("audit.log", "audit-2026-03-03T14-28-05.286.json", ""),

@@ -169,6 +169,11 @@ impl Tail {
         self.families.values().map(|family| family.directory.as_path())
     }
 
+    /// Why a log cannot be followed, when that lasts.
+    pub(crate) fn problem(&self) -> Option<&str> {
+        self.families.values().find_map(Family::problem)
+    }
+
     /// Arranges to be woken when the oldest batch under way is answered. True when it is.
     pub(crate) fn is_answered(&mut self, context: &mut Context<'_>) -> bool {
         let Some(front) = self.flights.front_mut() else { return false };
