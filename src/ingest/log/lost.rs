@@ -11,7 +11,12 @@ use crate::ingest::log::segment::Segment;
 impl Family {
     /// Tells when the file that was being written at the last look was rotated and deleted since,
     /// and others were rotated after it: between it and them there may have been more.
-    pub(crate) fn tell_overtaken(&mut self, had_name: &[u64], first_new: u64, findings: &mut Findings) {
+    pub(crate) fn tell_overtaken(
+        &mut self,
+        had_name: &[u64],
+        first_new: u64,
+        findings: &mut Findings,
+    ) {
         let mut new = self.segments.iter().filter(|one| one.id >= first_new);
         let Some(oldest) = new.find(|one| one.rank != Rank::Live) else { return };
         let is_overtaken = |segment: &&Segment| {

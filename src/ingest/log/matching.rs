@@ -124,12 +124,14 @@ impl Family {
             result => result?,
         };
         let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+        let mut others = Vec::new();
         for name in names {
+            let path = self.directory.join(&name);
             let Some(LogName { rank, plain, is_packed }) = LogName::parse(&self.live_name, &name)
             else {
+                others.push(path);
                 continue;
             };
-            let path = self.directory.join(&name);
             let stat = match disk.stat(&path) {
                 Ok(stat) if stat.is_file => stat,
                 Ok(_) => continue,
@@ -151,7 +153,7 @@ impl Family {
             }
         }
         let mut entries: Vec<Entry> = entries.into_values().collect();
-        entries.extend(self.formerly_live(disk));
+        entries.extend(self.under_other_names(disk, &others, &entries));
         // Of a file with two names (a hard link, or a rename in between) the live one counts.
         let live = entries.iter().find(|entry| entry.rank == Rank::Live).map(|entry| entry.stat);
         entries.retain(|entry| {
@@ -161,22 +163,32 @@ impl Family {
         Ok(entries)
     }
 
-    /// Files that were the log before a link led to another one, as the runtime's does when a
-    /// container starts again: they are still there, under names that no rotation gives.
-    fn formerly_live<'f>(&'f self, disk: &'f dyn Disk) -> impl Iterator<Item = Entry> + 'f {
-        let current = self.segments.iter().filter(|segment| !segment.is_replaced);
-        current.filter_map(|segment| {
-            let plain = name_of(&segment.path);
-            let is_listed = LogName::parse(&self.live_name, &plain).is_some()
-                && segment.path.parent() == Some(self.directory.as_path());
-            if is_listed {
-                return None;
-            }
-            let stat = disk.stat(&segment.path).ok()?;
-            let is_it = stat.is_file && stat.is_same_file(&segment.stat);
-            let rank = Rank::Numbered(Reverse(u32::MAX));
-            is_it.then(|| Entry { path: segment.path.clone(), rank, plain, stat })
-        })
+    /// Files of an earlier run that are still there under names that no rotation gives: renamed by
+    /// hand, or left behind when a link was led to another file, as the runtime does when a
+    /// container starts again. Only what is that file by its inode and by its bytes counts.
+    fn under_other_names(&self, disk: &dyn Disk, names: &[PathBuf], found: &[Entry]) -> Vec<Entry> {
+        let is_missing = |segment: &&Segment| {
+            let is_known = segment.content.is_some() || segment.is_replaced;
+            !is_known && !found.iter().any(|entry| entry.stat.is_same_file(&segment.stat))
+        };
+        let mut entries = Vec::new();
+        for segment in self.segments.iter().filter(is_missing) {
+            let paths = std::iter::once(&segment.path).chain(names);
+            let here = paths.filter_map(|path| {
+                let stat = disk.stat(path).ok()?;
+                (stat.is_file && stat.is_same_file(&segment.stat)).then_some((path, stat))
+            });
+            let is_it = |(path, _): &(&PathBuf, Stat)| {
+                let probe = Probe::open(disk, path);
+                probe.and_then(|mut probe| probe.fits(segment, false)).unwrap_or(false)
+            };
+            let it = { here }.find(is_it);
+            entries.extend(it.map(|(path, stat)| {
+                let rank = Rank::Numbered(Reverse(u32::MAX));
+                Entry { path: path.clone(), rank, plain: name_of(path), stat }
+            }));
+        }
+        entries
     }
 
     /// Whether the entry is a file that is known for certain; then its segment is placed there.

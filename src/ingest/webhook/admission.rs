@@ -1,24 +1,27 @@
-//! How many connections there are, in all and of one address.
+//! How many connections or requests there are, in all and of one address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Counts connections and refuses those beyond the limits.
+/// A limit with its name, a metric's label.
+pub(crate) type Limit = (&'static str, usize);
+
+/// Counts what is let in and refuses what is beyond the limits.
 #[derive(Debug)]
 pub(crate) struct Admissions {
     state: Mutex<State>,
-    connections_max: usize,
-    per_peer_max: usize,
+    all_max: Limit,
+    per_peer_max: Limit,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    connections: usize,
+    all: usize,
     by_peer: HashMap<IpAddr, usize>,
 }
 
-/// A connection that was let in, until it is dropped.
+/// A connection or request that was let in, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Admission {
     admissions: Arc<Admissions>,
@@ -26,33 +29,33 @@ pub(crate) struct Admission {
 }
 
 impl Admissions {
-    pub(crate) fn new(connections_max: usize, per_peer_max: usize) -> Arc<Admissions> {
-        Arc::new(Admissions { state: Mutex::default(), connections_max, per_peer_max })
+    pub(crate) fn new(all_max: Limit, per_peer_max: Limit) -> Arc<Admissions> {
+        Arc::new(Admissions { state: Mutex::default(), all_max, per_peer_max })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a connection in.
+    /// Lets a connection or request in.
     ///
     /// # Errors
-    /// The reason, a metric's label, when there are too many.
+    /// The name of the limit when there are too many.
     pub(crate) fn admit(
         self: &Arc<Admissions>,
         address: IpAddr,
     ) -> Result<Admission, &'static str> {
         let peer = peer(address);
         let mut state = self.state();
-        if state.connections >= self.connections_max {
-            return Err("connections_max");
+        if state.all >= self.all_max.1 {
+            return Err(self.all_max.0);
         }
         let own = state.by_peer.entry(peer).or_default();
-        if *own >= self.per_peer_max {
-            return Err("connections_per_peer_max");
+        if *own >= self.per_peer_max.1 {
+            return Err(self.per_peer_max.0);
         }
         *own += 1;
-        state.connections += 1;
+        state.all += 1;
         Ok(Admission { admissions: Arc::clone(self), peer })
     }
 }
@@ -60,7 +63,7 @@ impl Admissions {
 impl Drop for Admission {
     fn drop(&mut self) {
         let mut state = self.admissions.state();
-        state.connections -= 1;
+        state.all -= 1;
         if let Some(own) = state.by_peer.get_mut(&self.peer) {
             *own -= 1;
             if *own == 0 {
@@ -86,16 +89,16 @@ mod tests {
 
     #[test]
     fn refuses_those_beyond_the_limits() {
-        let admissions = Admissions::new(3, 2);
+        let admissions = Admissions::new(("all", 3), ("per_peer", 2));
         let admit = |address: &str| admissions.admit(address.parse().unwrap());
         let first = admit("10.0.0.1").unwrap();
         let _second = admit("::ffff:10.0.0.1").unwrap();
-        assert_eq!(admit("10.0.0.1").unwrap_err(), "connections_per_peer_max");
+        assert_eq!(admit("10.0.0.1").unwrap_err(), "per_peer");
         let _third = admit("2001:db8::1").unwrap();
-        assert_eq!(admit("10.0.0.2").unwrap_err(), "connections_max");
+        assert_eq!(admit("10.0.0.2").unwrap_err(), "all");
         drop(first);
         let _fourth = admit("2001:db8::2").unwrap();
-        assert_eq!(admit("10.0.0.2").unwrap_err(), "connections_max");
+        assert_eq!(admit("10.0.0.2").unwrap_err(), "all");
         drop(_third);
         let _fifth = admit("2001:db8::3").unwrap();
         assert_eq!(admissions.state().by_peer.len(), 2);

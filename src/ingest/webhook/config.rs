@@ -169,6 +169,8 @@ pub struct Limits {
     pub connections_per_peer_max: usize,
     /// Requests whose bodies are being read or made durable. Default 512.
     pub requests_max: usize,
+    /// The same of one address (IPv6: of one /64), so that no caller takes all. Default 384.
+    pub requests_per_peer_max: usize,
     /// Requests at a time on a connection over HTTP/2. Default 250.
     pub streams_max: u32,
     /// Time for a TLS handshake. Default `10s`.
@@ -224,6 +226,7 @@ impl Default for Limits {
             connections_max: 4_096,
             connections_per_peer_max: 1_024,
             requests_max: 512,
+            requests_per_peer_max: 384,
             streams_max: 250,
             handshake_timeout: Span::from_secs(10),
             header_timeout: Span::from_secs(10),
@@ -391,6 +394,7 @@ impl Limits {
             ("connections_max", self.connections_max as u64),
             ("connections_per_peer_max", self.connections_per_peer_max as u64),
             ("requests_max", self.requests_max as u64),
+            ("requests_per_peer_max", self.requests_per_peer_max as u64),
             ("streams_max", u64::from(self.streams_max)),
             ("body_bytes_max", self.body_bytes_max.0),
             ("body_bytes_per_second_min", self.body_bytes_per_second_min.0),

@@ -21,10 +21,10 @@ mod pace;
 mod outcome;
 mod complaints;
 mod silence;
+mod admission;
 mod upload;
 mod receiver;
 mod activity;
-mod admission;
 mod connection;
 
 use std::net::SocketAddr;
@@ -125,7 +125,10 @@ impl WebhookSource {
                 "fewer connections than configured: the process may open few files (ulimit -n)"
             );
         }
-        let admissions = Admissions::new(connections_max, limits.connections_per_peer_max);
+        let admissions = Admissions::new(
+            ("connections_max", connections_max),
+            ("connections_per_peer_max", limits.connections_per_peer_max),
+        );
         let receiver = Arc::new(Receiver::new(config, access, intake));
         Ok(WebhookSource { listener, address, receiver, admissions, cancelled })
     }

@@ -1,6 +1,7 @@
 //! Requests to answers: which path, who calls, and what becomes of the body.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -16,6 +17,7 @@ use crate::clock::Stopwatch;
 use crate::event::value::Value;
 use crate::ingest::intake::Intake;
 use crate::ingest::webhook::access::{Access, Denied, Granted, Peer};
+use crate::ingest::webhook::admission::Admissions;
 use crate::ingest::webhook::complaints::Complaints;
 use crate::ingest::webhook::config::Config;
 use crate::ingest::webhook::outcome::{Form, Outcome};
@@ -40,7 +42,7 @@ pub(crate) struct Receiver {
     pub(crate) heard: Heard,
     pub(crate) source: Arc<str>,
     pub(crate) complaints: Complaints,
-    requests: Semaphore,
+    requests: Arc<Admissions>,
     buffers: Arc<Semaphore>,
 }
 
@@ -74,7 +76,10 @@ impl Receiver {
         Receiver {
             complaints: Complaints::new(&source),
             heard: Heard::new(&source, clusters.map(Arc::from)),
-            requests: Semaphore::new(config.limits.requests_max.min(Semaphore::MAX_PERMITS)),
+            requests: Admissions::new(
+                ("requests_max", config.limits.requests_max),
+                ("requests_per_peer_max", config.limits.requests_per_peer_max),
+            ),
             buffers: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
             config,
             access,
@@ -142,7 +147,13 @@ impl Receiver {
         let mut request_id = header(&parts.headers, REQUEST_ID).unwrap_or_default().to_owned();
         let outcome = match granted {
             Err(denied) => Outcome::Denied(denied),
-            Ok(cluster) => self.accept(&parts.headers, cluster, &mut body, &mut request_id).await,
+            Ok(cluster) => {
+                let peer = parts.extensions.get::<Arc<Peer>>();
+                let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+                let address = peer.map_or(nobody, |peer| peer.address);
+                let caller = (&parts.headers, address);
+                self.accept(caller, cluster, &mut body, &mut request_id).await
+            }
         };
         let is_read = match outcome {
             Outcome::Accepted => true,
@@ -168,7 +179,7 @@ impl Receiver {
 
     async fn accept(
         &self,
-        headers: &HeaderMap,
+        (headers, address): (&HeaderMap, IpAddr),
         cluster: Option<Arc<str>>,
         body: &mut PacedBody,
         request_id: &mut String,
@@ -189,8 +200,9 @@ impl Receiver {
         if self.intake.bytes_free() == 0 {
             return Outcome::Saturated("queue_bytes_max");
         }
-        let Ok(_permit) = self.requests.try_acquire() else {
-            return Outcome::Saturated("requests_max");
+        let _admission = match self.requests.admit(address) {
+            Ok(admission) => admission,
+            Err(limit) => return Outcome::Saturated(limit),
         };
         let way = Way {
             intake: &self.intake,

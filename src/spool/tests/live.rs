@@ -81,6 +81,18 @@ async fn many_appenders_share_one_sync_and_every_answer_is_right() {
 }
 
 #[tokio::test]
+async fn what_is_removed_while_in_use_is_not_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(dir.path(), Options::default()).unwrap();
+    spool.append(batch(&["a"])).await.unwrap();
+    std::fs::remove_dir_all(dir.path().join("segments")).unwrap();
+    for _ in 0..2 {
+        let refused = spool.append(batch(&["b"])).await.expect_err("nothing leads to it any more");
+        assert!(!matches!(refused, Error::Closed), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn a_second_opening_is_refused_and_names_the_first() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(dir.path(), Options::default()).unwrap();
