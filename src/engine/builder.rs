@@ -10,8 +10,9 @@ use crate::engine::cost;
 use crate::engine::field::{FieldId, FieldTable, Shape, Source};
 use crate::engine::literal::{self, Literal};
 use crate::engine::matcher::FieldMatcher;
-use crate::engine::predicate::{Check, LazyRegex, Predicate, PredicateId};
+use crate::engine::predicate::{Check, Predicate, PredicateId};
 use crate::engine::program::{Expression, Program};
+use crate::engine::search::LazyRegex;
 use crate::rule::{Condition, Matcher, Place, Quantifier, Test};
 
 /// Whether a condition on an element only says what its value is, never what it is not: of an

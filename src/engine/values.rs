@@ -88,6 +88,20 @@ impl<'v> Item<'v> {
         }
     }
 
+    /// What it is compared by: its text, and a number as it is written, too.
+    pub fn texts(self) -> impl Iterator<Item = std::borrow::Cow<'v, str>> {
+        let written = self.written().map(std::borrow::Cow::Borrowed);
+        self.text().into_iter().chain(written)
+    }
+
+    /// A number as it is written, where that may not be its text.
+    pub fn written(&self) -> Option<&'v str> {
+        match self {
+            Item::Json(value) => value.written(),
+            Item::Made(_) => None,
+        }
+    }
+
     /// The bytes of the text where nothing needs unescaping.
     #[inline]
     pub fn plain(&self) -> Option<&'v [u8]> {
