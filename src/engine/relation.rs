@@ -87,8 +87,8 @@ impl Beginnings {
     }
 }
 
-/// A search for many texts at once, by Aho and Corasick. The crate of that name takes time that is
-/// not linear in the number of texts to be built, for searches that are fast; this one is used once.
+/// A search for many texts at once, by Aho and Corasick. The crate of that name searches faster,
+/// but the time to build it is not linear in the number of texts, and this one is used once.
 struct Automaton {
     /// The root, then what is a byte longer, and so on.
     nodes: Vec<Node>,
