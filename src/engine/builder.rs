@@ -10,8 +10,9 @@ use crate::engine::cost;
 use crate::engine::field::{FieldId, FieldTable, Shape, Source};
 use crate::engine::literal::{self, Literal};
 use crate::engine::matcher::FieldMatcher;
-use crate::engine::predicate::{Check, LazyRegex, Predicate, PredicateId};
+use crate::engine::predicate::{Check, Predicate, PredicateId};
 use crate::engine::program::{Expression, Program};
+use crate::engine::search::LazyRegex;
 use crate::rule::{Condition, Matcher, Place, Quantifier, Test};
 
 /// Whether a condition on an element only says what its value is, never what it is not: of an
@@ -149,7 +150,13 @@ impl Builder {
 
     fn predicate(&mut self, test: &Test) -> Result<PredicateId, Error> {
         let field = match &test.field {
-            Some(name) => self.fields.intern(name),
+            Some(name) => match &test.matcher {
+                Matcher::Elements { quantifier: Quantifier::Index(place), .. } => {
+                    let element = self.fields.intern_walked_element(name, *place);
+                    element.unwrap_or_else(|| self.fields.intern(name))
+                }
+                _ => self.fields.intern(name),
+            },
             None => self.fields.intern_whole(),
         };
         let label: Box<str> = crate::engine::explain::label(&test.matcher).into();
@@ -157,7 +164,15 @@ impl Builder {
         if let Some(&id) = self.known.get(&key) {
             return Ok(id);
         }
-        let check = self.check(&test.matcher, test.field.is_none())?;
+        let check = match self.check(&test.matcher, test.field.is_none())? {
+            // Of several arrays the element of one is enough.
+            Check::Elements(Quantifier::Index(_), block)
+                if matches!(self.fields.source(field), Source::Walk(_)) =>
+            {
+                Check::Elements(Quantifier::Any, block)
+            }
+            check => check,
+        };
         let necessary = self.literals_of(field, &check);
         let id = self.push(Predicate { field, check }, label, necessary);
         self.known.insert(key, id);

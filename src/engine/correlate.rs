@@ -435,6 +435,10 @@ impl<E: Clone + Weigh> Correlator<E> {
         if window.is_quiet(end_us, rule.timespan_us) {
             return None;
         }
+        let count = window.places_within(end_us, rule.timespan_us).len();
+        if !verdict::is_possible(rule, count) {
+            return None;
+        }
         let marks: Vec<&Mark<E>> = window.within(end_us, rule.timespan_us).collect();
         let around: Vec<u32> = if verdict::waits(rule) {
             window.within(end_us, reach(rule)).map(|mark| mark.member).collect()

@@ -126,7 +126,7 @@ impl<'p> Planner<'p> {
             })
             .collect();
         let plan = |(correlation, member, body, own_id): (u32, u32, Correlation, Arc<str>)| {
-            let fields = group_fields(&body, id, base);
+            let fields = resolved(&body, &body.group_by, (id, base));
             let ids = fields.iter().map(|field| self.builder.field(field));
             let group = body.group_by.iter().cloned().zip(ids);
             FeedPlan {
@@ -134,7 +134,7 @@ impl<'p> Planner<'p> {
                 member,
                 has_body_keys: fields.iter().any(|field| is_in_body(field)),
                 group: group.collect(),
-                value: self.value(&body),
+                value: self.value(&body, (id, base)),
                 waits: self.late[correlation as usize],
                 is_number: matches!(body.kind, CorrelationKind::Aggregate { .. }),
                 is_term: matches!(body.kind, CorrelationKind::NewTerms(_)),
@@ -144,27 +144,35 @@ impl<'p> Planner<'p> {
         fed.into_iter().map(plan).collect()
     }
 
-    fn value(&mut self, correlation: &Correlation) -> Vec<FieldId> {
+    fn value(&mut self, correlation: &Correlation, rule: Referred<'_>) -> Vec<FieldId> {
         let fields: Vec<Arc<str>> = match &correlation.kind {
             CorrelationKind::ValueCount { fields, .. } => fields.clone(),
             CorrelationKind::NewTerms(terms) => terms.fields.clone(),
             CorrelationKind::Aggregate { field, .. } => vec![field.clone()],
             _ => Vec::new(),
         };
+        let fields = resolved(correlation, &fields, rule);
         fields.iter().map(|field| self.builder.field(field)).collect()
     }
 }
 
-/// The fields that a correlation groups by, aliases resolved for the rule that is referenced (or
-/// for the base rule of a chained correlation).
-fn group_fields(correlation: &Correlation, id: &Arc<str>, base: &Arc<str>) -> Vec<Arc<str>> {
+/// The rule that a correlation refers to, and the base rule whose event it is.
+type Referred<'r> = (&'r Arc<str>, &'r Arc<str>);
+
+/// The fields that a correlation names, aliases resolved for the rule that is referenced (or for
+/// the base rule of a chained correlation).
+fn resolved(
+    correlation: &Correlation,
+    names: &[Arc<str>],
+    (id, base): Referred<'_>,
+) -> Vec<Arc<str>> {
     let resolve = |name: &Arc<str>| {
         let alias = correlation.aliases.iter().find(|(alias, _)| alias == name);
         let fields = alias.map_or(&[][..], |(_, fields)| fields.as_slice());
         let of = |rule: &Arc<str>| fields.iter().find(|(known, _)| known == rule);
         of(id).or_else(|| of(base)).map_or_else(|| name.clone(), |(_, field)| field.clone())
     };
-    correlation.group_by.iter().map(resolve).collect()
+    names.iter().map(resolve).collect()
 }
 
 impl FeedPlan {
@@ -207,7 +215,9 @@ impl FeedPlan {
                 hash(&mut value, text);
                 if self.is_number {
                     let text = text.and_then(|text| std::str::from_utf8(text).ok());
-                    aggregated = text.and_then(Number::parse).map(Number::to_f64);
+                    let number = text.and_then(Number::parse).map(Number::to_f64);
+                    // What is too large for a float would leave no sum to speak of.
+                    aggregated = number.filter(|number| number.is_finite());
                 }
             });
         }
@@ -281,5 +291,41 @@ fn hash(hasher: &mut SipHasher13, text: Option<&[u8]>) {
             hasher.write_u64(text.len() as u64 + 1);
             hasher.write(text);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::Engine;
+    use crate::engine::field::Shape;
+    use crate::engine::values::Subject;
+    use crate::rule::load::{Options, load_texts};
+
+    #[test]
+    fn an_alias_stands_for_the_field_of_each_rule() {
+        let rule = |name: &str| {
+            let detection = format!("detection: {{s: {{k: {name}}}, condition: s}}");
+            format!("title: {name}\nname: {name}\nlogsource: {{product: p}}\n{detection}\n---\n")
+        };
+        let alias = "{b: {one: src, two: dst}}";
+        let text = rule("one")
+            + &rule("two")
+            + "title: c\ncorrelation: {type: value_count, rules: [one, two], timespan: 1m, \
+               group-by: [b], aliases: "
+            + alias
+            + ", condition: {field: b, gte: 2}}";
+        let rules = load_texts(&[("r.yml".into(), text)], &Options::default()).unwrap();
+        let engine = Engine::compile(rules, Shape::Json, &[]).unwrap();
+        let mut scratch = engine.scratch();
+        let mut feed = |event: &str| {
+            let subject = Subject::Json(event.as_bytes());
+            let position = engine.evaluate(subject, &mut scratch)[0];
+            let feeds = engine.feeds(position, subject, "", &mut scratch);
+            (feeds[0].key, feeds[0].value, feeds[0].is_valueless)
+        };
+        let first = feed(r#"{"k":"one","src":"x"}"#);
+        assert!(!first.2);
+        assert_eq!(feed(r#"{"k":"two","dst":"x","src":"y"}"#), first);
+        assert_ne!(feed(r#"{"k":"two","dst":"y"}"#).1, first.1);
     }
 }

@@ -90,9 +90,14 @@ pub struct NodeId(pub u32);
 pub struct Node {
     /// Fields whose path ends here.
     pub leaves: Vec<FieldId>,
+    /// Fields that are one element of the array here, by its place.
+    pub elements: Vec<(u32, FieldId)>,
     /// Where each key leads.
     pub children: FxHashMap<Box<[u8]>, NodeId>,
 }
+
+/// What stands at the end of a path: all of a field, or the element of its arrays at a place.
+type Leaf = (FieldId, Option<u32>);
 
 /// All fields of a program.
 #[derive(Clone, Debug)]
@@ -104,7 +109,7 @@ pub struct FieldTable {
     only_slots: Vec<Option<Slot>>,
     groups: Vec<Group>,
     /// Per group, the paths below it and the field each belongs to.
-    paths: Vec<Vec<(String, FieldId)>>,
+    paths: Vec<Vec<(String, Leaf)>>,
     nodes: Vec<Node>,
     roots: Vec<NodeId>,
 }
@@ -204,10 +209,30 @@ impl FieldTable {
         let field = self.push(name.into(), Source::Whole);
         let source = match rewrite {
             Some((base, rewrite)) => Source::Rewrite(base, rewrite),
-            None => self.place(name, field),
+            None => self.place(name, (field, None)),
         };
         self.sources[field.0 as usize] = source;
         field
+    }
+
+    /// The field of one element, as it is, of each array that the field of this name is; it has
+    /// that name, too. None where its values are not found by a walk.
+    pub fn intern_walked_element(&mut self, name: &str, place: usize) -> Option<FieldId> {
+        let place = u32::try_from(place).ok()?;
+        let is_special = self.rewrite_of(name).is_some()
+            || Slot::of_path(name).is_some()
+            || Derived::of_name(name).is_some();
+        if is_special && self.shape == Shape::Audit {
+            return None;
+        }
+        let id: Arc<str> = format!("{name}[{place}]").into();
+        if let Some(&field) = self.ids.get(&id) {
+            return Some(field);
+        }
+        let field = self.push(id, Source::Whole);
+        self.names[field.0 as usize] = name.into();
+        self.sources[field.0 as usize] = self.place(name, (field, Some(place)));
+        Some(field)
     }
 
     /// The field of one element of a slot's array; none where no slot has this name.
@@ -252,9 +277,9 @@ impl FieldTable {
     }
 
     /// Decides where a field is found and notes its paths.
-    fn place(&mut self, name: &str, field: FieldId) -> Source {
+    fn place(&mut self, name: &str, leaf: Leaf) -> Source {
         if self.shape == Shape::Json {
-            return self.walk(&[(None, false, name.to_owned())], field);
+            return self.walk(&[(None, false, name.to_owned())], leaf);
         }
         if let Some(slot) = Slot::of_path(name) {
             return Source::Slot(slot);
@@ -265,14 +290,14 @@ impl FieldTable {
         if let Some(path) = name.strip_prefix("object.") {
             let request = (Some(Slot::RequestObject), false, path.to_owned());
             let response = (Some(Slot::ResponseObject), true, path.to_owned());
-            return self.walk(&[request, response], field);
+            return self.walk(&[request, response], leaf);
         }
         if let Some(path) = name.strip_prefix("pod.") {
             let paths: Vec<_> = pod_paths(path)
                 .into_iter()
                 .map(|path| (Some(Slot::RequestObject), false, path))
                 .collect();
-            return self.walk(&paths, field);
+            return self.walk(&paths, leaf);
         }
         let slot = Slot::ALL
             .iter()
@@ -283,13 +308,13 @@ impl FieldTable {
         match slot {
             Some((slot, prefix)) => {
                 let rest = name[prefix.len() + 1..].to_owned();
-                self.walk(&[(Some(*slot), false, rest)], field)
+                self.walk(&[(Some(*slot), false, rest)], leaf)
             }
-            None => self.walk(&[(None, false, name.to_owned())], field),
+            None => self.walk(&[(None, false, name.to_owned())], leaf),
         }
     }
 
-    fn walk(&mut self, paths: &[(Option<Slot>, bool, String)], field: FieldId) -> Source {
+    fn walk(&mut self, paths: &[(Option<Slot>, bool, String)], leaf: Leaf) -> Source {
         let mut bits = 0;
         for (slot, is_patch_only, path) in paths {
             let wanted = Group { slot: *slot, is_patch_only: *is_patch_only };
@@ -300,7 +325,7 @@ impl FieldTable {
                 self.groups.len() - 1
             });
             bits |= 1 << group;
-            self.paths[group].push((path.clone(), field));
+            self.paths[group].push((path.clone(), leaf));
         }
         Source::Walk(bits)
     }
@@ -313,7 +338,7 @@ impl FieldTable {
         let mut known = FxHashMap::default();
         for group in 0..self.paths.len() {
             let paths: Vec<_> =
-                self.paths[group].iter().map(|(path, field)| (split_path(path), *field)).collect();
+                self.paths[group].iter().map(|(path, leaf)| (split_path(path), *leaf)).collect();
             let root = self.build(paths, &mut known);
             self.roots.push(root);
         }
@@ -323,22 +348,25 @@ impl FieldTable {
     /// the paths although a key may swallow several segments.
     fn build(
         &mut self,
-        paths: Vec<(Vec<String>, FieldId)>,
-        known: &mut FxHashMap<Vec<(Vec<String>, FieldId)>, NodeId>,
+        paths: Vec<(Vec<String>, Leaf)>,
+        known: &mut FxHashMap<Vec<(Vec<String>, Leaf)>, NodeId>,
     ) -> NodeId {
         if let Some(&node) = known.get(&paths) {
             return node;
         }
         let node = NodeId(self.nodes.len() as u32);
         self.nodes.push(Node::default());
-        let mut below: BTreeMap<String, Vec<(Vec<String>, FieldId)>> = BTreeMap::new();
-        for (path, field) in &paths {
-            if path.is_empty() {
-                self.nodes[node.0 as usize].leaves.push(*field);
+        let mut below: BTreeMap<String, Vec<(Vec<String>, Leaf)>> = BTreeMap::new();
+        for (path, leaf) in &paths {
+            let place = &mut self.nodes[node.0 as usize];
+            match leaf {
+                (field, None) if path.is_empty() => place.leaves.push(*field),
+                (field, Some(at)) if path.is_empty() => place.elements.push((*at, *field)),
+                _ => {}
             }
             for taken in 1..=path.len() {
                 let key = path[..taken].join(".");
-                below.entry(key).or_default().push((path[taken..].to_vec(), *field));
+                below.entry(key).or_default().push((path[taken..].to_vec(), *leaf));
             }
         }
         for (key, rest) in below {

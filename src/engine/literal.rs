@@ -178,7 +178,7 @@ mod tests {
             let Ok(regex) = regex::Regex::new(&source) else { return Ok(()) };
             let literals = needed(&source);
             if regex.is_match(&text) && !literals.is_empty() {
-                let folded = crate::engine::predicate::lowercase(&text);
+                let folded = crate::engine::letters::lowercase(&text);
                 let within = |one: &Literal| if one.cased { &text } else { &folded };
                 let is_in = |one: &Literal| within(one).contains(&one.text);
                 prop_assert!(literals.iter().any(is_in), "{} {:?} {}", source, literals, text);

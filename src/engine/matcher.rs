@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind, packed};
 use rustc_hash::FxHashMap;
 
-use crate::engine::predicate::{Check, PredicateId, lowercase};
+use crate::engine::letters::lowercase;
+use crate::engine::predicate::{Check, PredicateId};
 use crate::engine::values::Item;
 use crate::event::shape::ByteSet;
 use crate::rule::Place;
@@ -144,20 +145,20 @@ impl FieldMatcher {
         }
     }
 
-    /// Calls `hit` for each predicate that the value satisfies; `buffer` is scratch space.
+    /// Calls `hit` for each predicate that the value satisfies, for one perhaps twice; `buffer` is
+    /// scratch space.
     #[inline]
     pub fn test(&self, item: &Item<'_>, buffer: &mut Vec<u8>, hit: &mut dyn FnMut(PredicateId)) {
-        let decoded;
-        let text: &[u8] = match item.plain() {
-            Some(plain) => plain,
-            None => match item.text() {
-                Some(text) => {
-                    decoded = text.into_owned();
-                    decoded.as_bytes()
-                }
-                None => return,
-            },
-        };
+        if let Some(plain) = item.plain() {
+            return self.test_text(plain, buffer, hit);
+        }
+        for text in item.texts() {
+            self.test_text(text.as_bytes(), buffer, hit);
+        }
+    }
+
+    #[inline]
+    fn test_text(&self, text: &[u8], buffer: &mut Vec<u8>, hit: &mut dyn FnMut(PredicateId)) {
         if self.cased.is_used {
             self.cased.test(text, hit);
         }

@@ -10,6 +10,9 @@
 
 pub mod field;
 pub mod values;
+pub mod letters;
+pub mod relation;
+pub mod search;
 pub mod wildcard;
 pub mod literal;
 pub mod predicate;

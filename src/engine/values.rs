@@ -88,6 +88,20 @@ impl<'v> Item<'v> {
         }
     }
 
+    /// What it is compared by: its text, and a number as it is written, too.
+    pub fn texts(self) -> impl Iterator<Item = std::borrow::Cow<'v, str>> {
+        let written = self.written().map(std::borrow::Cow::Borrowed);
+        self.text().into_iter().chain(written)
+    }
+
+    /// A number as it is written, where that may not be its text.
+    pub fn written(&self) -> Option<&'v str> {
+        match self {
+            Item::Json(value) => value.written(),
+            Item::Made(_) => None,
+        }
+    }
+
     /// The bytes of the text where nothing needs unescaping.
     #[inline]
     pub fn plain(&self) -> Option<&'v [u8]> {
@@ -294,6 +308,7 @@ impl Values {
             if matches!(subject, Subject::Json(_)) && is_scalar(raw, start) {
                 // An element of an array: a number or a word ends with the bytes.
                 walk.leaves(start, raw.len(), false, table.root(index));
+                walk.element(start, raw.len(), (table.root(index), 0));
                 continue;
             }
             // A body that was not whole ends the walk early; what was found before stays.
@@ -333,19 +348,32 @@ struct Walk<'w, 't> {
 impl Walk<'_, '_> {
     /// Takes the value at `at` for the node, returns the index behind it.
     fn value(&mut self, at: usize, node: NodeId, arrays: usize) -> Option<usize> {
-        match self.raw.get(at)? {
-            b'{' => self.object(at, node),
-            b'[' => self.array(at, node, arrays),
+        let end = match self.raw.get(at)? {
+            b'{' => self.object(at, node)?,
+            b'[' => return self.array(at, node, arrays),
             b'"' => {
                 let (end, is_escaped) = skip_string(self.raw, at).ok()?;
                 self.leaves(at, end, is_escaped, node);
-                Some(end)
+                end
             }
             _ => {
                 let end = skip_value(self.raw, at).ok()?;
                 self.leaves(at, end, false, node);
-                Some(end)
+                end
             }
+        };
+        if arrays == 0 {
+            self.element(at, end, (node, 0));
+        }
+        Some(end)
+    }
+
+    /// Takes an element of the array at a node for the fields that are the one at its place; what
+    /// is no array is its own first.
+    fn element(&mut self, start: usize, end: usize, (node, place): (NodeId, u32)) {
+        let table = self.table;
+        for (_, field) in table.node(node).elements.iter().filter(|(at, _)| *at == place) {
+            self.values.push_raw(self.raw, Value::of(&self.raw[start..end]), *field);
         }
     }
 
@@ -408,12 +436,17 @@ impl Walk<'_, '_> {
             self.values.touch(field).is_present = true;
         }
         let mut index = skip_blank(self.raw, at + 1);
+        let mut place = 0;
         loop {
             match self.raw.get(index)? {
                 b']' => return Some(index + 1),
                 b',' => index = skip_blank(self.raw, index + 1),
                 _ => {
                     let end = self.value(index, node, arrays + 1)?;
+                    if arrays == 0 {
+                        self.element(index, end, (node, place));
+                    }
+                    place += 1;
                     index = skip_blank(self.raw, end);
                 }
             }

@@ -78,6 +78,16 @@ pub fn marks_min(rule: &Correlation) -> usize {
     counted(rule).iter().map(least).fold(1.0, f64::max).ceil() as usize
 }
 
+/// Whether so many matches can satisfy the condition: spares a look at each of them.
+pub fn is_possible(rule: &Correlation, count: usize) -> bool {
+    match &rule.kind {
+        CorrelationKind::EventCount(thresholds) => hold(thresholds, count as f64),
+        // There are no more values than matches.
+        CorrelationKind::ValueCount { .. } => count >= marks_min(rule),
+        _ => true,
+    }
+}
+
 /// The evidence (indexes into `marks`, which are in order of time) when the condition holds.
 /// `around` are the rules that matched within one time span before or after, for `not`.
 pub fn satisfies<E>(rule: &Correlation, marks: &[&Mark<E>], around: &[u32]) -> Option<Vec<usize>> {
@@ -85,9 +95,7 @@ pub fn satisfies<E>(rule: &Correlation, marks: &[&Mark<E>], around: &[u32]) -> O
     match &rule.kind {
         CorrelationKind::EventCount(thresholds) => hold(thresholds, marks.len() as f64).then(all),
         CorrelationKind::ValueCount { thresholds, .. } => {
-            // There are no more values than matches.
-            let is_possible = marks.len() >= marks_min(rule);
-            let values = is_possible.then(|| last_of_each_value(marks))?;
+            let values = last_of_each_value(marks);
             hold(thresholds, values.len() as f64).then_some(values)
         }
         CorrelationKind::Temporal(condition) => temporal(rule, condition, marks, around),

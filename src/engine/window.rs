@@ -1,6 +1,7 @@
 //! The bounded sliding window of one correlation key; knows nothing about rules.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 
 use rustc_hash::{FxBuildHasher, FxHashSet};
 use serde::ser::SerializeStruct as _;
@@ -48,6 +49,10 @@ pub struct Window<E> {
     /// are; fewer where it was not stored.
     #[serde(skip)]
     repeated: u32,
+    /// Of many counted values, the values with the times of their matches: of one value no two have
+    /// the same. An attacker chooses the values, so no hash decides how fast one is found.
+    #[serde(skip)]
+    index: Option<Box<BTreeSet<(u64, i64)>>>,
     /// What the matches take.
     #[serde(skip)]
     bytes: usize,
@@ -55,6 +60,9 @@ pub struct Window<E> {
 
 /// With fewer matches nothing is looked for.
 const PRUNE_MIN: usize = 16;
+
+/// Of so many counted values and more there is an index.
+const INDEX_MIN: usize = 256;
 
 impl<E> Default for Window<E> {
     fn default() -> Window<E> {
@@ -64,6 +72,7 @@ impl<E> Default for Window<E> {
             fired: Vec::new(),
             prune_at: PRUNE_MIN as u32,
             repeated: 0,
+            index: None,
             bytes: 0,
         }
     }
@@ -79,48 +88,64 @@ impl<E: Weigh> Window<E> {
                 newer == own || newer <= until_us || is_near
             })
         };
+        let own = mark.time_us;
         let [before, last, next, behind] = self.neighbours(&mark);
-        let time = |place: Option<usize>| place.map(|place| self.marks[place].time_us);
-        let [before_us, last_us, next_us, behind_us] = [before, last, next, behind].map(time);
-        if is_spare(last_us, mark.time_us, next_us) {
+        if is_spare(last, own, next) {
             return;
         }
-        let own_us = Some(mark.time_us);
-        let spare_next = next.filter(|_| next_us.is_some_and(|at| is_spare(own_us, at, behind_us)));
-        let spare_last = last.filter(|_| last_us.is_some_and(|at| is_spare(before_us, at, own_us)));
-        let is_left =
-            |place: Option<usize>, spare: Option<usize>| place.is_some() && spare.is_none();
-        let is_repeated = is_left(last, spare_last)
-            || is_left(next, spare_next)
+        let spare_last = last.filter(|at| is_spare(before, *at, Some(own)));
+        let spare_next = next.filter(|at| is_spare(Some(own), *at, behind));
+        let is_repeated = (last.is_some() && spare_last.is_none())
+            || (next.is_some() && spare_next.is_none())
             || before.is_some()
             || behind.is_some();
-        // The later one first: places before it stay.
-        spare_next.into_iter().chain(spare_last).for_each(|place| self.remove(place));
+        for time_us in spare_last.into_iter().chain(spare_next) {
+            self.remove_value(mark.value, time_us);
+        }
         self.repeated += u32::from(is_repeated);
         self.add(mark, keep_us);
+        if self.index.is_none() && self.marks.len() >= INDEX_MIN {
+            let values = self.marks.iter().map(|mark| (mark.value, mark.time_us));
+            self.index = Some(Box::new(values.collect()));
+        }
     }
 
-    /// The places of two matches of the same value up to the time of this one, and of two behind.
-    fn neighbours(&self, mark: &Mark<E>) -> [Option<usize>; 4] {
+    /// The times of two matches of the same value up to the time of this one, and of two behind.
+    fn neighbours(&self, mark: &Mark<E>) -> [Option<i64>; 4] {
+        let (value, own) = (mark.value, mark.time_us);
+        if let Some(index) = &self.index {
+            let mut up_to = index.range((value, i64::MIN)..=(value, own)).map(|(_, at)| *at);
+            let (last, before) = (up_to.next_back(), up_to.next_back());
+            let mut behind = index.range((value, own)..=(value, i64::MAX)).map(|(_, at)| *at);
+            let mut later = behind.by_ref().filter(|at| *at > own);
+            return [before, last, later.next(), later.next()];
+        }
         let [mut before, mut last, mut next, mut behind] = [None; 4];
         // What repeats has mostly been here lately, and mostly once.
-        for (place, known) in self.marks.iter().enumerate().rev() {
-            match known.value == mark.value {
-                false => {}
-                true if known.time_us > mark.time_us => (next, behind) = (Some(place), next),
-                true if last.is_none() => {
-                    last = Some(place);
-                    if self.repeated == 0 {
-                        break;
-                    }
-                }
-                true => {
-                    before = Some(place);
+        for known in self.marks.iter().rev().filter(|known| known.value == value) {
+            let at = Some(known.time_us);
+            if known.time_us > own {
+                (next, behind) = (at, next);
+            } else if last.is_none() {
+                last = at;
+                if self.repeated == 0 {
                     break;
                 }
+            } else {
+                before = at;
+                break;
             }
         }
         [before, last, next, behind]
+    }
+
+    /// Removes the match of a value at this time.
+    fn remove_value(&mut self, value: u64, time_us: i64) {
+        let first = self.marks.partition_point(|mark| mark.time_us < time_us);
+        let of_value = self.marks.range(first..).position(|mark| mark.value == value);
+        if let Some(place) = of_value {
+            self.remove(first + place);
+        }
     }
 
     /// Adds a match at its place in time and drops what is older than `keep_us` before the newest.
@@ -136,6 +161,9 @@ impl<E: Weigh> Window<E> {
         if self.marks.len() == self.marks.capacity() {
             // Of most keys there is one match and never another.
             self.marks.reserve_exact((self.marks.len() / 2).max(1));
+        }
+        if let Some(index) = &mut self.index {
+            index.insert((mark.value, mark.time_us));
         }
         self.marks.insert(place, mark);
         let newest = self.newest_us();
@@ -164,13 +192,16 @@ impl<E: Weigh> Window<E> {
     /// Drops of the first `count` matches those whose index is not named, ascending.
     fn keep_of(&mut self, count: usize, named: Vec<usize>) {
         let mut named = named.into_iter().peekable();
-        let Window { marks, members, bytes, .. } = self;
+        let Window { marks, members, index: values, bytes, .. } = self;
         let mut index = 0;
         marks.retain(|mark| {
             let is_kept = index >= count || named.next_if_eq(&index).is_some();
             if !is_kept {
                 members[mark.member as usize] -= 1;
                 *bytes -= mark.bytes();
+                if let Some(values) = values {
+                    values.remove(&(mark.value, mark.time_us));
+                }
             }
             index += 1;
             is_kept
@@ -256,9 +287,19 @@ impl<E: Weigh> Window<E> {
         if let Some(mark) = self.marks.remove(index) {
             self.members[mark.member as usize] -= 1;
             self.bytes -= mark.bytes();
-            if self.repeated > 0 && self.marks.iter().any(|other| other.value == mark.value) {
+            if let Some(index) = &mut self.index {
+                index.remove(&(mark.value, mark.time_us));
+            }
+            if self.repeated > 0 && self.has_value(mark.value) {
                 self.repeated -= 1;
             }
+        }
+    }
+
+    fn has_value(&self, value: u64) -> bool {
+        match &self.index {
+            Some(index) => index.range((value, i64::MIN)..=(value, i64::MAX)).next().is_some(),
+            None => self.marks.iter().any(|mark| mark.value == value),
         }
     }
 }
@@ -275,6 +316,7 @@ impl<E> Window<E> {
             fired: self.fired,
             prune_at: self.prune_at,
             repeated: self.repeated,
+            index: self.index,
         }
     }
 
@@ -318,14 +360,18 @@ impl<E> Window<E> {
 
     /// The matches within `span_us` up to and including `end_us`.
     pub fn within(&self, end_us: i64, span_us: i64) -> impl DoubleEndedIterator<Item = &Mark<E>> {
+        self.marks.range(self.places_within(end_us, span_us))
+    }
+
+    /// Where they stand; how many there are is told without a look at each.
+    pub fn places_within(&self, end_us: i64, span_us: i64) -> Range<usize> {
         let start_us = end_us.saturating_sub(span_us);
         let is_all = self.marks.front().is_none_or(|oldest| oldest.time_us >= start_us);
         let start = match is_all {
             true => 0,
             false => self.marks.partition_point(|mark| mark.time_us < start_us),
         };
-        let end = self.end_of(end_us);
-        self.marks.range(start..end.max(start))
+        start..self.end_of(end_us).max(start)
     }
 
     /// Whether each of the first `members` rules has a match here.
@@ -337,15 +383,15 @@ impl<E> Window<E> {
     /// The ends of all windows of `span_us` that a match at `time_us` can be in: its own time, and
     /// that of each later match close enough. In order of time there is exactly one.
     pub fn ends(&self, time_us: i64, span_us: i64) -> Vec<i64> {
-        let mut ends: Vec<i64> = self
-            .marks
-            .iter()
-            .rev()
-            .map(|mark| mark.time_us)
-            .take_while(|end| *end >= time_us)
-            .filter(|end| end - time_us <= span_us)
-            .collect();
-        ends.dedup();
+        let mut ends: Vec<i64> = Vec::new();
+        let mut behind = self.marks.len();
+        while let Some(last) = behind.checked_sub(1).and_then(|place| self.marks.get(place))
+            && last.time_us >= time_us
+        {
+            ends.extend((last.time_us - time_us <= span_us).then_some(last.time_us));
+            // Thousands may have the same time.
+            behind = self.marks.partition_point(|mark| mark.time_us < last.time_us);
+        }
         // A match that another one stands for is not kept.
         if ends.last() != Some(&time_us) {
             ends.push(time_us);

@@ -65,13 +65,13 @@ impl<'a> Value<'a> {
         match self.bytes {
             [b'"', inner @ .., b'"'] if !self.is_escaped => Some(inner),
             [b'"', ..] => None,
-            [b'0'..=b'9' | b'-', ..] if is_fractional(self.bytes) => None,
+            [b'0'..=b'9' | b'-', ..] if is_rewritten(self.bytes) => None,
             other => Some(other),
         }
     }
 
     /// A scalar as text: strings unescaped (invalid UTF-8 and lone surrogates become U+FFFD),
-    /// numbers and booleans as written; `None` for null, objects and arrays.
+    /// equal numbers as equal texts, booleans as written; `None` for null, objects and arrays.
     pub fn text(&self) -> Option<Cow<'a, str>> {
         match self.kind() {
             Type::String => match self.plain() {
@@ -82,6 +82,12 @@ impl<'a> Value<'a> {
             Type::Bool => Some(utf8(self.bytes)),
             Type::Null | Type::Object | Type::Array => None,
         }
+    }
+
+    /// A number as it is written, where its text may be another.
+    pub fn written(&self) -> Option<&'a str> {
+        let is_other = self.kind() == Type::Number && is_rewritten(self.bytes);
+        std::str::from_utf8(self.bytes).ok().filter(|_| is_other)
     }
 
     /// The members of an object in the order written; ends early at malformed bytes.
@@ -122,22 +128,54 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Whether a number is written with a fraction or an exponent.
-fn is_fractional(digits: &[u8]) -> bool {
-    digits.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'))
+/// Whether a number is written with a fraction or an exponent, or is a zero with a sign: all others
+/// have one spelling.
+fn is_rewritten(digits: &[u8]) -> bool {
+    digits == b"-0" || digits.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'))
 }
 
-/// A number as text: integers as written, whole numbers written otherwise (`5.0`, `4.03e2`) as
-/// integers, so that equal numbers are equal texts.
+/// A number as text: `5.0` is `5`, `4.03e2` is `403`, `1.50` is `1.5` and `-0` is `0`, so that
+/// equal numbers are equal texts.
 fn number(digits: &[u8]) -> Cow<'_, str> {
-    /// Beyond this a float no longer tells neighbouring integers apart.
-    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
     let text = utf8(digits);
-    match text.parse::<f64>() {
-        Ok(value) if is_fractional(digits) && value.fract() == 0.0 && value.abs() < EXACT_MAX => {
-            Cow::Owned(format!("{value:.0}"))
+    match is_rewritten(digits).then(|| decimal(&text)).flatten() {
+        Some(decimal) => Cow::Owned(decimal),
+        None => text,
+    }
+}
+
+/// The shortest text of a number without an exponent; `None` where that would be long, and for what
+/// is no number.
+fn decimal(text: &str) -> Option<String> {
+    /// More zeros than this are not written out.
+    const PLACES_MAX: i64 = 64;
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (sign, mantissa) = match mantissa.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", mantissa),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = [whole, fraction].concat();
+    if all.is_empty() || !all.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let digits = all.trim_start_matches('0');
+    let zeros = all.len() - digits.len();
+    let digits = digits.trim_end_matches('0');
+    if digits.is_empty() {
+        return Some("0".to_owned());
+    }
+    // The value is 0.digits times ten to the power of the point.
+    let point = (whole.len() as i64 - zeros as i64).checked_add(exponent.parse().ok()?)?;
+    let (length, zeros) = (digits.len() as i64, |count: i64| "0".repeat(count.max(0) as usize));
+    match point {
+        _ if !(-PLACES_MAX..=length.saturating_add(PLACES_MAX)).contains(&point) => None,
+        ..=0 => Some(format!("{sign}0.{}{digits}", zeros(-point))),
+        _ if point >= length => Some(format!("{sign}{digits}{}", zeros(point - length))),
+        _ => {
+            let (whole, fraction) = digits.split_at(point as usize);
+            Some(format!("{sign}{whole}.{fraction}"))
         }
-        _ => text,
     }
 }
 
@@ -314,6 +352,38 @@ mod tests {
             (r#""\uZZZZ""#, "\u{fffd}ZZZZ"),
         ] {
             assert_eq!(Value::of(raw.as_bytes()).text().expect("a string"), text, "{raw}");
+        }
+    }
+
+    #[test]
+    fn equal_numbers_are_equal_texts() {
+        for (written, text) in [
+            ("5", "5"),
+            ("5.0", "5"),
+            ("4.03e2", "403"),
+            ("40300E-2", "403"),
+            ("1.50", "1.5"),
+            ("15e-1", "1.5"),
+            ("-0.050", "-0.05"),
+            ("-5e-3", "-0.005"),
+            ("0", "0"),
+            ("-0", "0"),
+            ("-0.0", "0"),
+            ("0e99999999999999999999", "0"),
+            ("1e20", "100000000000000000000"),
+            ("9007199254740993.0", "9007199254740993"),
+            ("1e64", &format!("1{}", "0".repeat(64))),
+            ("1e400", "1e400"),
+            ("1e-400", "1e-400"),
+            ("1e99999999999999999999", "1e99999999999999999999"),
+            ("1.2.3", "1.2.3"),
+            ("-.", "-."),
+            ("-e", "-e"),
+        ] {
+            let value = Value::of(written.as_bytes());
+            assert_eq!(value.text().as_deref(), Some(text), "{written}");
+            assert_eq!(value.plain().is_some(), value.written().is_none(), "{written}");
+            assert!(value.written().is_none_or(|known| known == written));
         }
     }
 

@@ -98,7 +98,7 @@ mod tests {
         assert!(plain.contains("Literal(alice)") && !plain.contains("Not("), "{plain}");
         let negated = asked("actor.is_ours: 'false'").unwrap();
         assert!(negated.contains("Not(Named(actor.is_ours"), "{negated}");
-        let inside = asked("list[any]: {actor.is_ours: true}").unwrap();
+        let inside = asked("'list[any]': {actor.is_ours: true}").unwrap();
         assert!(inside.contains("Literal(true)"), "an element's own field: {inside}");
         for item in ["actor.is_ours: maybe", "actor.is_ours|neq: true", "actor.is_ours: [true]"] {
             let fault = asked(item).unwrap_err();

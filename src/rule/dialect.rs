@@ -2,8 +2,8 @@
 //! syntax of the `regex` crate.
 //!
 //! The two differ in a few literals: `{` that begins no repetition, `[`, `&&` and `--` inside of a
-//! class, `\<`, `\>` and `\Z`; and in comments, `(?#…)`. Look-around and back-references have no
-//! linear-time equivalent; the `regex` crate refuses them, and so do we.
+//! class, `\<`, `\>` and `\Z`; in octal numbers; and in comments, `(?#…)`. Look-around and
+//! back-references have no linear-time equivalent; the `regex` crate refuses them, and so do we.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -53,9 +53,13 @@ fn follows(chars: &Peekable<Chars<'_>>, text: &str) -> bool {
 fn escape(chars: &mut Peekable<Chars<'_>>, in_class: bool, text: &mut String) {
     match (chars.next(), in_class) {
         (Some(c @ ('<' | '>')), _) => text.push(c),
-        (Some('Z'), false) => text.push_str("\\z"),
+        // The end, also before a last line break: what `$` is where it is not the end of each line.
+        (Some('Z'), false) => text.push_str("(?-m:$)"),
         (Some('b'), true) => text.push_str("\\x08"),
         (Some(c), _) => {
+            if let Some(code) = octal(c, chars, in_class) {
+                return text.push_str(&format!("\\x{{{code:x}}}"));
+            }
             text.push('\\');
             text.push(c);
             // The name of a class, or the number of a character.
@@ -65,6 +69,18 @@ fn escape(chars: &mut Peekable<Chars<'_>>, in_class: bool, text: &mut String) {
         }
         (None, _) => text.push('\\'),
     }
+}
+
+/// The character that a backslash and these digits name: by a zero and up to two more, by three, or
+/// in a class by any. All others refer to a group.
+fn octal(first: char, chars: &mut Peekable<Chars<'_>>, in_class: bool) -> Option<u32> {
+    let more = chars.clone().take(2).take_while(|c| c.is_digit(8)).count();
+    let first_digit = first.to_digit(8)?;
+    if first_digit != 0 && more < 2 && !in_class {
+        return None;
+    }
+    let digits = chars.by_ref().take(more).filter_map(|c| c.to_digit(8));
+    Some(digits.fold(first_digit, |code, digit| code * 8 + digit))
 }
 
 /// Copies up to and including a character.
@@ -176,7 +192,10 @@ mod tests {
             (r"[[:alpha:]_]", r"[[:alpha:]_]"),
             (r"[a&&b]", r"[a\&\&b]"),
             (r"\<script\>", r"<script>"),
-            (r"end\Z", r"end\z"),
+            (r"end\Z", r"end(?-m:$)"),
+            (r"a\0b\07\0101", r"a\x{0}b\x{7}\x{8}1"),
+            (r"\101\377", r"\x{41}\x{ff}"),
+            (r"[\1-\18]", r"[\x{1}-\x{1}8]"),
             (r"[\b]", r"[\x08]"),
             (r"\p{L}\P{Lu}\pL\x{4a}", r"\p{L}\P{Lu}\pL\x{4a}"),
             (r"[\p{Greek}-]", r"[\p{Greek}\-]"),

@@ -1,5 +1,7 @@
 //! Advice on rules that load: what they forgot to say, and what will not do what it seems to.
 
+pub mod words;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use crate::rule::load::Options;
 use crate::rule::parse::{self, DETECTION_RESERVED, Document};
 use crate::rule::parts::Parts;
 use crate::rule::problem::did_you_mean;
-use crate::rule::taxonomy::{self, AUDIT_LEVELS, METHOD_VERBS, PATHS, RESOURCE_VERBS, STAGES};
+use crate::rule::taxonomy::{self, AUDIT_LEVELS, PATHS};
 use crate::rule::yaml::{Entry, Node, Value};
 use crate::rule::{Body, Condition, Rule, reach};
 
@@ -184,6 +186,11 @@ impl Linter<'_> {
                 "the id is no UUID; make one with uuidgen and keep it for ever",
             );
         }
+        for date in ["date", "modified"].iter().filter_map(|key| node.get(key)) {
+            if let Some(message) = words::of_date(date) {
+                self.say(date.line, "date", message);
+            }
+        }
         for tag in &rule.tags {
             let line = node.get("tags").map_or(node.line, |tags| tags.line);
             if let Some(message) = tag_fault(tag) {
@@ -267,7 +274,7 @@ impl Linter<'_> {
         for entry in entries {
             let mut parts = entry.key.split('|');
             let written = parts.next().unwrap_or_default();
-            let is_plain = parts.all(|modifier| matches!(modifier, "neq" | "cased"));
+            let is_plain = parts.clone().all(|modifier| matches!(modifier, "neq" | "cased"));
             let path = written.split('[').next().unwrap_or_default();
             let path = path.replace('\\', "");
             if path.is_empty() {
@@ -287,38 +294,12 @@ impl Linter<'_> {
                 let hint = did_you_mean(&path, PATHS);
                 self.say(entry.line, "unknown-field", format!("no audit event has {path}{hint}"));
             }
+            let mut never = words::of_times(parts, &entry.value);
             if is_plain {
-                self.words(&path, &entry.value);
+                never.extend(words::of_field(&path, &entry.value));
             }
-        }
-    }
-
-    fn words(&mut self, field: &str, node: &Node) {
-        let known = match field {
-            "verb" => [&RESOURCE_VERBS[..], &METHOD_VERBS].concat(),
-            "stage" => STAGES.to_vec(),
-            "level" => AUDIT_LEVELS.to_vec(),
-            _ => return,
-        };
-        let items = match &node.value {
-            Value::List(items) => items.as_slice(),
-            _ => std::slice::from_ref(node),
-        };
-        for item in items {
-            let Some(word) = item.as_text().filter(|word| !word.contains(['*', '?', '%'])) else {
-                continue;
-            };
-            if !known.iter().any(|known| known.eq_ignore_ascii_case(word)) {
-                let hint = match (field, word) {
-                    ("verb", "replace") => " (did you mean \"update\"?)".to_owned(),
-                    _ => did_you_mean(word, known.iter().copied()),
-                };
-                // Clients send what methods they like: only what looks misspelt is worth a word.
-                if field == "verb" && (hint.is_empty() || word.len() < 4) {
-                    continue;
-                }
-                let message = format!("{field} is never {word:?}{hint}");
-                self.say(item.line, "unknown-value", message);
+            for (line, message) in never {
+                self.say(line, "unknown-value", message);
             }
         }
     }

@@ -185,7 +185,8 @@ pub enum Matcher {
     },
     /// The `re` modifier: a search, unanchored, case-sensitive unless the flags say otherwise.
     Regex {
-        /// The expression in the syntax of the `regex` crate, flags already inside as `(?ims)`.
+        /// The expression in the syntax of the `regex` crate, flags already inside as `(?ims)`; `$`
+        /// is, where it is not the end of each line, also before a line break that ends the text.
         source: Arc<str>,
     },
     /// The `cidr` modifier; IPv4-mapped IPv6 addresses count as IPv4.

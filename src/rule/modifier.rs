@@ -1,6 +1,6 @@
 //! Value modifiers: what `field|contains|all` does to the values, one modifier after the other.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::rule::encoding::{self, Utf16, VARIANTS_MAX};
@@ -164,11 +164,7 @@ impl Modifier {
                 })?;
                 Ok(Operand::Group(texts.iter().map(|text| Operand::text(text)).collect()))
             }
-            Modifier::Wide(form) => {
-                let text = String::from_utf8(bytes(self, operand)?)
-                    .map_err(|_| "the value is already encoded".to_owned())?;
-                Ok(Operand::Bytes(encoding::utf16(&text, form)))
-            }
+            Modifier::Wide(form) => wide(self, operand, form),
             Modifier::Windash => windash(operand),
             Modifier::Than(op) => than(operand, op),
             Modifier::Part(part) => time_part(operand, part),
@@ -228,20 +224,59 @@ fn bytes(modifier: Modifier, operand: Operand) -> Result<Vec<u8>, String> {
     }
 }
 
+/// What stands between wildcards is encoded by itself, a character that `?` stands for is two.
+fn wide(modifier: Modifier, operand: Operand, form: Utf16) -> Result<Operand, String> {
+    if let Operand::Text { pattern, cased, written } = &operand
+        && pattern.has_wildcard()
+    {
+        let mut encoded = Pattern { pieces: Vec::new() };
+        for piece in &pattern.pieces {
+            match piece {
+                Piece::Literal(text) => {
+                    let text = Operand::Bytes(encoding::utf16(text, form)).bytes_as_text()?;
+                    let Operand::Text { pattern, .. } = text else { continue };
+                    encoded.extend(&pattern);
+                }
+                Piece::AnyOne => (0..2).for_each(|_| encoded.push(Piece::AnyOne)),
+                Piece::AnyRun => encoded.push(Piece::AnyRun),
+            }
+        }
+        return Ok(Operand::Text { pattern: encoded, cased: *cased, written: written.clone() });
+    }
+    let text = String::from_utf8(bytes(modifier, operand)?)
+        .map_err(|_| "the value is already encoded".to_owned())?;
+    Ok(Operand::Bytes(encoding::utf16(&text, form)))
+}
+
 /// Reads a network as strictly as Python's `ip_network`; a bare address is a network of one.
 fn network(text: &str) -> Result<ipnet::IpNet, String> {
-    let net = match text.parse::<ipnet::IpNet>() {
-        Ok(net) => net,
-        Err(_) => match text.parse::<IpAddr>() {
-            Ok(address) => ipnet::IpNet::from(address),
-            Err(_) => return Err(format!("{text:?} is no network; write for instance 10.0.0.0/8")),
-        },
-    };
+    let net = network_of(text)
+        .ok_or_else(|| format!("{text:?} is no network; write for instance 10.0.0.0/8"))?;
     if net.addr() != net.network() {
         let meant = net.trunc();
         return Err(format!("{text:?} has bits set beyond its prefix; did you mean {meant}?"));
     }
     Ok(unmapped(net))
+}
+
+/// An address without leading zeros, which to some are octal, and behind a slash the length of its
+/// prefix or, of IPv4, a mask of the network's bits or of the host's.
+fn network_of(text: &str) -> Option<ipnet::IpNet> {
+    let Some((address, prefix)) = text.split_once('/') else {
+        return text.parse::<IpAddr>().ok().map(ipnet::IpNet::from);
+    };
+    let address: IpAddr = address.parse().ok()?;
+    let length = match prefix.parse::<Ipv4Addr>() {
+        Ok(mask) if address.is_ipv4() => {
+            let mask = u32::from(mask);
+            let is_prefix = |mask: u32| mask.leading_ones() + mask.trailing_zeros() >= u32::BITS;
+            let of_network = [mask, !mask].into_iter().find(|mask| is_prefix(*mask))?;
+            u8::try_from(of_network.leading_ones()).ok()?
+        }
+        _ if prefix.bytes().all(|byte| byte.is_ascii_digit()) => prefix.parse().ok()?,
+        _ => return None,
+    };
+    ipnet::IpNet::new(address, length).ok()
 }
 
 /// A network of IPv4-mapped addresses is one of IPv4: as such they are compared.

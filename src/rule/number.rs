@@ -8,18 +8,20 @@ use std::fmt;
 pub enum Number {
     /// A whole number.
     Whole(i128),
-    /// Any other, or one of more than 38 digits; finite.
+    /// Any other, or one of more than 38 digits; of one that no float can hold, infinity.
     Real(f64),
 }
 
 impl Number {
-    /// The number that a text spells, blanks around it aside; infinities and NaN are no numbers.
+    /// The number that a text spells, blanks around it aside; the words for infinities and NaN are
+    /// no numbers.
     pub fn parse(text: &str) -> Option<Number> {
         let text = text.trim();
-        match text.parse() {
-            Ok(whole) => Some(Number::Whole(whole)),
-            Err(_) => Number::real(text.parse().ok()?),
+        if let Ok(whole) = text.parse() {
+            return Some(Number::Whole(whole));
         }
+        let real = text.parse().ok()?;
+        text.contains(|c: char| c.is_ascii_digit()).then_some(Number::Real(real))
     }
 
     /// A finite number.
@@ -77,11 +79,13 @@ mod tests {
             ("1e3", "1000", Some(Ordering::Equal)),
             ("-0.5", "0", Some(Ordering::Less)),
             (&"9".repeat(50), "9", Some(Ordering::Greater)),
+            ("1e400", "1e308", Some(Ordering::Greater)),
+            ("-1e400", "-1e308", Some(Ordering::Less)),
         ] {
             let number = |text| Number::parse(text).unwrap();
             assert_eq!(number(left).partial_cmp(&number(right)), expected, "{left} {right}");
         }
-        for text in ["", "x", "inf", "NaN", "1e999", "0x10", "1 2"] {
+        for text in ["", "x", "inf", "-Infinity", "NaN", "0x10", "1 2"] {
             assert!(Number::parse(text).is_none(), "{text}");
         }
     }

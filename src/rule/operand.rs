@@ -180,7 +180,8 @@ impl Operand {
             Operand::Bool(value) => Ok(text(Pattern::literal(&value.to_string()), false)),
             Operand::Float(number) => match Number::real(number) {
                 None => Err("a number must be finite".to_owned()),
-                Some(than) if keyword => Ok(text(Pattern::literal(&than.to_string()), false)),
+                // With its fraction: a keyword 1.0 is not in every line with a 1.
+                Some(_) if keyword => Ok(text(Pattern::literal(&format!("{number:?}")), false)),
                 Some(than) => Ok(Matcher::Compare { op: Comparison::Eq, than }),
             },
             Operand::Regex { source, flags } => {

@@ -262,16 +262,16 @@ fn negated_unless(expected: bool, condition: Condition) -> Condition {
 fn rewrite_correlation(correlation: &mut Correlation) {
     let aliases: Vec<Arc<str>> =
         correlation.aliases.iter().map(|(alias, _)| Arc::clone(alias)).collect();
+    let path = |field: &Arc<str>| canonical(field).map(Arc::from);
+    for (_, fields) in &mut correlation.aliases {
+        fields.iter_mut().for_each(|(_, field)| *field = path(field).unwrap_or(field.clone()));
+    }
     let map = |field: &mut Arc<str>| {
-        if let Some(path) = canonical(field).map(Arc::from) {
+        if let Some(path) = path(field).filter(|_| !aliases.contains(field)) {
             *field = path;
         }
     };
-    let is_alias = |field: &&mut Arc<str>| aliases.contains(*field);
-    correlation.group_by.iter_mut().filter(|field| !is_alias(field)).for_each(map);
-    for (_, fields) in &mut correlation.aliases {
-        fields.iter_mut().for_each(|(_, field)| map(field));
-    }
+    correlation.group_by.iter_mut().for_each(map);
     match &mut correlation.kind {
         CorrelationKind::ValueCount { fields, .. } => fields.iter_mut().for_each(map),
         CorrelationKind::Aggregate { field, .. } => map(field),

@@ -21,7 +21,7 @@ const PATHS: [&str; 12] =
     ["a", "b", "c", "a.b", "b.c", "a.b.c", "a.x/y", "x/y", "ä", "a\\.b", "b.a", "c.b.a"];
 
 /// Texts, as they stand between the quotes of JSON.
-const TEXTS: [&str; 26] = [
+const TEXTS: [&str; 30] = [
     "",
     "a",
     "A",
@@ -48,11 +48,15 @@ const TEXTS: [&str; 26] = [
     " 5",
     "5.50",
     "true",
+    "İ",
+    "xİb",
+    "b\\n",
+    "5.0",
 ];
 
 const NUMBERS: [&str; 8] =
     ["5", "5.5", "0", "-3", "1000", "9007199254740992", "9007199254740993", "1e3"];
-const TOKENS: [&str; 11] = [
+const TOKENS: [&str; 16] = [
     "null",
     "true",
     "false",
@@ -64,7 +68,16 @@ const TOKENS: [&str; 11] = [
     "1e3",
     "9007199254740993",
     "9007199254740992",
+    "-0",
+    "-0.0",
+    "5.50",
+    "9007199254740993.0",
+    "1e400",
 ];
+
+/// What patterns are made of.
+const LITERALS: [&str; 14] =
+    ["a", "B", "ab", "abc", "Ä", "Σ", "İ", "5", ".0", "10.", "*", "\n", "😀", ""];
 
 fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
@@ -90,8 +103,7 @@ fn object(value: impl Strategy<Value = String>) -> impl Strategy<Value = String>
 
 fn pattern() -> impl Strategy<Value = Pattern> {
     let piece = prop_oneof![
-        3 => select(&["a", "B", "ab", "abc", "Ä", "Σ", "5", "10.", "*", "\n", "😀", ""][..])
-            .prop_map(|text| Piece::Literal(text.to_owned())),
+        3 => select(&LITERALS[..]).prop_map(|text| Piece::Literal(text.to_owned())),
         2 => Just(Piece::AnyRun),
         1 => Just(Piece::AnyOne),
     ];
@@ -133,7 +145,7 @@ fn matcher() -> impl Strategy<Value = Matcher> {
     prop_oneof![
         6 => (pattern(), any::<bool>())
             .prop_map(|(pattern, cased)| Matcher::Text { pattern, cased }),
-        1 => select(&["^a", "b$", "(?i)AB", "a.b", "(?s)a.b", "5", "[^\\s\\S]", ""][..])
+        1 => select(&["^a", "b$", "(?m)^b$", "(?i)AB", "a.b", "(?s)a.b", "5", "[^\\s\\S]", ""][..])
             .prop_map(|source| Matcher::Regex { source: source.into() }),
         1 => select(&["10.0.0.0/8", "10.1.2.3/32", "2001:db8::/32", "0.0.0.0/0", "::/0"][..])
             .prop_map(|net| Matcher::Cidr(net.parse().unwrap())),

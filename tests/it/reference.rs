@@ -15,8 +15,8 @@ use serde_json::value::RawValue;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Json {
     Null,
-    /// Numbers and booleans, as they are written.
-    Token(String),
+    /// Numbers and booleans: with equal numbers as equal texts, and as they are written.
+    Token(String, String),
     Text(String),
     Array(Vec<Json>),
     Object(Vec<(String, Json)>),
@@ -38,27 +38,50 @@ impl Json {
                 let member = |(key, value): (String, &RawValue)| (key, raw(value));
                 Json::Object(members.0.into_iter().map(member).collect())
             }
-            _ => Json::Token(plain_number(text)),
+            _ => Json::Token(plain_number(text), text.to_owned()),
         }
     }
 
     fn text(&self) -> Option<&str> {
-        match self {
-            Json::Token(text) | Json::Text(text) => Some(text),
-            Json::Null | Json::Array(_) | Json::Object(_) => None,
-        }
+        self.texts().next()
+    }
+
+    /// Whatever a text may be compared with.
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let (text, written) = match self {
+            Json::Token(text, written) => (Some(text), Some(written)),
+            Json::Text(text) => (Some(text), None),
+            Json::Null | Json::Array(_) | Json::Object(_) => (None, None),
+        };
+        text.into_iter().chain(written).map(String::as_str)
     }
 }
 
-/// Whole numbers are texts of digits however they are written: `5.0` and `5e0` are `5`.
+/// A number without exponent and needless zeros: `5.0` and `50e-1` are `5`. By moving the point a
+/// digit at a time.
 fn plain_number(text: &str) -> String {
-    match text.parse::<f64>() {
-        Ok(value)
-            if text.contains(['.', 'e', 'E']) && value.fract() == 0.0 && value.abs() < 9e15 =>
-        {
-            format!("{value:.0}")
-        }
-        _ => text.to_owned(),
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (Ok(_), Ok(mut exponent @ -50..=50)) = (text.parse::<f64>(), exponent.parse::<i32>())
+    else {
+        return text.to_owned();
+    };
+    let (sign, digits) = mantissa.strip_prefix('-').map_or(("", mantissa), |digits| ("-", digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let (mut whole, mut fraction) = (whole.to_owned(), fraction.to_owned());
+    while exponent > 0 {
+        whole.push(if fraction.is_empty() { '0' } else { fraction.remove(0) });
+        exponent -= 1;
+    }
+    while exponent < 0 {
+        fraction.insert(0, whole.pop().unwrap_or('0'));
+        exponent += 1;
+    }
+    let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
+    match (whole, fraction) {
+        ("", "") => "0".to_owned(),
+        (whole, "") => format!("{sign}{whole}"),
+        ("", fraction) => format!("{sign}0.{fraction}"),
+        (whole, fraction) => format!("{sign}{whole}.{fraction}"),
     }
 }
 
@@ -118,6 +141,14 @@ impl Event<'_> {
         match &test.matcher {
             Matcher::Exists(expected) => *expected != found.is_empty(),
             Matcher::Null => spread(found).iter().all(|value| *value == Json::Null),
+            Matcher::Elements { quantifier: Quantifier::Index(index), inner } => {
+                let at = |value: Json| match value {
+                    Json::Array(items) => items.get(*index).cloned(),
+                    other => Some(other).filter(|_| *index == 0),
+                };
+                let holds = |element: Json| Event { text: "", json: element }.holds(inner);
+                found.into_iter().filter_map(at).any(holds)
+            }
             Matcher::Elements { quantifier, inner } => {
                 let elements = spread(found);
                 let holds = |element: &Json| Event { text: "", json: element.clone() }.holds(inner);
@@ -126,18 +157,17 @@ impl Event<'_> {
                     Quantifier::All => !elements.is_empty() && elements.iter().all(holds),
                     Quantifier::AllOrEmpty => elements.iter().all(holds),
                     Quantifier::None => !elements.iter().any(holds),
-                    Quantifier::Index(index) => elements.get(*index).is_some_and(holds),
+                    Quantifier::Index(_) => unreachable!("asked above"),
                 }
             }
             Matcher::FieldRef { other, place, cased } => {
                 let others = spread(self.found(other));
-                spread(found).iter().any(|value| {
-                    others.iter().any(|other| match (value.text(), other.text()) {
-                        (Some(value), Some(other)) => {
-                            stands(&fold(value, *cased), &fold(other, *cased), *place)
-                        }
-                        _ => false,
-                    })
+                let values = spread(found);
+                let mut pairs = values.iter().flat_map(Json::texts).flat_map(|value| {
+                    others.iter().flat_map(Json::texts).map(move |other| (value, other))
+                });
+                pairs.any(|(value, other)| {
+                    stands(&fold(value, *cased), &fold(other, *cased), *place)
                 })
             }
             matcher => spread(found).iter().any(|value| value_holds(value, matcher)),
@@ -157,17 +187,28 @@ fn value_holds(value: &Json, matcher: &Matcher) -> bool {
     }
     let Some(text) = value.text() else { return false };
     match matcher {
-        Matcher::Text { pattern, cased } => {
-            let text: Vec<char> = fold(text, *cased).chars().collect();
-            matches(&pattern.pieces, &text, *cased)
-        }
-        Matcher::Regex { source } => regex::Regex::new(source).unwrap().is_match(text),
         Matcher::Cidr(net) => {
             text.parse::<IpAddr>().is_ok_and(|address| net.contains(&address.to_canonical()))
         }
         Matcher::Compare { op, than } => numbers_compare(text, *op, *than),
         Matcher::TimePart { part, op, than } => {
             time_part(text, *part).is_some_and(|left| compares(left, *op, *than))
+        }
+        matcher => value.texts().any(|text| text_holds(text, matcher)),
+    }
+}
+
+fn text_holds(text: &str, matcher: &Matcher) -> bool {
+    match matcher {
+        Matcher::Text { pattern, cased } => {
+            let text: Vec<char> = fold(text, *cased).chars().collect();
+            matches(&pattern.pieces, &text, *cased)
+        }
+        Matcher::Regex { source } => {
+            let regex = regex::Regex::new(source).unwrap();
+            // `$` is also before a line break that ends the text, `\z` is not.
+            let before = text.strip_suffix('\n').filter(|_| !source.contains(r"\z"));
+            regex.is_match(text) || before.is_some_and(|before| regex.is_match(before))
         }
         _ => unreachable!("tested on the field as a whole"),
     }
@@ -227,8 +268,11 @@ fn spread(values: Vec<Json>) -> Vec<Json> {
 fn fold(text: &str, cased: bool) -> String {
     match cased {
         true => text.to_owned(),
-        // Character by character, so that the final sigma is no different.
-        false => text.chars().flat_map(char::to_lowercase).collect::<String>().replace('ς', "σ"),
+        // Character by character, so that the final sigma is no different; `İ` is `i`.
+        false => {
+            let text = text.replace('İ', "i");
+            text.chars().flat_map(char::to_lowercase).collect::<String>().replace('ς', "σ")
+        }
     }
 }
 
@@ -256,7 +300,8 @@ fn stands(text: &str, wanted: &str, place: Place) -> bool {
 }
 
 fn number(text: &str) -> Option<f64> {
-    text.trim().parse::<f64>().ok().filter(|number| number.is_finite())
+    let has_digits = text.contains(|c: char| c.is_ascii_digit());
+    text.trim().parse::<f64>().ok().filter(|_| has_digits)
 }
 
 /// Whole numbers exactly, all others as floats.

@@ -146,3 +146,37 @@ fn thinning_leaves_no_window_without_a_match_that_had_one() {
         assert_eq!(window.bytes(), window.len() * MARK_BYTES);
     }
 }
+
+#[test]
+fn many_values_are_kept_as_few_are() {
+    let random = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    for (values, late, until) in [(400, 0, 0), (400, 30, 0), (700, 500, 900), (3, 9, 0)] {
+        let (mut window, mut plain) = (Window::default(), Window::default());
+        for n in 0..3_000u64 {
+            let time = n as i64 / 2 - (random(n) % (late + 1)) as i64;
+            let one = mark(time, random(n + 7) % values);
+            window.add_value(one.clone(), 900, 300, until);
+            plain.index = None;
+            plain.add_value(one, 900, 300, until);
+            // Without what is known of repeats everything is looked at.
+            plain.recount();
+        }
+        assert_eq!(window.index.is_some(), values > 3);
+        assert_eq!(window.marks, plain.marks, "{values} values");
+        let known: BTreeSet<_> = window.marks.iter().map(|one| (one.value, one.time_us)).collect();
+        assert_eq!(known.len(), window.len());
+        assert!(window.index.as_deref().is_none_or(|index| *index == known));
+        window.trim_values(100);
+        assert!(window.index.as_deref().is_none_or(|index| index.len() == window.len()));
+    }
+}
+
+#[test]
+fn no_number_of_values_makes_one_more_dear() {
+    let mut window = Window::default();
+    for n in 0..200_000 {
+        window.add_value(mark(7, n), 100, 10, 0);
+        assert_eq!(window.ends(7, 10), [7]);
+    }
+    assert_eq!((window.len(), window.values_max()), (200_000, 200_000));
+}
