@@ -52,7 +52,7 @@ pub struct Window<E> {
     /// Of many counted values, the values with the times of their matches: of one value no two have
     /// the same. An attacker chooses the values, so no hash decides how fast one is found.
     #[serde(skip)]
-    index: Option<Box<BTreeSet<(u64, i64)>>>,
+    index: Option<BTreeSet<(u64, i64)>>,
     /// What the matches take.
     #[serde(skip)]
     bytes: usize,
@@ -63,6 +63,8 @@ const PRUNE_MIN: usize = 16;
 
 /// Of so many counted values and more there is an index.
 const INDEX_MIN: usize = 256;
+/// What a value takes in it, the room in its nodes included.
+const INDEXED_BYTES: usize = 32;
 
 impl<E> Default for Window<E> {
     fn default() -> Window<E> {
@@ -106,7 +108,7 @@ impl<E: Weigh> Window<E> {
         self.add(mark, keep_us);
         if self.index.is_none() && self.marks.len() >= INDEX_MIN {
             let values = self.marks.iter().map(|mark| (mark.value, mark.time_us));
-            self.index = Some(Box::new(values.collect()));
+            self.index = Some(values.collect());
         }
     }
 
@@ -280,7 +282,7 @@ impl<E: Weigh> Window<E> {
 
     /// What its matches take in memory, about.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.index.as_ref().map_or(0, |index| index.len() * INDEXED_BYTES)
     }
 
     fn remove(&mut self, index: usize) {

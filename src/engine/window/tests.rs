@@ -165,9 +165,9 @@ fn many_values_are_kept_as_few_are() {
         assert_eq!(window.marks, plain.marks, "{values} values");
         let known: BTreeSet<_> = window.marks.iter().map(|one| (one.value, one.time_us)).collect();
         assert_eq!(known.len(), window.len());
-        assert!(window.index.as_deref().is_none_or(|index| *index == known));
+        assert!(window.index.as_ref().is_none_or(|index| *index == known));
         window.trim_values(100);
-        assert!(window.index.as_deref().is_none_or(|index| index.len() == window.len()));
+        assert!(window.index.as_ref().is_none_or(|index| index.len() == window.len()));
     }
 }
 
