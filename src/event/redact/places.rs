@@ -155,8 +155,8 @@ pub(crate) const PLACES: &[Place] = &[
     at(OBJECT, &["**", "files", "[]", "contents", "source"], Rule::Whole),
     at(OBJECT, &["**", "files", "[]", "content"], Rule::Whole),
     at(OBJECT, &["**", "parameters"], Rule::Parameters),
-    // Of a Secret all goes that is no known part of it or of what is said about it: clients misspell
-    // names, and indent values where they do not belong.
+    // Of a Secret all goes that is no known part of it or of what is said about it: clients
+    // misspell names, and indent values where they do not belong.
     at(STRICT, &["apiVersion"], Rule::Search),
     at(STRICT, &["kind"], Rule::Search),
     at(STRICT, &["metadata"], Rule::Search),

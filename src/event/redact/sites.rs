@@ -57,8 +57,8 @@ impl Walker<'_> {
         Some(Site { scopes, roots: site.roots + 1, ..site })
     }
 
-    /// Whether the kind whose value starts at `at` is one that is told apart in whatever object, and
-    /// the site does not know of it.
+    /// Whether the kind whose value starts at `at` is one that is told apart in whatever object,
+    /// and the site does not know of it.
     pub(crate) fn tells_embedded(&self, at: usize, site: Site) -> bool {
         site.scopes & OBJECT != 0 && self.embedded(at) & !site.scopes != 0
     }

@@ -180,8 +180,8 @@ pub(crate) fn message(text: &[u8], spans: &mut Spans) {
     merge(spans, from);
 }
 
-/// A value in what Go prints of a struct: quoted, or up to what ends a member; what has parts of its
-/// own goes on to the end.
+/// A value in what Go prints of a struct: quoted, or up to what ends a member; what has parts of
+/// its own goes on to the end.
 fn dumped(text: &[u8], at: usize, spans: &mut Spans) {
     let blanks = text[at..].iter().take_while(|byte| **byte == b' ').count();
     let start = at + blanks;
