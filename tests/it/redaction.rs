@@ -107,6 +107,25 @@ fn a_cut_at_every_byte_shows_no_part_of_a_secret() {
     }
 }
 
+/// An object that turns out to be a Secret is read once more; many in each other would be read as
+/// often as there are, or oftener.
+#[test]
+fn what_would_be_read_again_and_again_is_replaced_whole() {
+    let kinds = ["Secret", "ConfigMap", "SealedSecret"];
+    for (depth, is_whole) in [(3, false), (1_000, true)] {
+        let open = r#"{"data":{"p":"Pl4nted-1"},"b":"#.repeat(depth);
+        let close: String =
+            (0..depth).map(|at| format!(r#","kind":"{}"}}"#, kinds[at % 3])).collect();
+        let raw = event_with(&format!("{open}1{close}"));
+        let event = Event::parse(raw.as_bytes()).unwrap();
+        let mut out = Vec::new();
+        let redaction = redact(&Redactor::new(Mode::Secrets, None), &event, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.contains("Pl4nted-1"), "{depth}: {text}");
+        assert_eq!(redaction.unreadable == 1, is_whole, "{depth}: {text}");
+    }
+}
+
 fn event_with(body: &str) -> String {
     format!(
         r#"{{"auditID":"a","stage":"ResponseComplete","verb":"create","objectRef":{{"resource":"widgets"}},"requestObject":{body}}}"#

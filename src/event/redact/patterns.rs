@@ -292,7 +292,7 @@ pub(crate) fn is_mark(text: &[u8]) -> bool {
 
 /// Parts of names whose values are credentials; names are compared in lower case and without `_`
 /// and `-`.
-const NAMES: [&str; 24] = [
+const NAMES: [&str; 27] = [
     "password",
     "passwd",
     "passphrase",
@@ -317,6 +317,9 @@ const NAMES: [&str; 24] = [
     "passcode",
     "mnemonic",
     "creds",
+    "masterkey",
+    "sessionkey",
+    "authkey",
 ];
 
 static NAME: LazyLock<AhoCorasick> = LazyLock::new(|| {
@@ -330,26 +333,12 @@ static NAME: LazyLock<AhoCorasick> = LazyLock::new(|| {
 const NOT_VALUES: [&str; 9] =
     ["file", "path", "dir", "name", "ttl", "issuer", "namespace", "type", "seconds"];
 
-/// Keys that open nothing.
-const NOT_KEYS: [&str; 9] = [
-    "publickey",
-    "primarykey",
-    "foreignkey",
-    "sortkey",
-    "partitionkey",
-    "labelkey",
-    "annotationkey",
-    "topologykey",
-    "routingkey",
-];
-
 /// Whether a variable, flag, header or parameter of this name holds a credential.
 pub(crate) fn is_secretive(name: &[u8]) -> bool {
     let name = folded(name);
     let is_named = NAME.is_match(&name)
-        || matches!(name.as_str(), "sig" | "auth" | "pass" | "pw" | "code" | "pin")
-        || name.ends_with("pass")
-        || name.ends_with("key") && !NOT_KEYS.iter().any(|end| name.ends_with(end));
+        || matches!(name.as_str(), "sig" | "auth" | "key" | "pass" | "pw" | "code" | "pin")
+        || name.ends_with("pass");
     is_named && !NOT_VALUES.iter().any(|end| name.ends_with(end))
 }
 

@@ -178,6 +178,8 @@ pub(crate) const PLACES: &[Place] = &[
     at(STRICT, &["orphanDependents"], Rule::Search),
     at(STRICT, &["propagationPolicy"], Rule::Search),
     at(STRICT, &["dryRun"], Rule::Search),
+    at(STRICT, &["$patch"], Rule::Search),
+    at(STRICT, &["$setElementOrder*"], Rule::Search),
     at(STRICT, &["*"], Rule::Leaves),
 ];
 

@@ -50,8 +50,7 @@ impl Walker<'_> {
                     self.frames.last_mut().ok_or(Broken)?.is_empty = false;
                     close = if text[value] == b'{' { b'}' } else { b']' };
                     site = within;
-                    let form = Form::Plain;
-                    self.frames.push(Frame { site, form, close, is_empty: true, start: value });
+                    self.frames.push(Frame::new(site, Form::Plain, close, value));
                     (at, is_first) = (value + 1, true);
                 }
                 _ => {
@@ -71,7 +70,7 @@ impl Walker<'_> {
             || TABLE.may_lead_to(key, &self.actives[site.actives..])
             || site.class == Class::Full && is_secretive_member(key)
             || site.rule == Rule::Extra && !is_safe_extra(key)
-            || *key == *b"kind" && self.tells_embedded(value, site);
+            || self.may_reveal(key, value);
         Ok((!says).then_some(value))
     }
 

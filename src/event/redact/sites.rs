@@ -6,7 +6,7 @@ use crate::event::redact::places::{Rule, TABLE, below};
 use crate::event::redact::scopes::{
     AWS_AUTH, CONFIG_MAP, COREDNS, EMBEDDED, EVENT, OBJECT, Scopes, scopes_of,
 };
-use crate::event::redact::walk::{Form, Site, Walker};
+use crate::event::redact::walk::{Broken, Form, Site, Walker};
 use crate::event::value::{Type, Value};
 
 /// Objects in lists in lists beyond this are replaced whole: each costs a look for its kind.
@@ -14,6 +14,17 @@ const ROOTS_MAX: u8 = 4;
 
 /// Steps of a pointer beyond this lead nowhere known, and what they lead to is replaced.
 const POINTER_STEPS_MAX: usize = 1_000;
+
+/// Of a text so many times its length may be read once more, and as much of a short one.
+const REREAD_TIMES: usize = 4;
+const REREAD_MIN: usize = 4 << 10;
+
+/// Whether a member of this name could be the content of a Secret or config map, however spelt.
+fn is_content(key: &[u8]) -> bool {
+    let is_data =
+        key.len().checked_sub(4).is_some_and(|at| key[at..].eq_ignore_ascii_case(b"data"));
+    is_data || matches!(key, b"items" | b"spec")
+}
 
 impl Walker<'_> {
     /// The site of a member or element of the innermost frame.
@@ -57,12 +68,17 @@ impl Walker<'_> {
         Some(Site { scopes, roots: site.roots + 1, ..site })
     }
 
-    /// Whether the kind whose value starts at `at` is one that is told apart in whatever object,
-    /// and the site does not know of it.
-    pub(crate) fn tells_embedded(&self, at: usize, site: Site) -> bool {
-        site.scopes & OBJECT != 0 && self.embedded(at) & !site.scopes != 0
+    /// Whether the member of this key may say that the innermost object is of a kind that is told
+    /// apart anywhere; false is certain.
+    #[inline]
+    pub(crate) fn may_reveal(&self, key: &[u8], value: usize) -> bool {
+        match is_content(key) {
+            true => self.frames.last().is_some_and(|frame| !frame.has_content),
+            false => key == b"kind" && self.embedded(value) != 0,
+        }
     }
 
+    /// The kind whose name starts at `at`, if it is one of those.
     fn embedded(&self, at: usize) -> Scopes {
         if self.text.get(at) != Some(&b'"') {
             return 0;
@@ -72,28 +88,38 @@ impl Walker<'_> {
         kind.map_or(0, |kind| scopes_of(&kind)) & EMBEDDED
     }
 
-    /// An object of such a kind that stands in another, told by the kind at `at`: where it starts,
-    /// and as what it is read once more. What was found in it is given up. Mere references to such
-    /// objects have a kind, too, but nothing that could be their content.
-    pub(crate) fn revealed(&mut self, at: usize) -> Option<(usize, Site)> {
-        let frame = self.frames.last()?;
-        let is_plain = matches!(frame.form, Form::Plain)
-            && matches!(frame.site.rule, Rule::Search | Rule::Text | Rule::Root);
-        if !is_plain || !self.tells_embedded(at, frame.site) {
-            return None;
+    /// An object of such a kind that stands in another, once both its kind and something that could
+    /// be its content were met: where it starts, and as what it is read once more. What was found
+    /// in it is given up. Mere references have a kind, too, but no content.
+    ///
+    /// # Errors
+    /// Too much was read more than once: who nests such objects in each other hides something.
+    pub(crate) fn revealed(
+        &mut self,
+        key: &[u8],
+        at: usize,
+    ) -> Result<Option<(usize, Site)>, Broken> {
+        let told = if key == b"kind" { self.embedded(at) } else { 0 };
+        let Some(frame) = self.frames.last_mut() else { return Ok(None) };
+        frame.told |= told;
+        frame.has_content |= is_content(key);
+        let site = frame.site;
+        let may_be = !matches!(frame.form, Form::Patch | Form::Operation(_))
+            && !matches!(site.rule, Rule::Leaves | Rule::Each | Rule::Whole | Rule::Extra);
+        let is_news = frame.told & !site.scopes != 0 && site.scopes & OBJECT != 0;
+        if !may_be || !is_news || !frame.has_content {
+            return Ok(None);
         }
-        let (start, site) = (frame.start, frame.site);
-        let content = ["data", "stringData", "binaryData", "metadata", "items"];
-        let mut members = Value::of(&self.text[start..]).members();
-        if !members.any(|(key, _)| content.contains(&&*key)) {
-            return None;
+        let (start, scopes) = (frame.start, site.scopes | frame.told);
+        self.reread += at - start;
+        if self.reread > REREAD_MIN.max(self.text.len().saturating_mul(REREAD_TIMES)) {
+            return Err(Broken);
         }
-        let scopes = site.scopes | self.embedded(at);
         self.frames.pop();
         self.actives.truncate(site.actives);
         self.edits.truncate(self.edits.partition_point(|edit| edit.start < start));
         self.hints.forget();
-        Some((start, Site { rule: Rule::Root, scopes, ..site }))
+        Ok(Some((start, Site { rule: Rule::Root, scopes, ..site })))
     }
 
     /// The scope of a config map that rules and people read, else none.

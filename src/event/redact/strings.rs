@@ -5,7 +5,7 @@ use crate::event::redact::patterns::{Class, find, find_hinted, is_mark, is_plain
 use crate::event::redact::places::{Rule, TABLE};
 use crate::event::redact::scopes::{OBJECT, Scopes};
 use crate::event::redact::splice::{Decoded, Edit};
-use crate::event::redact::texts::{self, Words};
+use crate::event::redact::texts::{self, Spans, Words};
 use crate::event::redact::walk::{EMBEDDED_MAX, Form, Leftovers, Site, Subject, Walker};
 
 /// What AKS writes in place of a body that is too big for it.
@@ -23,7 +23,16 @@ impl Walker<'_> {
     ) {
         let inner = &self.text[at + 1..end - 1];
         let Some(first) = inner.first() else { return };
-        if *first == b'[' && is_mark(inner) || site.rule == Rule::Keep {
+        if *first == b'[' && is_mark(inner) {
+            // The next word of a command is no longer what this one was.
+            if let (Rule::Arg, Some(Form::Command(words))) =
+                (site.rule, self.frames.last_mut().map(|frame| &mut frame.form))
+            {
+                words.next(inner, &mut Spans::new());
+            }
+            return;
+        }
+        if site.rule == Rule::Keep {
             return;
         }
         let is_replaced = match site.rule {
@@ -40,7 +49,7 @@ impl Walker<'_> {
         let may_be_document = is_escaped
             && site.class == Class::Full
             && matches!(site.rule, Rule::Search | Rule::Text | Rule::Copy)
-            && matches!(first, b'{' | b'[');
+            && starts_document(inner);
         if is_replaced {
             self.replace(at, end);
         } else if may_be_document && self.document(at, end, OBJECT, site) {
@@ -130,7 +139,21 @@ impl Walker<'_> {
                 }));
                 true
             }
+            // What could not be looked through must not pass for what holds nothing.
+            Err(_) if walker.reread > 0 => {
+                self.replace(at, end);
+                true
+            }
             _ => false,
         }
     }
+}
+
+/// Whether the inside of a string starts as a JSON document does, behind blanks and line breaks.
+fn starts_document(inner: &[u8]) -> bool {
+    let mut rest = inner.trim_ascii_start();
+    while let [b'\\', b'n' | b't' | b'r', behind @ ..] = rest {
+        rest = behind.trim_ascii_start();
+    }
+    matches!(rest.first(), Some(b'{' | b'['))
 }

@@ -163,8 +163,12 @@ pub(crate) fn message(text: &[u8], spans: &mut Spans) {
             }
         }
     }
+    let mut behind = 0;
     for at in memmem::find_iter(text, DUMPED) {
-        dumped(text, at + DUMPED.len(), spans);
+        let is_word = at == 0 || !text[at - 1].is_ascii_alphabetic();
+        if at >= behind && is_word {
+            behind = dumped(text, at + DUMPED.len(), spans);
+        }
     }
     for sign in QUOTED {
         for at in memmem::find_iter(text, sign) {
@@ -181,20 +185,24 @@ pub(crate) fn message(text: &[u8], spans: &mut Spans) {
 }
 
 /// A value in what Go prints of a struct: quoted, or up to what ends a member; what has parts of
-/// its own goes on to the end.
-fn dumped(text: &[u8], at: usize, spans: &mut Spans) {
-    let blanks = text[at..].iter().take_while(|byte| **byte == b' ').count();
-    let start = at + blanks;
+/// its own goes on to the end. Returns where it ends.
+fn dumped(text: &[u8], at: usize, spans: &mut Spans) -> usize {
+    let start = at + text[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
     let rest = &text[start..];
     if rest.first() == Some(&b'"') {
-        echoed(text, start, spans);
-        return;
+        return echoed(text, start, spans);
     }
-    let is_end = |byte: &u8| matches!(byte, b'}' | b',' | b' ' | b'\n' | b')');
+    // Prose has a blank behind the colon.
+    if start > at {
+        return start;
+    }
+    let is_end = |byte: &u8| matches!(byte, b'}' | b',' | b' ' | b'\n' | b')' | b'"');
     let end = rest.iter().position(is_end).unwrap_or(rest.len());
     let is_mark_here = rest.starts_with(b"[REDACTED");
     let has_parts = !is_mark_here && memchr::memchr3(b'{', b'[', b'(', &rest[..end]).is_some();
-    whole(text, start, if has_parts { text.len() } else { start + end }, spans);
+    let end = if has_parts { text.len() } else { start + end };
+    whole(text, start, end, spans);
+    end
 }
 
 /// The value that starts here: quoted, JSON, a plain scalar up to the colon behind it; a dump of
@@ -233,7 +241,7 @@ fn echoed(text: &[u8], start: usize, spans: &mut Spans) -> usize {
 pub(crate) fn command_line(text: &[u8], spans: &mut Spans) {
     let from = spans.len();
     let mut words = Words::new(true);
-    words.line(text, 0, spans);
+    words.line(text, spans);
     find(text, Class::Full, spans);
     spans[from..].sort_unstable();
     merge(spans, from);
@@ -249,6 +257,8 @@ enum Program {
     SshPass,
     /// `-a PASSWORD`.
     Redis,
+    /// `-u USER:PASSWORD`.
+    Curl,
 }
 
 impl Program {
@@ -258,7 +268,10 @@ impl Program {
         match name {
             b"sshpass" => Some(Program::SshPass),
             b"redis-cli" | b"valkey-cli" | b"keydb-cli" => Some(Program::Redis),
-            _ if name.starts_with(b"mysql") || name.starts_with(b"mariadb") => Some(Program::MySql),
+            b"curl" => Some(Program::Curl),
+            b"mysql" | b"mysqldump" | b"mysqladmin" | b"mysqlimport" | b"mysqlshow"
+            | b"mysqlcheck" | b"mysqlpump" | b"mysqlsh" | b"mariadb" | b"mariadb-dump"
+            | b"mariadb-admin" => Some(Program::MySql),
             _ => None,
         }
     }
@@ -303,7 +316,7 @@ impl Words {
                 whole(word, 0, word.len(), spans);
                 return;
             }
-            Words::new(true).line(word, 0, spans);
+            Words::new(true).line(word, spans);
             find(word, Class::Full, spans);
             spans[from..].sort_unstable();
             merge(spans, from);
@@ -332,26 +345,28 @@ impl Words {
             Some(equals) if is_secretive(name) || is_opaque(&word[equals + 1..]) => {
                 whole(word, equals + 1, word.len(), spans);
             }
-            Some(equals) if is_login(name) && login(word, equals + 1, spans) => {}
+            Some(equals) if self.is_login(name) && login(word, equals + 1, spans) => {}
             Some(_) => find(word, Class::Full, spans),
             None => {
                 let is_short = name.len() > 2 && !name.starts_with(b"--");
                 let takes = (self.program, name);
-                if is_short
+                let has_password = matches!(self.program, Program::MySql | Program::SshPass)
                     && name.starts_with(b"-p")
-                    && matches!(self.program, Program::MySql | Program::SshPass)
-                {
+                    // Ports of another program's.
+                    && !name[2..].iter().all(|b| b.is_ascii_digit() || matches!(b, b',' | b'-'));
+                if is_short && has_password {
                     whole(word, 2, word.len(), spans);
                     return;
                 }
-                if is_short && name.starts_with(b"-u") && login(word, 2, spans) {
+                let is_curl = self.program == Program::Curl;
+                if is_short && is_curl && name.starts_with(b"-u") && login(word, 2, spans) {
                     return;
                 }
                 let is_credential = is_secretive(name)
                     || matches!(takes, (Program::SshPass, b"-p") | (Program::Redis, b"-a"));
                 self.expected = match is_credential {
                     true => Expected::Credential,
-                    false if is_login(name) => Expected::Login,
+                    false if self.is_login(name) => Expected::Login,
                     false => Expected::Anything,
                 };
                 find(word, Class::Full, spans);
@@ -360,35 +375,76 @@ impl Words {
     }
 
     /// The words of a line that a shell splits, by the flags among them; nothing by its look alone.
-    fn line(&mut self, text: &[u8], start: usize, spans: &mut Spans) {
-        let is_between = |byte: &u8| {
-            byte.is_ascii_whitespace() || matches!(byte, b';' | b'|' | b'&' | b'\'' | b'"' | b'`')
-        };
+    fn line(&mut self, text: &[u8], spans: &mut Spans) {
         let mut at = 0;
-        for word in text.split(is_between) {
-            let from = start + at;
-            at += word.len() + 1;
-            if word.is_empty() || is_mark(word) {
-                self.expected = if word.is_empty() { self.expected } else { Expected::Anything };
+        while let Some((start, end, next)) = shell_word(text, at) {
+            let is_quoted = next > end;
+            at = next;
+            let word = &text[start..end];
+            if word.iter().all(|byte| is_separator(*byte)) {
+                (self.program, self.expected) = (Program::Other, Expected::Anything);
+                continue;
+            }
+            let expected = std::mem::replace(&mut self.expected, Expected::Anything);
+            if is_mark(word) {
                 continue;
             }
             let mut found = Spans::new();
-            match std::mem::replace(&mut self.expected, Expected::Anything) {
+            match expected {
                 Expected::Credential if !word.starts_with(b"-") => {
                     whole(word, 0, word.len(), &mut found);
                 }
                 Expected::Login if login(word, 0, &mut found) => {}
                 _ if word.starts_with(b"-") => self.flag(word, &mut found),
+                // A script. Quotes of one kind do not stand in each other, so this ends.
+                _ if is_quoted && word.contains(&b' ') => {
+                    Words::new(true).line(word, &mut found);
+                }
                 _ => self.program = Program::of(word).unwrap_or(self.program),
             }
-            spans.extend(found.iter().map(|(start, end)| (from + start, from + end)));
+            spans.extend(found.iter().map(|(from, to)| (start + from, start + to)));
         }
+    }
+
+    /// Whether a flag takes `user:password`.
+    fn is_login(&self, name: &[u8]) -> bool {
+        self.program == Program::Curl && matches!(name, b"-u" | b"--user" | b"-U" | b"--proxy-user")
     }
 }
 
-/// Whether a flag takes `user:password`, as curl's does.
-fn is_login(name: &[u8]) -> bool {
-    matches!(name, b"-u" | b"--user" | b"-U" | b"--proxy-user")
+/// Whether a new command begins behind it.
+fn is_separator(byte: u8) -> bool {
+    matches!(byte, b';' | b'|' | b'&' | b'\n' | b'(' | b')' | b'`')
+}
+
+/// The next word at or behind `at`, separators by themselves: where it starts and ends, and where
+/// to go on. What stands in quotes is of one word with what stands beside; the quotes around a
+/// whole word are none of it. A quote that nothing closes is a character like others.
+fn shell_word(text: &[u8], at: usize) -> Option<(usize, usize, usize)> {
+    let is_blank = |byte: u8| byte.is_ascii_whitespace() && !is_separator(byte);
+    let start = at + text[at..].iter().position(|byte| !is_blank(*byte))?;
+    if is_separator(text[start]) {
+        let count = text[start..].iter().take_while(|byte| is_separator(**byte)).count();
+        return Some((start, start + count, start + count));
+    }
+    let mut end = start;
+    let mut inner = None;
+    while let Some(&byte) = text.get(end).filter(|byte| !is_blank(**byte) && !is_separator(**byte))
+    {
+        let close = matches!(byte, b'"' | b'\'').then(|| memchr::memchr(byte, &text[end + 1..]));
+        match close.flatten() {
+            Some(length) => {
+                inner = (end == start).then_some((start + 1, start + 1 + length));
+                end += length + 2;
+            }
+            None => {
+                inner = None;
+                end += 1;
+            }
+        }
+    }
+    let (from, to) = inner.filter(|(_, to)| *to + 1 == end).unwrap_or((start, end));
+    Some((from, to, end))
 }
 
 /// Adds the password behind the colon of a login that starts at `start`; false where there is none.

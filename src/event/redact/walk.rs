@@ -63,9 +63,18 @@ pub(crate) struct Frame {
     pub(crate) is_empty: bool,
     /// Where its opening bracket stands.
     pub(crate) start: usize,
+    /// The kinds that its members named so far say it is, of those that are told apart anywhere.
+    pub(crate) told: Scopes,
+    /// Whether a member was met that could be the content of such an object.
+    pub(crate) has_content: bool,
 }
 
 impl Frame {
+    /// One that was opened at `start`.
+    pub(crate) fn new(site: Site, form: Form, close: u8, start: usize) -> Frame {
+        Frame { site, form, close, is_empty: true, start, told: 0, has_content: false }
+    }
+
     /// Whether of its members only those hold something that say so by their keys, and of its
     /// elements none.
     fn is_plain(&self, actives: usize) -> bool {
@@ -102,6 +111,8 @@ pub(crate) struct Walker<'w> {
     pub(crate) subject: Subject<'w>,
     /// In how many strings the text stands.
     pub(crate) depth: u8,
+    /// Bytes that were read once more because an object turned out to be another.
+    pub(crate) reread: usize,
     pub(crate) edits: Vec<Edit>,
     /// Values of the event that could not be read.
     pub(crate) unreadable: u32,
@@ -144,6 +155,7 @@ impl<'w> Walker<'w> {
             reach: text.len(),
             subject,
             depth: 0,
+            reread: 0,
             edits,
             unreadable: 0,
             actives,
@@ -200,9 +212,7 @@ impl<'w> Walker<'w> {
             return self.value(at, None, site);
         }
         let (key, at) = self.key(at)?;
-        if *key == *b"kind"
-            && let Some((start, site)) = self.revealed(at)
-        {
+        if let Some((start, site)) = self.revealed(&key, at)? {
             return self.open(start, None, site);
         }
         let site = self.child(Some(&key));
@@ -296,7 +306,7 @@ impl<'w> Walker<'w> {
             _ => {}
         }
         let close = if is_object { b'}' } else { b']' };
-        self.frames.push(Frame { site, form, close, is_empty: true, start: at });
+        self.frames.push(Frame::new(site, form, close, at));
         Ok(at + 1)
     }
 
