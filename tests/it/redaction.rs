@@ -111,11 +111,11 @@ fn a_cut_at_every_byte_shows_no_part_of_a_secret() {
 /// often as there are, or oftener.
 #[test]
 fn what_would_be_read_again_and_again_is_replaced_whole() {
-    let kinds = ["Secret", "ConfigMap", "SealedSecret"];
+    let kinds = ["Secret", "ConfigMap"];
     for (depth, is_whole) in [(3, false), (1_000, true)] {
         let open = r#"{"data":{"p":"Pl4nted-1"},"b":"#.repeat(depth);
         let close: String =
-            (0..depth).map(|at| format!(r#","kind":"{}"}}"#, kinds[at % 3])).collect();
+            (0..depth).map(|at| format!(r#","kind":"{}"}}"#, kinds[at % 2])).collect();
         let raw = event_with(&format!("{open}1{close}"));
         let event = Event::parse(raw.as_bytes()).unwrap();
         let mut out = Vec::new();

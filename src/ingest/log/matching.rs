@@ -172,8 +172,14 @@ impl Family {
             !is_known && !found.iter().any(|entry| entry.stat.is_same_file(&segment.stat))
         };
         let mut entries = Vec::new();
+        let is_of_rotation = |path: &&PathBuf| {
+            path.parent() == Some(self.directory.as_path())
+                && LogName::parse(&self.live_name, &name_of(path)).is_some()
+        };
         for segment in self.segments.iter().filter(is_missing) {
-            let paths = std::iter::once(&segment.path).chain(names);
+            // Of the log's own names those are listed that count.
+            let own = std::iter::once(&segment.path).filter(|path| !is_of_rotation(path));
+            let paths = own.chain(names);
             let here = paths.filter_map(|path| {
                 let stat = disk.stat(path).ok()?;
                 (stat.is_file && stat.is_same_file(&segment.stat)).then_some((path, stat))
