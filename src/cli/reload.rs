@@ -59,21 +59,15 @@ impl Reload {
         // Before they are read: a change in between is found at the next look.
         self.loaded.store(self.fingerprint().await, Ordering::Relaxed);
         let loaded = tokio::task::spawn_blocking(move || rules.compile(&proxies)).await;
-        let loaded = loaded
-            .map_err(|error| error.to_string())
-            .and_then(|compiled| compiled.map_err(|error| error.to_string()));
+        let loaded = loaded.map_err(|error| error.to_string())?;
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         match &loaded {
             Ok(engine) => {
                 *standing = Loaded { rules: engine.rules().rules.len(), refused: None };
             }
-            // What is listed are problems, one a line, below a heading.
-            Err(problem) => {
-                standing.refused =
-                    problem.lines().nth(1).or(problem.lines().next()).map(str::to_owned);
-            }
+            Err(error) => standing.refused = Some(error.brief()),
         }
-        loaded
+        loaded.map_err(|error| error.to_string())
     }
 
     /// How many rules are at work, and whether changed ones were refused.

@@ -40,6 +40,16 @@ pub enum Error {
     Compile(String),
 }
 
+impl Error {
+    /// The error in one line: of several problems the first.
+    pub fn brief(&self) -> String {
+        match self {
+            Error::Problems(problems) if !problems.is_empty() => problems[0].to_string(),
+            error => error.to_string(),
+        }
+    }
+}
+
 /// Rules that were loaded.
 #[derive(Clone, Debug)]
 pub struct Loaded {

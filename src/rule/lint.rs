@@ -285,12 +285,12 @@ impl Linter<'_> {
                 true => canonical.is_some() || taxonomy::is_path(&path),
                 false => taxonomy::is_path(&path),
             };
-            let is_derived = matches!(path.as_str(), "isWrite" | "isServiceAccount" | "isNode")
-                || options.placeholders.defined(&path).is_some();
+            let is_derived = matches!(path.as_str(), "isWrite" | "isServiceAccount" | "isNode");
+            let is_defined = options.placeholders.defined(&path).is_some();
             if let Some(canonical) = canonical {
                 let message = format!("{path} is a bare name; write {canonical}");
                 self.say(entry.line, "bare-field", message);
-            } else if !is_known && !is_derived {
+            } else if !is_known && !is_derived && !is_defined {
                 let hint = did_you_mean(&path, PATHS);
                 self.say(entry.line, "unknown-field", format!("no audit event has {path}{hint}"));
             }

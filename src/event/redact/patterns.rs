@@ -219,7 +219,6 @@ pub(crate) fn find_hinted(text: &[u8], class: Class, spans: &mut Vec<(usize, usi
         let weak = WEAK_PATTERN.captures_iter(text).filter_map(|found| weak_value(&found));
         spans.extend(weak.filter(|(start, end)| !touches_mark(text, *start, *end)));
     }
-    spans[from..].sort_unstable();
     merge(spans, from);
 }
 
@@ -250,8 +249,9 @@ fn weak_value(found: &Captures<'_>) -> Option<(usize, usize)> {
     (!is_prose && !is_switch && !is_mark(text)).then(|| (value.start(), value.end()))
 }
 
-/// Joins the spans from `from` on that overlap.
+/// Puts the spans from `from` on in order, and joins those that overlap.
 pub(crate) fn merge(spans: &mut Vec<(usize, usize)>, from: usize) {
+    spans[from..].sort_unstable();
     let mut kept = from;
     for index in from..spans.len() {
         let (start, end) = spans[index];

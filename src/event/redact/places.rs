@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use rustc_hash::FxHashMap;
 
+use crate::event::redact::patterns::is_secretive;
 use crate::event::redact::scopes::{
     ADMISSION, AWS_AUTH, CHALLENGE, CONFIG_MAP, COREDNS, EVENT, EXTERNAL_SECRET, FAILURE, OBJECT,
     PROVIDER, SEALED_SECRET, SECRET, SECRET_LIKE, STORAGE_CLASS, STRICT, Scopes,
@@ -411,13 +412,9 @@ pub(crate) fn below(rule: Rule, key: Option<&[u8]>) -> Rule {
         (Rule::Leaves, _) => Rule::Leaves,
         (Rule::Args, None) => Rule::Arg,
         (Rule::Env, None) => Rule::Pair,
-        (Rule::Env, Some(name)) => {
-            Rule::PairValue { is_secretive: crate::event::redact::patterns::is_secretive(name) }
-        }
+        (Rule::Env, Some(name)) => Rule::PairValue { is_secretive: is_secretive(name) },
         (Rule::Parameters, None) => Rule::Parameter,
-        (Rule::Parameters, Some(name)) if crate::event::redact::patterns::is_secretive(name) => {
-            Rule::Leaves
-        }
+        (Rule::Parameters, Some(name)) if is_secretive(name) => Rule::Leaves,
         (Rule::Pair | Rule::Parameter, Some(b"value")) => Rule::PairValue { is_secretive: true },
         (Rule::Extra, Some(key)) if !is_safe_extra(key) => Rule::Leaves,
         _ => Rule::Search,

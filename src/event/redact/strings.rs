@@ -25,9 +25,7 @@ impl Walker<'_> {
         let Some(first) = inner.first() else { return };
         if *first == b'[' && is_mark(inner) {
             // The next word of a command is no longer what this one was.
-            if let (Rule::Arg, Some(Form::Command(words))) =
-                (site.rule, self.frames.last_mut().map(|frame| &mut frame.form))
-            {
+            if let (Rule::Arg, Some(words)) = (site.rule, self.words()) {
                 words.next(inner, &mut Spans::new());
             }
             return;
@@ -75,9 +73,9 @@ impl Walker<'_> {
             Rule::Message => texts::message(plain, &mut spans),
             Rule::Url => texts::url(plain, &mut spans),
             Rule::Uri => texts::uri_by(may_look, plain, &mut spans),
-            Rule::Arg => match self.frames.last_mut().map(|frame| &mut frame.form) {
-                Some(Form::Command(words)) => words.next(plain, &mut spans),
-                _ => Words::new(false).next(plain, &mut spans),
+            Rule::Arg => match self.words() {
+                Some(words) => words.next(plain, &mut spans),
+                None => Words::new(false).next(plain, &mut spans),
             },
             _ if is_escaped => find(plain, site.class, &mut spans),
             _ => find_hinted(plain, site.class, &mut spans),
@@ -92,6 +90,14 @@ impl Walker<'_> {
             });
         }
         self.spans = spans;
+    }
+
+    /// The words of the command that is the innermost frame.
+    fn words(&mut self) -> Option<&mut Words> {
+        match &mut self.frames.last_mut()?.form {
+            Form::Command(words) => Some(words),
+            _ => None,
+        }
     }
 
     /// Replaces the value between two offsets.

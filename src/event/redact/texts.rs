@@ -104,7 +104,6 @@ fn find_encoded(part: &[u8], times: usize, spans: &mut Spans) {
             let mut inner = Spans::new();
             find_encoded(&decoded.bytes, times - 1, &mut inner);
             back(&decoded, 0, &inner, spans);
-            spans.sort_unstable();
             merge(spans, 0);
         }
     }
@@ -134,7 +133,6 @@ pub(crate) fn url(text: &[u8], spans: &mut Spans) {
         }
     }
     find(text, Class::Full, spans);
-    spans[from..].sort_unstable();
     merge(spans, from);
 }
 
@@ -180,7 +178,6 @@ pub(crate) fn message(text: &[u8], spans: &mut Spans) {
     if let Some(start) = context.min() {
         whole(text, start, text.len(), spans);
     }
-    spans[from..].sort_unstable();
     merge(spans, from);
 }
 
@@ -240,10 +237,8 @@ fn echoed(text: &[u8], start: usize, spans: &mut Spans) -> usize {
 /// A whole command line: its words, whatever shell reads them.
 pub(crate) fn command_line(text: &[u8], spans: &mut Spans) {
     let from = spans.len();
-    let mut words = Words::new(true);
-    words.line(text, spans);
+    Words::new(true).line(text, spans);
     find(text, Class::Full, spans);
-    spans[from..].sort_unstable();
     merge(spans, from);
 }
 
@@ -305,36 +300,33 @@ impl Words {
     /// Adds what is to be replaced in the next word.
     pub(crate) fn next(&mut self, word: &[u8], spans: &mut Spans) {
         let is_program = !std::mem::replace(&mut self.is_begun, true);
-        let expected = std::mem::replace(&mut self.expected, Expected::Anything);
         if is_mark(word) {
-            return;
-        }
-        if word.contains(&b' ') || word.contains(&b'\n') {
-            // A script, or a text: the words in it are a command's own.
-            let from = spans.len();
-            if expected == Expected::Credential {
-                whole(word, 0, word.len(), spans);
-                return;
+            self.expected = Expected::Anything;
+        } else if word.contains(&b' ') || word.contains(&b'\n') {
+            match std::mem::replace(&mut self.expected, Expected::Anything) {
+                Expected::Credential => whole(word, 0, word.len(), spans),
+                // A script, or a text: the words in it are a command's own.
+                _ => command_line(word, spans),
             }
-            Words::new(true).line(word, spans);
-            find(word, Class::Full, spans);
-            spans[from..].sort_unstable();
-            merge(spans, from);
-            return;
+        } else if !self.is_said(word, spans) {
+            self.program = Program::of(word).unwrap_or(self.program);
+            if !is_program && is_opaque(word) && !is_plain(word) {
+                whole(word, 0, word.len(), spans);
+            } else {
+                find(word, Class::Full, spans);
+            }
         }
-        match expected {
+    }
+
+    /// What the word before, or the word as a flag, says of it; false where neither says anything.
+    fn is_said(&mut self, word: &[u8], spans: &mut Spans) -> bool {
+        match std::mem::replace(&mut self.expected, Expected::Anything) {
             Expected::Credential if !word.starts_with(b"-") => whole(word, 0, word.len(), spans),
             Expected::Login if login(word, 0, spans) => {}
             _ if word.starts_with(b"-") => self.flag(word, spans),
-            _ => {
-                self.program = Program::of(word).unwrap_or(self.program);
-                if !is_program && is_opaque(word) && !is_plain(word) {
-                    whole(word, 0, word.len(), spans);
-                } else {
-                    find(word, Class::Full, spans);
-                }
-            }
+            _ => return false,
         }
+        true
     }
 
     /// A word that is a flag.
@@ -385,22 +377,15 @@ impl Words {
                 (self.program, self.expected) = (Program::Other, Expected::Anything);
                 continue;
             }
-            let expected = std::mem::replace(&mut self.expected, Expected::Anything);
-            if is_mark(word) {
-                continue;
-            }
             let mut found = Spans::new();
-            match expected {
-                Expected::Credential if !word.starts_with(b"-") => {
-                    whole(word, 0, word.len(), &mut found);
+            if is_mark(word) {
+                self.expected = Expected::Anything;
+            } else if !self.is_said(word, &mut found) {
+                match is_quoted && word.contains(&b' ') {
+                    // A script. Quotes of one kind do not stand in each other, so this ends.
+                    true => Words::new(true).line(word, &mut found),
+                    false => self.program = Program::of(word).unwrap_or(self.program),
                 }
-                Expected::Login if login(word, 0, &mut found) => {}
-                _ if word.starts_with(b"-") => self.flag(word, &mut found),
-                // A script. Quotes of one kind do not stand in each other, so this ends.
-                _ if is_quoted && word.contains(&b' ') => {
-                    Words::new(true).line(word, &mut found);
-                }
-                _ => self.program = Program::of(word).unwrap_or(self.program),
             }
             spans.extend(found.iter().map(|(from, to)| (start + from, start + to)));
         }
