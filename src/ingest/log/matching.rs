@@ -6,8 +6,7 @@
 //! where it was read to, and a new file in an old inode starts at its beginning. Where it cannot be
 //! told, a file is read again: duplicates are recognised later, gaps are not.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,10 +14,11 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::ingest::batch::NoticeKind;
-use crate::ingest::log::disk::{Disk, Stat};
-use crate::ingest::log::family::{Family, OPEN_FILES_MAX, name_of};
+use crate::ingest::log::disk::Disk;
+use crate::ingest::log::family::{Family, OPEN_FILES_MAX};
 use crate::ingest::log::findings::Findings;
-use crate::ingest::log::name::{LogName, Rank, unpacked};
+use crate::ingest::log::listing::{Entry, LISTINGS_MAX};
+use crate::ingest::log::name::{Rank, unpacked};
 use crate::ingest::log::probe::Probe;
 use crate::ingest::log::segment::{Segment, in_order};
 
@@ -26,18 +26,15 @@ use crate::ingest::log::segment::{Segment, in_order};
 /// renamed.
 const MISSING_SCANS: u32 = 2;
 
-/// So often a directory is read again at most because the log was rotated meanwhile.
-const LISTINGS_MAX: usize = 3;
-
-/// What compressing nothing takes.
-const EMPTY_GZIP_BYTES_MAX: u64 = 48;
-
-/// A file in the directory, or the better of two that are one (`x.log` and `x.log.gz`).
-struct Entry {
-    path: PathBuf,
-    rank: Rank,
-    plain: String,
-    stat: Stat,
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Admission {
+    /// It has its segment.
+    Settled,
+    /// It cannot be told now which file it is.
+    Unclear,
+    /// Nothing is there any more, or another file: the directory has changed.
+    Gone,
 }
 
 /// The segments by what makes them certain.
@@ -76,20 +73,20 @@ impl Family {
             // Nothing is there yet: what comes is read from its beginning.
             self.is_from_end &= error.kind() != io::ErrorKind::NotFound;
         })?;
-        let is_empty = entries.is_empty();
-        let had_name: Vec<u64> = self
-            .segments
-            .iter_mut()
-            .filter_map(|segment| std::mem::take(&mut segment.is_named).then_some(segment.id))
-            .collect();
-        let index = Index::new(&self.segments);
-        entries.retain(|entry| !self.known(&index, entry, findings));
-        self.unknown.retain(|path, _| entries.iter().any(|entry| entry.path == *path));
+        let named = self.segments.iter().filter(|segment| segment.is_named);
+        let had_name: Vec<u64> = named.map(|segment| segment.id).collect();
         let first_new = findings.next_id;
-        let mut is_certain = true;
-        for entry in entries {
-            is_certain &= self.admit(disk, entry, first_new, now, findings);
-        }
+        let mut listings = 1;
+        let (is_empty, is_certain) = loop {
+            let is_empty = entries.is_empty();
+            match self.assign(disk, entries, now, findings) {
+                Admission::Gone if listings < LISTINGS_MAX => {
+                    listings += 1;
+                    entries = self.list(disk)?;
+                }
+                admission => break (is_empty, admission == Admission::Settled),
+            }
+        };
         self.is_from_end = false;
         self.tell_overtaken(&had_name, first_new, findings);
         let lost = self.settle(&had_name, is_empty, is_certain);
@@ -101,100 +98,24 @@ impl Family {
         Ok(())
     }
 
-    /// The log's files. A rotation between reading the directory and looking at the files would
-    /// hide the file that was renamed, and what is younger would be read before it.
-    fn list(&mut self, disk: &dyn Disk) -> io::Result<Vec<Entry>> {
-        let live = self.directory.join(&self.live_name);
-        let inode = || disk.stat(&live).ok().map(|stat| (stat.device, stat.inode));
-        for _ in 0..LISTINGS_MAX {
-            let before = inode();
-            let entries = self.list_once(disk)?;
-            if inode() == before {
-                return Ok(entries);
-            }
+    /// Gives each entry to its segment, oldest first; the worst that became of one.
+    fn assign(
+        &mut self,
+        disk: &dyn Disk,
+        mut entries: Vec<Entry>,
+        now: Duration,
+        findings: &mut Findings,
+    ) -> Admission {
+        self.segments.iter_mut().for_each(|segment| segment.is_named = false);
+        let index = Index::new(&self.segments);
+        entries.retain(|entry| !self.known(&index, entry, findings));
+        self.unknown.retain(|path, _| entries.iter().any(|entry| entry.path == *path));
+        let mut worst = Admission::Settled;
+        for entry in entries {
+            worst = worst.max(self.admit(disk, entry, now, findings));
         }
-        self.list_once(disk)
-    }
-
-    /// The log's files as they are met, one for each pair of twins.
-    fn list_once(&mut self, disk: &dyn Disk) -> io::Result<Vec<Entry>> {
-        let names = match disk.names(&self.directory) {
-            // With its directory a log that a pattern found is gone for good.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_fixed => Vec::new(),
-            result => result?,
-        };
-        let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
-        let mut others = Vec::new();
-        for name in names {
-            let path = self.directory.join(&name);
-            let Some(LogName { rank, plain, is_packed }) = LogName::parse(&self.live_name, &name)
-            else {
-                others.push(path);
-                continue;
-            };
-            let stat = match disk.stat(&path) {
-                Ok(stat) if stat.is_file => stat,
-                Ok(_) => continue,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                // A link to itself stands in no other's way.
-                Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => continue,
-                Err(error) => return Err(error),
-            };
-            let entry = Entry { path, rank, plain: plain.clone(), stat };
-            // The log backend compresses in place and unlinks the plain file when the compressed
-            // one is complete: while both exist the plain one is the whole one.
-            let is_better = entries.get(&plain).is_none_or(|twin| {
-                let (whole, copy) =
-                    if is_packed { (&twin.stat, &stat) } else { (&stat, &twin.stat) };
-                is_packed == (whole.size == 0 && copy.size > EMPTY_GZIP_BYTES_MAX)
-            });
-            if is_better {
-                entries.insert(plain, entry);
-            }
-        }
-        let mut entries: Vec<Entry> = entries.into_values().collect();
-        entries.extend(self.under_other_names(disk, &others, &entries));
-        // Of a file with two names (a hard link, or a rename in between) the live one counts.
-        let live = entries.iter().find(|entry| entry.rank == Rank::Live).map(|entry| entry.stat);
-        entries.retain(|entry| {
-            entry.rank == Rank::Live || !live.is_some_and(|live| live.is_same_file(&entry.stat))
-        });
-        entries.sort_by(|a, b| a.rank.cmp(&b.rank));
-        Ok(entries)
-    }
-
-    /// Files of an earlier run that are still there under names that no rotation gives: renamed by
-    /// hand, or left behind when a link was led to another file, as the runtime does when a
-    /// container starts again. Only what is that file by its inode and by its bytes counts.
-    fn under_other_names(&self, disk: &dyn Disk, names: &[PathBuf], found: &[Entry]) -> Vec<Entry> {
-        let is_missing = |segment: &&Segment| {
-            let is_known = segment.content.is_some() || segment.is_replaced;
-            !is_known && !found.iter().any(|entry| entry.stat.is_same_file(&segment.stat))
-        };
-        let mut entries = Vec::new();
-        let is_of_rotation = |path: &&PathBuf| {
-            path.parent() == Some(self.directory.as_path())
-                && LogName::parse(&self.live_name, &name_of(path)).is_some()
-        };
-        for segment in self.segments.iter().filter(is_missing) {
-            // Of the log's own names those are listed that count.
-            let own = std::iter::once(&segment.path).filter(|path| !is_of_rotation(path));
-            let paths = own.chain(names);
-            let here = paths.filter_map(|path| {
-                let stat = disk.stat(path).ok()?;
-                (stat.is_file && stat.is_same_file(&segment.stat)).then_some((path, stat))
-            });
-            let is_it = |(path, _): &(&PathBuf, Stat)| {
-                let probe = Probe::open(disk, path);
-                probe.and_then(|mut probe| probe.fits(segment, false)).unwrap_or(false)
-            };
-            let it = { here }.find(is_it);
-            entries.extend(it.map(|(path, stat)| {
-                let rank = Rank::Numbered(Reverse(u32::MAX));
-                Entry { path: path.clone(), rank, plain: name_of(path), stat }
-            }));
-        }
-        entries
+        self.must_scan |= worst == Admission::Gone;
+        worst
     }
 
     /// Whether the entry is a file that is known for certain; then its segment is placed there.
@@ -214,15 +135,14 @@ impl Family {
         }
     }
 
-    /// Finds out what an unknown entry is. False when that is not possible now.
+    /// Finds out what an unknown entry is.
     fn admit(
         &mut self,
         disk: &dyn Disk,
         entry: Entry,
-        first_new: u64,
         now: Duration,
         findings: &mut Findings,
-    ) -> bool {
+    ) -> Admission {
         let candidates = self.candidates(&entry);
         let is_empty_one = |at: &usize| {
             let segment = &self.segments[*at];
@@ -230,20 +150,16 @@ impl Family {
         };
         let is_new = entry.stat.size == 0 && !candidates.iter().any(is_empty_one);
         if candidates.is_empty() || is_new {
-            self.add(disk, &entry, now, findings);
-            return true;
+            return self.add(disk, &entry, now, findings);
         }
         if self.unknown.get(&entry.path).is_some_and(|trouble| trouble.is_waiting(now)) {
             self.must_scan = true;
-            return false;
+            return Admission::Unclear;
         }
-        match self.identify(disk, &entry, &candidates, first_new, findings) {
-            Ok(true) => {}
+        let admission = match self.identify(disk, &entry, &candidates, findings) {
+            Ok(true) => Admission::Settled,
             Ok(false) => self.add(disk, &entry, now, findings),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.must_scan = true;
-                return false;
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Admission::Gone,
             Err(error) => {
                 findings.failure();
                 self.must_scan = true;
@@ -252,11 +168,11 @@ impl Family {
                     let text = format!("cannot look at {path}: {error}; it is tried again");
                     findings.notice(NoticeKind::Unreadable, &path, None, text);
                 }
-                return false;
+                return Admission::Unclear;
             }
-        }
+        };
         self.unknown.remove(&entry.path);
-        true
+        admission
     }
 
     /// The segments that the entry may be, likelier ones first.
@@ -264,7 +180,10 @@ impl Family {
         let mut candidates: Vec<(u8, usize)> = Vec::new();
         for (index, segment) in self.segments.iter().enumerate() {
             let is_lost = segment.content.is_none() && !segment.is_named;
-            let is_renamed = segment.content.is_some() && !segment.is_named;
+            // An empty file would take any other's empty copy for its own.
+            let is_spent =
+                segment.is_finished && segment.read.offset == 0 && segment.stat.links == 0;
+            let is_renamed = segment.content.is_some() && !segment.is_named && !is_spent;
             let is_copy = entry.rank != Rank::Live && segment.is_named;
             let has_its_name = (is_lost || is_renamed) && is_same_name(segment, &entry.plain);
             let likelihood = if is_lost && segment.stat.is_same_file(&entry.stat) {
@@ -292,10 +211,12 @@ impl Family {
         disk: &dyn Disk,
         entry: &Entry,
         candidates: &[usize],
-        first_new: u64,
         findings: &mut Findings,
     ) -> io::Result<bool> {
         let mut probe = Probe::open(disk, &entry.path)?;
+        if !probe.stat.is_same_file(&entry.stat) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let is_stamped = matches!(entry.rank, Rank::Stamped(_));
         for index in candidates {
             let segment = &mut self.segments[*index];
@@ -319,10 +240,11 @@ impl Family {
             }
             return Ok(true);
         }
-        if findings.next_id == first_new
-            && self.is_next_rotated(entry, first_new)
-            && let Some(index) = candidates.iter().find(|at| probe.may_be(&self.segments[**at]))
-        {
+        let may_be = |at: &&usize| {
+            let segment = &self.segments[**at];
+            probe.may_be(segment) && self.is_next_rotated(entry, segment)
+        };
+        if let Some(index) = candidates.iter().find(may_be) {
             let segment = &mut self.segments[*index];
             place(segment, entry, findings);
             if segment.content.is_none() {
@@ -340,30 +262,49 @@ impl Family {
         Ok(false)
     }
 
-    /// Whether this, if it is the oldest file that is new, was rotated next after what is known:
-    /// rotation deletes the oldest first, so nothing between is gone while an older one is there,
-    /// or where there never was one.
-    fn is_next_rotated(&self, entry: &Entry, first_new: u64) -> bool {
-        let known = self.segments.iter().filter(|one| one.id < first_new);
-        let mut rotated = known.filter(|one| one.rank != Rank::Live).peekable();
+    /// Whether this was rotated next after what was known before the segment, which was being
+    /// written then: rotation deletes the oldest first, so nothing between is gone while an older
+    /// one is there, or where there never was one. What was met later is younger.
+    fn is_next_rotated(&self, entry: &Entry, segment: &Segment) -> bool {
+        let rotated = self.segments.iter().filter(|one| one.rank != Rank::Live);
+        let (older, younger): (Vec<_>, Vec<_>) =
+            rotated.filter(|one| one.id != segment.id).partition(|one| one.id < segment.id);
         entry.rank != Rank::Live
-            && (rotated.peek().is_none()
-                || rotated.any(|one| one.is_named && one.rank < entry.rank))
+            && younger.iter().all(|one| one.rank > entry.rank)
+            && (older.is_empty() || older.iter().any(|one| one.is_named && one.rank < entry.rank))
     }
 
-    /// A file that was not there before.
-    fn add(&mut self, disk: &dyn Disk, entry: &Entry, now: Duration, findings: &mut Findings) {
+    /// A file that was not there before. It is looked into at once: without its first bytes nothing
+    /// would tell later which of the rotated files it became.
+    fn add(
+        &mut self,
+        disk: &dyn Disk,
+        entry: &Entry,
+        now: Duration,
+        findings: &mut Findings,
+    ) -> Admission {
         let rank = entry.rank.clone();
         let mut segment = Segment::new(findings.new_id(), &entry.path, rank, entry.stat, now);
-        if self.is_from_end
-            && let Err(error) = segment.skip_to_end(disk)
-        {
-            tracing::warn!(path = %entry.path.display(), %error, "read from its beginning");
+        let mut admission = Admission::Settled;
+        match segment.open(disk).and_then(|()| segment.refresh_head()) {
+            // It stays: found again by its inode or its name, or told to be gone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => admission = Admission::Gone,
+            Ok(()) if self.is_from_end => {
+                if let Err(error) = segment.skip_to_end() {
+                    let path = entry.path.display();
+                    tracing::warn!(%path, %error, "read from its beginning");
+                }
+            }
+            Ok(()) => {}
+            // What cannot be read is met again, and told, when it is its turn.
+            Err(_) => segment.content = None,
         }
-        if segment.is_finished {
+        let open = self.segments.iter().filter(|one| one.content.is_some()).count();
+        if segment.is_finished || open >= OPEN_FILES_MAX {
             segment.content = None;
         }
         self.segments.push(segment);
+        admission
     }
 
     /// Lets go of the segments that are gone, and says which.

@@ -25,6 +25,7 @@ mod findings;
 mod segment;
 mod probe;
 mod family;
+mod listing;
 mod lost;
 mod matching;
 mod gauge;

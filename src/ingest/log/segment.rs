@@ -348,10 +348,8 @@ impl Segment {
         self.is_dirty = true;
     }
 
-    /// Starts behind everything that is there: behind the last line end.
-    pub(crate) fn skip_to_end(&mut self, disk: &dyn Disk) -> io::Result<()> {
-        self.open(disk)?;
-        self.refresh_head()?;
+    /// Starts behind everything that is in the open file: behind the last line end.
+    pub(crate) fn skip_to_end(&mut self) -> io::Result<()> {
         let Some(content) = &mut self.content else { return Ok(()) };
         if !content.is_packed() {
             let mut block = vec![0; 64 << 10];

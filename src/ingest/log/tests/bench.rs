@@ -3,16 +3,18 @@
 //! ```text
 //! w a b c       lumberjack writes lines      part a / rest a    a line in two writes
 //! rotate        it rotates now               reopen             the writer's process starts anew
+//! rotate-full   the same, unless nothing was written since the last time
 //! mill / mill1  deletes and compresses, all of it or one operation
 //! read / step   the source looks: until nothing more happens, or once
 //! stop / start  kills and starts the source  refuse N           the pipeline refuses N batches
+//! race N …      rotate or mill1 happens while the source looks, before its Nth use of the disk
 //! cp mv ln sym rm trunc nul …                what others do to the files
 //! ```
 //! Files are named by their name in the directory; `@1` is the first backup that lumberjack made.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::ingest::batch::{Batch, Receipt, Refused};
@@ -29,7 +31,7 @@ const EPOCH_US: i64 = 1_767_225_600_000_000;
 
 pub(crate) struct Bench {
     pub(crate) sim: Sim,
-    pub(crate) writer: Lumberjack,
+    writer: Arc<Mutex<Lumberjack>>,
     pub(crate) config: Config,
     tail: Option<Tail>,
     intake: Intake,
@@ -73,7 +75,7 @@ impl Bench {
         let (intake, outlet) = intake(16 << 20);
         let config = Config::new(path.to_str().unwrap());
         let mut bench = Bench {
-            writer: Lumberjack::new(sim.clone(), &path),
+            writer: Arc::new(Mutex::new(Lumberjack::new(sim.clone(), &path))),
             sim,
             config,
             tail: None,
@@ -98,6 +100,10 @@ impl Bench {
         bench
     }
 
+    pub(crate) fn writer(&self) -> MutexGuard<'_, Lumberjack> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn wall_us(&self) -> i64 {
         EPOCH_US + (self.now - self.wall_back).as_micros() as i64
     }
@@ -110,7 +116,7 @@ impl Bench {
         self.now += span;
         let now_us = self.wall_us();
         self.sim.set_now(now_us);
-        self.writer.set_now(now_us);
+        self.writer().set_now(now_us);
     }
 
     /// Kills the source: what was not answered is forgotten.
@@ -134,6 +140,7 @@ impl Bench {
         }
         let moment = self.moment();
         let step = self.tail.as_mut().unwrap().step(moment);
+        self.sim.calm();
         assert_ne!(step, Step::Closed);
         let has_sent = self.answer();
         has_sent || step != Step::Idle
@@ -215,7 +222,7 @@ impl Bench {
         };
         match base.strip_prefix('@') {
             Some(number) => {
-                let backup = &self.writer.backups[number.parse::<usize>().unwrap() - 1];
+                let backup = &self.writer().backups[number.parse::<usize>().unwrap() - 1];
                 PathBuf::from(format!("{}{rest}", backup.display()))
             }
             None => Path::new(DIRECTORY).join(name),
@@ -290,28 +297,39 @@ impl Bench {
     fn run_writer(&mut self, words: &[&str]) -> bool {
         match *words {
             ["w", ref tokens @ ..] => {
-                tokens.iter().for_each(|token| self.writer.write(&line(token)));
+                tokens.iter().for_each(|token| self.writer().write(&line(token)));
             }
-            ["part", token] => self.writer.write(&line(token)[..30]),
-            ["rest", token] => self.writer.write(&line(token)[30..]),
-            ["nul", length] => self.writer.write(&vec![0; length.parse().unwrap()]),
+            ["part", token] => self.writer().write(&line(token)[..30]),
+            ["rest", token] => self.writer().write(&line(token)[30..]),
+            ["nul", length] => self.writer().write(&vec![0; length.parse().unwrap()]),
             ["raw", ref words @ ..] => {
                 let text = words.join(" ").replace("\\n", "\n").replace("\\r", "\r");
-                self.writer.write(text.as_bytes());
+                self.writer().write(text.as_bytes());
             }
             ["long", letter, length] => {
-                self.writer.write(letter.repeat(length.parse().unwrap()).as_bytes());
+                self.writer().write(letter.repeat(length.parse().unwrap()).as_bytes());
             }
             ["rotate"] => {
                 self.pass(Duration::from_millis(3));
-                self.writer.rotate();
+                self.writer().rotate();
             }
-            ["rotate-at-once"] => self.writer.rotate(),
-            ["reopen"] => self.writer.close(),
-            ["mill"] => self.writer.mill(),
-            ["mill1"] => drop(self.writer.mill_step()),
-            ["compress"] => self.writer.is_compressing = true,
-            ["keep", backups] => self.writer.backups_max = backups.parse().unwrap(),
+            ["rotate-full"] => self.writer().rotate_later(),
+            ["rotate-at-once"] => self.writer().rotate(),
+            ["reopen"] => self.writer().close(),
+            ["mill"] => self.writer().mill(),
+            ["mill1"] => drop(self.writer().mill_step()),
+            ["race", operations, command] => {
+                let (writer, is_rotation) = (Arc::clone(&self.writer), command == "rotate");
+                self.sim.race(operations.parse().unwrap(), move || {
+                    let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                    match is_rotation {
+                        true => writer.rotate_later(),
+                        false => drop(writer.mill_step()),
+                    }
+                });
+            }
+            ["compress"] => self.writer().is_compressing = true,
+            ["keep", backups] => self.writer().backups_max = backups.parse().unwrap(),
             _ => return false,
         }
         true
@@ -356,11 +374,11 @@ impl Bench {
                 self.sim.open_existing(&self.path(name)).unwrap().write_at(&bytes, None);
             }
             ["hole", size] => {
-                let file = self.sim.open_existing(&self.writer.path).unwrap();
-                self.sim.truncate(&self.writer.path, 0);
+                let file = self.sim.open_existing(&self.writer().path).unwrap();
+                self.sim.truncate(&self.writer().path, 0);
                 file.write_at(&line("hole"), Some(size.parse().unwrap()));
-                self.sim.truncate(&self.writer.path, size.parse().unwrap());
-                self.writer.close();
+                self.sim.truncate(&self.writer().path, size.parse().unwrap());
+                self.writer().close();
             }
             ["clock-back", seconds] => {
                 self.wall_back += Duration::from_secs(seconds.parse().unwrap());

@@ -25,6 +25,8 @@ pub(crate) struct Lumberjack {
     offset: Option<u64>,
     size: u64,
     now_us: i64,
+    /// So much time passed for it that nobody else took.
+    ahead_us: i64,
     /// The backups that were made, oldest first, by their plain names.
     pub(crate) backups: Vec<PathBuf>,
     mill: VecDeque<Mill>,
@@ -51,13 +53,14 @@ impl Lumberjack {
             offset: None,
             size: 0,
             now_us: 0,
+            ahead_us: 0,
             backups: Vec::new(),
             mill: VecDeque::new(),
         }
     }
 
     pub(crate) fn set_now(&mut self, now_us: i64) {
-        self.now_us = now_us;
+        self.now_us = now_us + self.ahead_us;
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
@@ -99,6 +102,16 @@ impl Lumberjack {
         self.plan();
     }
 
+    /// Rotates when anything was written, a little after that: no two backups have one name.
+    pub(crate) fn rotate_later(&mut self) {
+        if self.size == 0 {
+            return;
+        }
+        self.now_us += 3_000;
+        self.ahead_us += 3_000;
+        self.rotate();
+    }
+
     fn open_new(&mut self) {
         self.file = Some(self.sim.create(&self.path));
         (self.offset, self.size) = (Some(0), 0);
@@ -125,7 +138,7 @@ impl Lumberjack {
             max => there.len().saturating_sub(max),
         };
         for path in &there[..surplus] {
-            for path in [path.clone(), packed(path)] {
+            for path in [packed(path), path.clone()] {
                 self.mill.push_back(Mill::Delete(path));
             }
         }

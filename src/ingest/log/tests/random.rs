@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::ingest::log::tests::bench::{Bench, line, token};
 
 /// How many orders are tried.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 1_000;
 
 /// How the files are rotated in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,15 +51,15 @@ impl Run {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let all = [Rotation::Lumberjack, Rotation::Rename, Rotation::Copy, Rotation::CopyWithHole];
         let rotation = all[random.below(4) as usize];
-        let mut bench = Bench::new("audit.log");
-        bench.writer.is_compressing = random.below(2) == 0;
-        bench.writer.backups_max = random.below(4) as usize;
+        let bench = Bench::new("audit.log");
+        bench.writer().is_compressing = random.below(2) == 0;
+        bench.writer().backups_max = random.below(4) as usize;
         let log = vec![format!("{rotation:?}")];
         Run { seed, random, rotation, bench, written: 0, copies: 0, part: None, unknown: 0, log }
     }
 
     fn act(&mut self) {
-        let script = match self.random.below(20) {
+        let script = match self.random.below(22) {
             0..=5 => self.write(),
             6..=8 => self.rotate(),
             9..=10 => "mill1".to_owned(),
@@ -68,6 +68,7 @@ impl Run {
             16 => "stop".to_owned(),
             17 => format!("refuse {}", 1 + self.random.below(3)),
             18 => "hold".to_owned(),
+            19..=20 => self.race(),
             _ => "answer".to_owned(),
         };
         if self.bench.store.is_empty() {
@@ -104,7 +105,7 @@ impl Run {
             return script;
         }
         if self.rotation == Rotation::Lumberjack {
-            return script + "rotate";
+            return script + "rotate-full";
         }
         for number in (1..=self.copies).rev() {
             script += &format!("mv audit.log.{number} audit.log.{};", number + 1);
@@ -116,6 +117,21 @@ impl Run {
             _ => "cp audit.log audit.log.1; trunc audit.log 0",
         };
         script
+    }
+
+    /// The writer's process goes on while the source looks. Where it also deletes, a file can come
+    /// and go between two uses of the disk, and nobody knows.
+    fn race(&mut self) -> String {
+        let keeps_all = self.bench.writer().backups_max == 0;
+        if self.rotation != Rotation::Lumberjack || self.part.is_some() || !keeps_all {
+            return "step".to_owned();
+        }
+        let operations = 1 + self.random.below(24);
+        let mut script = format!("race {operations} rotate;");
+        for _ in 0..self.random.below(10) {
+            script += &format!("race {} mill1;", operations + 1 + self.random.below(12));
+        }
+        script + "step"
     }
 
     fn check(mut self) {
@@ -144,7 +160,8 @@ impl Run {
         let texts = &self.bench.texts;
         assert!(
             missing.iter().all(|number| *number < self.unknown) || !texts.is_empty(),
-            "seed {seed}: lost {missing:?} in silence\n{log}"
+            "seed {seed}: lost {missing:?} in silence\n{log}\n{}",
+            self.bench.origins()
         );
         let told = self.bench.notices.iter().filter_map(|notice| notice.split_once(':'));
         let told: u64 = told.map(|(_, bytes)| bytes.parse::<u64>().unwrap()).sum();
@@ -153,7 +170,7 @@ impl Run {
             told <= lost as u64,
             "seed {seed}: {told} bytes told, {lost} lost: {missing:?} {texts:?}\n{log}"
         );
-        if self.rotation != Rotation::Lumberjack || self.bench.writer.backups_max == 0 {
+        if self.rotation != Rotation::Lumberjack || self.bench.writer().backups_max == 0 {
             assert!(texts.is_empty(), "seed {seed}: nothing was deleted: {texts:?}\n{log}");
         }
     }

@@ -57,9 +57,12 @@ struct State {
     is_unmounted: bool,
 }
 
+/// What others do between two uses of the disk, and before which of these.
+type Race = (u32, Box<dyn FnOnce() + Send>);
+
 /// The disk; clones are the same one.
 #[derive(Clone, Default)]
-pub(crate) struct Sim(Arc<Mutex<State>>);
+pub(crate) struct Sim(Arc<Mutex<State>>, Arc<Mutex<Vec<Race>>>);
 
 /// An open file, of a reader or a writer.
 pub(crate) struct SimFile {
@@ -138,6 +141,26 @@ impl State {
 impl Sim {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets something happen before the `operations`th use of the disk by the source from now on.
+    pub(crate) fn race(&self, operations: u32, act: impl FnOnce() + Send + 'static) {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).push((operations, Box::new(act)));
+    }
+
+    /// What did not happen yet does not happen any more.
+    pub(crate) fn calm(&self) {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The source is about to use the disk.
+    fn used(&self) {
+        let due = {
+            let mut races = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+            races.iter_mut().for_each(|race| race.0 -= 1);
+            races.extract_if(.., |race| race.0 == 0).collect::<Vec<Race>>()
+        };
+        due.into_iter().for_each(|(_, act)| act());
     }
 
     pub(crate) fn set_now(&self, now_us: i64) {
@@ -285,6 +308,7 @@ impl SimFile {
 
 impl Disk for Sim {
     fn names(&self, directory: &Path) -> io::Result<Vec<String>> {
+        self.used();
         let mut state = self.lock();
         state.fail(Operation::List, &directory.display().to_string())?;
         if state.is_unmounted {
@@ -295,6 +319,7 @@ impl Disk for Sim {
     }
 
     fn stat(&self, path: &Path) -> io::Result<Stat> {
+        self.used();
         let state = self.lock();
         match state.serial(path) {
             Ok(serial) => Ok(state.stat(serial)),
@@ -310,12 +335,14 @@ impl Disk for Sim {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.used();
         self.lock().fail(Operation::Open, &path.display().to_string())?;
         let file = self.open_existing(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(file)
     }
 
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        self.used();
         let state = self.lock();
         Ok(state.symlinks.get(path).cloned().unwrap_or_else(|| path.to_owned()))
     }
@@ -330,10 +357,12 @@ impl Disk for Sim {
 
 impl DiskFile for SimFile {
     fn stat(&self) -> io::Result<Stat> {
+        self.sim.used();
         Ok(self.sim.lock().stat(self.serial))
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.sim.used();
         let mut state = self.sim.lock();
         if !state.faults.is_empty() {
             let name = state.names.iter().find(|(_, serial)| **serial == self.serial);
