@@ -16,7 +16,7 @@ use crate::event::envelope::{self, Document, Shape};
 use crate::event::line::{self, CriLine, CriParts, Joined};
 use crate::event::pieces::Pieces;
 use crate::event::reject::{PartialReason, Reject, RejectReason};
-use crate::event::{Event, Malformed, MalformedKind, Slot, csv, json, salvage, split};
+use crate::event::{Event, Malformed, MalformedKind, Slot, csv, json, salvage, split, texts};
 use std::borrow::Cow;
 
 /// Envelopes inside envelopes beyond this are refused; Firehose of CloudWatch documents of events,
@@ -76,6 +76,7 @@ pub fn decode(record: &[u8], scratch: &mut Scratch, emit: &mut dyn FnMut(Decoded
     if record.starts_with(salvage::EVENT_START)
         && record.is_ascii()
         && let Ok(event) = Event::parse(record.trim_ascii_end())
+        && !texts::has_some(&event)
     {
         emit(Decoded::Event { event, ordinal: 0, context: EnvelopeContext::default() });
         return;
@@ -248,6 +249,7 @@ impl Walk<'_> {
             Shape::Aks => self.aks(object, at),
             Shape::AksTable => self.aks_row(object, at),
             Shape::Gke => self.gke(object, at),
+            Shape::Otlp(range) => self.otlp(object, range, at),
         }
         match end {
             _ if self.given > given => {}
@@ -262,6 +264,10 @@ impl Walk<'_> {
         // The end of a line is no part of its event.
         let whole = bytes.trim_ascii_end();
         match Event::parse(whole) {
+            Ok(event) if texts::has_some(&event) => {
+                let json = texts::to_audit(whole);
+                self.whole(&json, at.copy(whole.len()));
+            }
             Ok(event) if at.partial.is_none() && std::str::from_utf8(whole).is_ok() => {
                 self.emit_event(event, at);
             }

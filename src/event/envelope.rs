@@ -82,6 +82,8 @@ pub(crate) enum Shape {
     AksTable,
     /// A Google Cloud LogEntry.
     Gke,
+    /// OTLP's form of an object, in this member.
+    Otlp(Range<usize>),
     /// An object that is none of these.
     Unknown,
 }
@@ -144,7 +146,7 @@ fn holds(bytes: &[u8], field: &Field<'_>, shape: &Shape) -> bool {
         Shape::Gke => SURE.contains(&field.key),
         // GELF has the beginning of the message in one member and the whole in another.
         _ if field.key == b"short_message" => false,
-        Shape::List(_) | Shape::Holds(..) | Shape::Aks => {
+        Shape::List(_) | Shape::Holds(..) | Shape::Aks | Shape::Otlp(_) => {
             speaks_of_audit(&bytes[field.value.clone()])
         }
     }
@@ -256,7 +258,7 @@ pub(crate) fn lists(bytes: &[u8]) -> impl Iterator<Item = usize> {
 /// given. The names say little, so what they hold must speak of audit events: Elasticsearch
 /// (`hits`, `_source`; the Elastic Agent's `kubernetes.audit`), Splunk (`results`, `result`,
 /// `_raw`, `event`), Loki (`data.result[].values`, `line`), OTLP (`resourceLogs` down to
-/// `body.stringValue`), journald (`MESSAGE`), CloudEvents (`data`), Filebeat (`json`,
+/// `body.stringValue` and `body.kvlistValue`), journald (`MESSAGE`), CloudEvents (`data`), Filebeat (`json`,
 /// `event.original`), Kafka's tools (`payload`, `value`), Fluentd (`log`), Datadog (`attributes`).
 fn exported(key: &[u8], first: u8, bytes: &[u8], range: Range<usize>) -> Option<Shape> {
     let shape = match (key, first) {
@@ -267,6 +269,7 @@ fn exported(key: &[u8], first: u8, bytes: &[u8], range: Range<usize>) -> Option<
         | (b"@message" | b"log_processed" | b"logContent", b'{') => {
             Shape::Holds(range.clone(), Form::Object)
         }
+        (b"kvlistValue", b'{') => Shape::Otlp(range.clone()),
         // Others tell there whose log it is.
         (b"kubernetes", b'{') => {
             let audit = Fields::of(&bytes[range.clone()]).find(|field| field.key == b"audit")?;

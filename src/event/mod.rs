@@ -22,6 +22,8 @@ pub(crate) mod csv;
 pub(crate) mod pieces;
 pub(crate) mod gke;
 pub(crate) mod aks;
+pub(crate) mod texts;
+pub(crate) mod otlp;
 pub mod decode;
 
 use std::borrow::Cow;
@@ -332,9 +334,10 @@ impl<'a> Event<'a> {
             .or_else(|| self.timestamp(Slot::RequestReceivedTimestamp))
     }
 
-    /// A timestamp slot in microseconds since the epoch; `None` when absent, null or no RFC 3339.
+    /// A timestamp slot in microseconds since the epoch; `None` when absent, null or no time (see
+    /// [`time::parse_any_us`]).
     pub fn timestamp(&self, slot: Slot) -> Option<i64> {
-        time::parse_us(self.plain(slot)?)
+        time::parse_any_us(self.plain(slot)?)
     }
 
     /// The annotation of this key.

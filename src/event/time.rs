@@ -4,12 +4,38 @@
 /// every other form of RFC 3339 (offsets, zero to nine digits: clouds print those) by `jiff`.
 /// Digits beyond microseconds are cut.
 pub fn parse_us(text: &[u8]) -> Option<i64> {
-    if text.len() == 27 && text[19] == b'.' && text[26] == b'Z' {
-        return Some(seconds(&text[..19])? * 1_000_000 + digits(&text[20..26])?);
+    if text.len() == 27
+        && text[19] == b'.'
+        && text[26] == b'Z'
+        && let (Some(seconds), Some(us)) = (seconds(&text[..19]), digits(&text[20..26]))
+    {
+        return Some(seconds * 1_000_000 + us);
     }
     let text = std::str::from_utf8(text).ok()?;
     let stamp: jiff::Timestamp = text.parse().ok()?;
     i64::try_from(stamp.as_nanosecond().div_euclid(1_000)).ok()
+}
+
+/// Reads a timestamp as log stores hand it out again: RFC 3339, or a number since the epoch, whose
+/// size tells whether it counts seconds (maybe with a fraction), milli-, micro- or nanoseconds.
+/// Numbers that would mean a time before 1973 are none: a year alone looks like one.
+pub fn parse_any_us(text: &[u8]) -> Option<i64> {
+    if !matches!(text.get(..9), Some(start) if start.iter().all(u8::is_ascii_digit)) {
+        return parse_us(text);
+    }
+    let text = std::str::from_utf8(text).ok()?;
+    match text.parse::<i64>() {
+        Ok(number @ ..100_000_000_000) => Some(number * 1_000_000),
+        Ok(number @ ..100_000_000_000_000) => Some(number * 1_000),
+        Ok(number @ ..100_000_000_000_000_000) => Some(number),
+        Ok(number) => Some(number / 1_000),
+        Err(_) => {
+            let number: f64 = text.parse().ok()?;
+            let factor = if number < 1e11 { 1e6 } else { 1e3 };
+            // What is no time of this age is cut to the nearest number that can be written.
+            (number < 1e14).then_some((number * factor).round() as i64)
+        }
+    }
 }
 
 /// Seconds since the epoch of `2026-11-22T00:20:47`.
@@ -72,6 +98,27 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(parse_us(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_numbers_by_their_size() {
+        for (text, expected) in [
+            ("1795306847", Some(1_795_306_847_000_000)),
+            ("1795306847.843025", Some(1_795_306_847_843_025)),
+            ("1795306847843", Some(1_795_306_847_843_000)),
+            ("1795306847843.025", Some(1_795_306_847_843_025)),
+            ("1795306847843025", Some(1_795_306_847_843_025)),
+            ("1795306847843025999", Some(1_795_306_847_843_025)),
+            ("2026-11-22T00:20:47Z", Some(1_795_306_847_000_000)),
+            ("2026-11-22 00:20:47.843025Z", Some(1_795_306_847_843_025)),
+            ("2026", None),
+            ("0", None),
+            ("99999999999999999999", None),
+            ("1795306847s", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_any_us(text.as_bytes()), expected, "{text}");
         }
     }
 

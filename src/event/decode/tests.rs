@@ -123,7 +123,10 @@ fn what_log_stores_and_collectors_hand_out() {
     check(format!(r#"{{"kubernetes":{{"pod_name":"audit"}},"log":{a}}}"#), &["get@a"]);
     check(format!(r#"{{"preview":false,"result":{{"_raw":{a},"_time":"x"}}}}"#), &["get@a"]);
     check(format!(r#"{{"results":[{{"_raw":{a}}},{{"_raw":{b}}}]}}"#), &["get@a", "create@b#1"]);
-    check(format!(r#"{{"time":1700000000.5,"host":"h","event":{A}}}"#), &["get@a"]);
+    check(
+        format!(r#"{{"time":1700000000.5,"host":"h","event":{A}}}"#),
+        &["get@a 2023-11-14T22:13:20.500000Z"],
+    );
     check(format!(r#"{{"labels":{{}},"line":{a},"timestamp":"t"}}"#), &["get@a"]);
     check(
         format!(
@@ -137,6 +140,15 @@ fn what_log_stores_and_collectors_hand_out() {
         ),
         &["get@a"],
     );
+    check(
+        r#"{"body":{"kvlistValue":{"values":[{"key":"auditID","value":{"stringValue":"a"}},{"key":"stage","value":{"stringValue":"Panic"}},{"key":"verb","value":{"stringValue":"get"}}]}}}"#,
+        &["get@a"],
+    );
+    check(
+        r#"{"body":{"kvlistValue":{"values":[{"key":"auditID","value":"a"}]}}}"#,
+        &["not_audit_event:23+42"],
+    );
+    check(A.replace(r#"{"username":"alice"}"#, r#""{\"username\":\"alice\"}""#), &["get@a"]);
     check(format!(r#"{{"__CURSOR":"s","MESSAGE":{a},"PRIORITY":"6"}}"#), &["get@a"]);
     check(format!(r#"{{"specversion":"1.0","id":"1","data":{A}}}"#), &["get@a"]);
     for key in ["json", "payload", "value", "log", "record", "attributes"] {

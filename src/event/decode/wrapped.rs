@@ -13,7 +13,7 @@ use crate::event::json::skip_string;
 use crate::event::line::{self, CriLine};
 use crate::event::pieces::{Piece, Taken};
 use crate::event::reject::{PartialReason, RejectReason};
-use crate::event::{aks, gke, time};
+use crate::event::{aks, gke, otlp, time};
 
 /// Standard alphabet, padding or not, as senders please.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -182,6 +182,15 @@ impl Walk<'_> {
         self.whole(&json, at.copy(object.len()));
     }
 
+    /// An object whose members a collector has written as OTLP's values.
+    pub(crate) fn otlp(&mut self, object: &[u8], range: Range<usize>, at: At<'_>) {
+        let at = at.skip(range.start).copy(range.len()).deeper();
+        match otlp::to_json(&object[range.clone()]) {
+            Some(json) => self.pieces(&json, at),
+            None => self.reject(at, range.len(), RejectReason::MalformedJson, "OTLP value"),
+        }
+    }
+
     pub(crate) fn gke(&mut self, object: &[u8], at: At<'_>) {
         match gke::to_audit(object) {
             gke::Mapped::Event { json, cluster } => {
@@ -217,7 +226,7 @@ impl Walk<'_> {
     }
 }
 
-/// The time that an envelope gives its message: RFC 3339, or milliseconds since the epoch.
+/// The time that an envelope gives its message.
 fn held_time(object: &[u8]) -> Option<i64> {
     const KEYS: [&[u8]; 5] =
         [b"timestamp", b"time", b"@timestamp", b"TimeGenerated", b"publishTime"];
@@ -226,8 +235,5 @@ fn held_time(object: &[u8]) -> Option<i64> {
         b'"' => envelope::held_text(object, field.value),
         _ => std::str::from_utf8(&object[field.value]).ok()?.to_owned(),
     };
-    match text.parse::<i64>() {
-        Ok(milliseconds) => milliseconds.checked_mul(1_000),
-        Err(_) => time::parse_us(text.as_bytes()),
-    }
+    time::parse_any_us(text.as_bytes())
 }
