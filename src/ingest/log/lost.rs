@@ -44,7 +44,10 @@ impl Family {
             };
             let path = segment.path.display().to_string();
             let unread = segment.unread_bytes();
-            if segment.is_replaced && self.has_copy(disk, segment) {
+            // That it was truncated is not remembered by a run that is killed.
+            let was_live = segment.is_replaced || segment.rank == Rank::Live;
+            let is_copied = || self.was_empty(segment) || self.has_copy(disk, segment);
+            if was_live && !segment.is_finished && is_copied() {
                 continue;
             }
             if segment.is_replaced {
@@ -74,6 +77,13 @@ impl Family {
             let text = format!("deleted before it was read: {}", spelled(&names));
             findings.notice(NoticeKind::Gap, &self.subject(), sum, text);
         }
+    }
+
+    /// Whether nothing of it was ever seen, and its file was truncated and goes on.
+    fn was_empty(&self, truncated: &Segment) -> bool {
+        let goes_on =
+            |other: &Segment| other.id > truncated.id && other.stat.is_same_file(&truncated.stat);
+        truncated.stat.size == 0 && truncated.read.offset == 0 && self.segments.iter().any(goes_on)
     }
 
     /// Whether a file that is read as one of its own holds all of what a truncated one held.

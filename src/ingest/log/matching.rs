@@ -6,6 +6,7 @@
 //! where it was read to, and a new file in an old inode starts at its beginning. Where it cannot be
 //! told, a file is read again: duplicates are recognised later, gaps are not.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
@@ -201,7 +202,11 @@ impl Family {
             };
             candidates.push((likelihood, index));
         }
-        candidates.sort();
+        // Of those that had the inode one after the other the last one has it.
+        candidates.sort_by_key(|(likelihood, index)| match likelihood {
+            0 => (0, Reverse(self.segments[*index].id), *index),
+            _ => (*likelihood, Reverse(0), *index),
+        });
         candidates.into_iter().map(|(_, index)| index).collect()
     }
 

@@ -148,9 +148,11 @@ impl Sim {
         self.1.lock().unwrap_or_else(PoisonError::into_inner).push((operations, Box::new(act)));
     }
 
-    /// What did not happen yet does not happen any more.
+    /// What did not happen yet happens now.
     pub(crate) fn calm(&self) {
-        self.1.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut rest = std::mem::take(&mut *self.1.lock().unwrap_or_else(PoisonError::into_inner));
+        rest.sort_by_key(|race| race.0);
+        rest.into_iter().for_each(|(_, act)| act());
     }
 
     /// The source is about to use the disk.
