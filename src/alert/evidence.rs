@@ -7,9 +7,6 @@ use crate::alert::time::EventTime;
 /// So much evidence is kept whole.
 pub const EVENTS_MAX: usize = 100;
 
-/// Of more evidence, so many of the first and as many of the last are kept.
-const EDGE: usize = EVENTS_MAX / 2;
-
 /// One event that an alert rests on, and where to find it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
@@ -23,12 +20,13 @@ pub struct Evidence {
     pub position: String,
 }
 
-/// Of all events that an alert rests on, in their order, those that it names: all of them, or else
-/// the first and the last half of [`EVENTS_MAX`].
-pub fn edges<T>(all: &[T]) -> impl Iterator<Item = &T> {
+/// Of all events that something rests on, in their order, so many: all of them, or else as many of
+/// the first as of the last.
+pub fn edges<T>(all: &[T], events_max: usize) -> impl Iterator<Item = &T> {
+    let edge = events_max / 2;
     let (first, last) = match all.len() {
-        0..=EVENTS_MAX => (all, &[][..]),
-        count => (&all[..EDGE], &all[count - EDGE..]),
+        count if count <= events_max => (all, &[][..]),
+        count => (&all[..edge], &all[count - edge..]),
     };
     first.iter().chain(last)
 }
@@ -41,7 +39,7 @@ mod tests {
     fn names_all_up_to_the_limit_and_both_ends_beyond() {
         let named = |count| {
             let all: Vec<usize> = (0..count).collect();
-            edges(&all).copied().collect::<Vec<_>>()
+            edges(&all, EVENTS_MAX).copied().collect::<Vec<_>>()
         };
         for count in [0, 1, 49, 50, 51, 99, 100] {
             assert_eq!(named(count), (0..count).collect::<Vec<_>>());

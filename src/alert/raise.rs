@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use crate::alert::attack;
 use crate::alert::context::Context;
-use crate::alert::evidence::edges;
+use crate::alert::evidence::{EVENTS_MAX, edges};
 use crate::alert::id::alert_id;
 use crate::alert::raise::open::OpenRequests;
 use crate::alert::sighting::{Head, Match, Sighting};
 use crate::alert::summary::{Facts, Window, summarise};
 use crate::alert::time::EventTime;
 use crate::alert::told::{self, Told};
-use crate::alert::trace::{AtHand, Heads, Labels, Trace};
+use crate::alert::trace::{self, AtHand, Heads, Labels, Trace};
 use crate::alert::{Alert, AlertKind, AlertRule, Reason, RuleSource};
 use crate::engine::correlate::{Correlator, Feed, Fired, Limits};
 use crate::engine::values::Subject;
@@ -103,7 +103,7 @@ impl Raiser {
     }
 }
 
-impl<K: Clone + Weigh> Raiser<K> {
+impl<K: Weigh> Raiser<K> {
     /// Nothing seen yet.
     pub fn new(engine: Arc<Engine>, limits: Limits) -> Raiser<K> {
         Raiser {
@@ -283,11 +283,10 @@ fn correlation_alert<K: Clone>(
         Body::Correlation(correlation) => correlation.timespan_us,
         Body::Detection(_) => 0,
     };
-    let mut traces: Vec<&Trace<K>> = fired.evidence.iter().collect();
-    // One event can match several rules of a correlation; as evidence it counts once.
-    traces.dedup_by(|trace, before| trace.is_of_event(before));
+    let traces = trace::events(&fired.evidence);
+    let timespan_us = spanned(&traces, timespan_us);
     let requests: Vec<_> = traces.iter().map(|trace| trace.request_key).collect();
-    let events = edges(&traces).map(|trace| heads.evidence(trace)).collect();
+    let events = edges(&traces, EVENTS_MAX).map(|trace| heads.evidence(trace)).collect();
     let count = traces.len() as u64;
     let summary = summarise(Facts {
         actor: &context.actor,
@@ -313,6 +312,15 @@ fn correlation_alert<K: Clone>(
         count,
         ..alert(rule, (time_us, head), context)
     }
+}
+
+/// The timespan that these events are within, or the least multiple: what an inner correlation
+/// handed on can lie before the window.
+fn spanned<K>(traces: &[&Trace<K>], timespan_us: i64) -> i64 {
+    let [first, .., last] = traces else { return timespan_us };
+    let lasted_us = last.time_us.saturating_sub(first.time_us).max(1);
+    let spans = lasted_us.unsigned_abs().div_ceil(timespan_us.max(1).unsigned_abs());
+    timespan_us.saturating_mul(i64::try_from(spans).unwrap_or(i64::MAX))
 }
 
 /// What every alert of a rule on an event has.

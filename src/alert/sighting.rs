@@ -67,7 +67,7 @@ pub struct Match {
 }
 
 /// An audit stage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Stage {
     /// The event was cut before its stage, or names another one.
     #[default]

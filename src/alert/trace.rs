@@ -1,8 +1,9 @@
 //! What a correlation keeps of an event until it fires, and where the rest is found again.
 
+use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
-use crate::alert::evidence::Evidence;
+use crate::alert::evidence::{Evidence, edges};
 use crate::alert::id::RequestKey;
 use crate::alert::sighting::{Head, Sighting, Stage};
 use crate::alert::told::Told;
@@ -13,9 +14,16 @@ use crate::engine::window::Weigh;
 /// Group-by fields and their values.
 pub type Labels = Vec<(String, String)>;
 
-/// Group-by values by the index of their correlation.
+/// What few traces have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Groups(Vec<(u32, Labels)>);
+struct Beside<K> {
+    /// Group-by values by the index of their correlation, where it may fire when another event is
+    /// at hand and they stand in a body.
+    groups: Vec<(u32, Labels)>,
+    /// The other events of the inner correlation that this one completed, in order of time. They
+    /// are evidence only: nothing stands beside them, and nobody asks which detection matched.
+    before: Box<[Trace<K>]>,
+}
 
 /// A match in a window. `K` is what leads to the head of its event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,9 +36,7 @@ pub struct Trace<K> {
     pub stage: Stage,
     /// The detection that matched.
     pub detection: u32,
-    /// The group-by values, where a correlation may fire when another event is at hand and they
-    /// stand in a body.
-    pub labels: Option<Box<Groups>>,
+    beside: Option<Box<Beside<K>>>,
     /// What leads to the head.
     pub kept: K,
 }
@@ -47,21 +53,29 @@ impl<K> Trace<K> {
             time_us: sighting.time_us,
             stage: sighting.stage,
             detection,
-            labels: (!labels.is_empty()).then(|| Box::new(Groups(labels))),
+            beside: Beside::of(labels, Box::default()),
             kept,
         }
     }
 
     /// The same with something else kept.
-    pub fn with<L>(&self, kept: L) -> Trace<L> {
-        Trace {
-            request_key: self.request_key,
-            time_us: self.time_us,
-            stage: self.stage,
-            detection: self.detection,
-            labels: self.labels.clone(),
-            kept,
-        }
+    pub fn with<L>(&self, kept: &impl Fn(&K) -> L) -> Trace<L> {
+        let beside = self.beside.as_ref().and_then(|beside| {
+            let before = beside.before.iter().map(|trace| trace.with(kept)).collect();
+            Beside::of(beside.groups.clone(), before)
+        });
+        Trace { beside, ..self.alone(kept(&self.kept)) }
+    }
+
+    /// The same with something else kept, and nothing beside it.
+    fn alone<L>(&self, kept: L) -> Trace<L> {
+        let &Trace { request_key, time_us, stage, detection, .. } = self;
+        Trace { request_key, time_us, stage, detection, beside: None, kept }
+    }
+
+    /// The other events of the inner correlation that this one completed, in order of time.
+    pub fn before(&self) -> &[Trace<K>] {
+        self.beside.as_ref().map_or(&[], |beside| &beside.before)
     }
 
     /// Moves it to where its rules stand now. One without a place stays evidence; that the group of
@@ -71,30 +85,62 @@ impl<K> Trace<K> {
             places.get(index as usize).copied().flatten().unwrap_or(u32::MAX)
         };
         self.detection = place(&mapping.detections, self.detection);
-        let labels = self.labels.iter_mut().flat_map(|groups| &mut groups.0);
+        let labels = self.beside.iter_mut().flat_map(|beside| &mut beside.groups);
         labels.for_each(|(index, _)| *index = place(&mapping.correlations, *index));
     }
 
     /// The group-by values of a correlation, where they are kept.
     pub fn labels(&self, correlation: u32) -> Option<&Labels> {
-        let groups = &self.labels.as_ref()?.0;
+        let groups = &self.beside.as_ref()?.groups;
         groups.iter().find(|(index, _)| *index == correlation).map(|(_, labels)| labels)
     }
 
-    /// Whether both are of one event: it can match several rules of a correlation.
-    pub fn is_of_event(&self, other: &Trace<K>) -> bool {
-        self.request_key == other.request_key
-            && self.time_us == other.time_us
-            && self.stage == other.stage
+    /// What says whether two are of one event.
+    fn event(&self) -> (RequestKey, i64, Stage) {
+        (self.request_key, self.time_us, self.stage)
     }
+}
+
+impl<K> Beside<K> {
+    fn of(groups: Vec<(u32, Labels)>, before: Box<[Trace<K>]>) -> Option<Box<Beside<K>>> {
+        let is_empty = groups.is_empty() && before.is_empty();
+        (!is_empty).then(|| Box::new(Beside { groups, before }))
+    }
+}
+
+/// The events of these matches and of what inner correlations handed on with them, each once.
+pub fn events<K>(traces: &[Trace<K>]) -> Vec<&Trace<K>> {
+    let all = traces.iter().flat_map(|trace| trace.before().iter().chain([trace]));
+    let mut all: Vec<&Trace<K>> = all.collect();
+    if all.len() == traces.len() {
+        // One event can match several rules of a correlation.
+        all.dedup_by_key(|trace| trace.event());
+        return all;
+    }
+    // Windows of inner correlations overlap in time, and can rest on the same events.
+    all.sort_by_key(|trace| trace.time_us);
+    let mut known = FxHashSet::default();
+    all.retain(|trace| known.insert(trace.event()));
+    all
 }
 
 impl<K: Weigh> Weigh for Trace<K> {
     fn weight(&self) -> usize {
-        let groups = self.labels.iter().flat_map(|groups| &groups.0);
-        let labels = groups.flat_map(|(_, labels)| labels);
+        let Some(beside) = &self.beside else { return self.kept.weight() };
+        let labels = beside.groups.iter().flat_map(|(_, labels)| labels);
         let labels: usize = labels.map(|(field, value)| 64 + field.len() + value.len()).sum();
-        labels + self.kept.weight()
+        let before = beside.before.iter().map(|trace| size_of::<Trace<K>>() + trace.weight());
+        labels + before.sum::<usize>() + self.kept.weight()
+    }
+
+    fn joined(all: &[Trace<K>], others_max: usize) -> Option<Trace<K>> {
+        let last = all.last()?;
+        let mut others = events(all);
+        others.retain(|trace| trace.event() != last.event());
+        let before = edges(&others, others_max).map(|trace| trace.alone(trace.kept.clone()));
+        let groups = last.beside.as_ref().map(|beside| beside.groups.clone());
+        let beside = Beside::of(groups.unwrap_or_default(), before.collect());
+        Some(Trace { beside, ..last.alone(last.kept.clone()) })
     }
 }
 
@@ -146,5 +192,56 @@ impl Heads for AtHand {
 
     fn whole(&mut self, kept: &Told) -> Option<Head> {
         kept.whole()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A match of the event that this is the number and the time of.
+    fn trace(number: i64) -> Trace<u64> {
+        Trace {
+            request_key: RequestKey(i128::from(number).to_le_bytes()),
+            time_us: number,
+            stage: Stage::default(),
+            detection: 0,
+            beside: None,
+            kept: number.unsigned_abs(),
+        }
+    }
+
+    fn times(traces: &[&Trace<u64>]) -> Vec<i64> {
+        traces.iter().map(|trace| trace.time_us).collect()
+    }
+
+    #[test]
+    fn what_inner_correlations_rest_on_is_handed_on_once_and_in_order() {
+        // By inner correlation the events of its window.
+        for (inner, others_max, all) in [
+            (&[&[3][..]][..], 10, &[3][..]),
+            (&[&[3, 3]], 10, &[3]),
+            (&[&[1, 2, 3]], 10, &[1, 2, 3]),
+            (&[&[1, 3, 5], &[2, 3, 4]], 10, &[1, 2, 3, 4, 5]),
+            (&[&[1, 2], &[7]], 10, &[1, 2, 7]),
+            (&[&[1, 2, 3, 4, 5, 6, 7]], 4, &[1, 2, 5, 6, 7]),
+            (&[&[1, 2, 3]], 0, &[3]),
+        ] {
+            let join = |times: &&[i64]| {
+                let traces: Vec<_> = times.iter().copied().map(trace).collect();
+                Trace::joined(&traces, others_max).unwrap()
+            };
+            let joined: Vec<_> = inner.iter().map(join).collect();
+            assert_eq!(times(&events(&joined)), all, "{inner:?}");
+            // Of a chain's chain the last is that of the last.
+            let last = inner.last().and_then(|times| times.last()).copied().unwrap();
+            let outer = Trace::joined(&joined, 10).unwrap();
+            assert_eq!((outer.time_us, outer.before().len()), (last, all.len() - 1), "{inner:?}");
+            assert!(outer.before().iter().all(|trace| trace.beside.is_none()));
+            assert_eq!(outer.weight(), size_of_val(outer.before()), "{inner:?}");
+            let stored = postcard::to_stdvec(&outer.with(&|kept| *kept)).unwrap();
+            assert_eq!(postcard::from_bytes::<Trace<u64>>(&stored).unwrap(), outer);
+        }
+        assert_eq!(Trace::<u64>::joined(&[], 10), None);
     }
 }

@@ -137,7 +137,7 @@ pub struct Correlator<E> {
     evictions: u64,
 }
 
-impl<E: Clone + Weigh> Correlator<E> {
+impl<E: Weigh> Correlator<E> {
     /// No state yet, for these correlations.
     pub fn new(rules: Vec<Correlation>, limits: Limits) -> Correlator<E> {
         Correlator {
@@ -270,15 +270,16 @@ impl<E: Clone + Weigh> Correlator<E> {
         }
     }
 
-    /// Fires, and feeds what is chained: it counts this firing as one match, whose evidence is the
-    /// last, at the time at which its window was complete.
+    /// Fires, and feeds what is chained: it counts this firing as one match, whose evidence is all
+    /// of the firing's in one, at the time at which its window was complete.
     fn hand_on(&mut self, fired: Fired<E>, parents: &[Feed], fire: &mut dyn FnMut(Fired<E>)) {
-        let last = fired.evidence.last().filter(|_| !parents.is_empty()).cloned();
+        let join = || E::joined(&fired.evidence, self.limits.marks_max);
+        let joined = (!parents.is_empty()).then(join).flatten();
         let at = (fired.time_us, fired.has_waited);
         fire(fired);
-        let Some(last) = last else { return };
+        let Some(joined) = joined else { return };
         for parent in parents {
-            self.take(parent, at, &mut || last.clone(), fire);
+            self.take(parent, at, &mut || joined.clone(), fire);
         }
     }
 

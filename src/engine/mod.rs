@@ -203,7 +203,7 @@ impl Engine {
     }
 
     /// A correlator of all correlations, by their indexes, which knows nothing yet.
-    pub fn correlator<E: Clone + Weigh>(&self, limits: Limits) -> Correlator<E> {
+    pub fn correlator<E: Weigh>(&self, limits: Limits) -> Correlator<E> {
         let rules = feed::correlations(&self.rules, &self.correlations);
         let bodies = rules.iter().map(|(correlation, _)| (*correlation).clone()).collect();
         Correlator::new(bodies, limits).chained(&feed::chains(&rules))

@@ -24,9 +24,16 @@ pub struct Mark<E> {
 const MARK_BYTES: usize = 120;
 
 /// A piece of evidence.
-pub trait Weigh {
+pub trait Weigh: Clone {
     /// Bytes of memory that it holds beyond itself; the same after it was stored and taken up.
     fn weight(&self) -> usize;
+
+    /// The last of these, which are in order of time, on its way into another correlation: with as
+    /// many of the others as it can hold, `others_max` at most.
+    fn joined(all: &[Self], others_max: usize) -> Option<Self> {
+        let _ = others_max;
+        all.last().cloned()
+    }
 }
 
 impl Weigh for u64 {

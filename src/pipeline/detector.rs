@@ -26,7 +26,7 @@ use crate::pipeline::heads::StoredHead;
 use crate::pipeline::reuse::AuditIds;
 
 /// The version of snapshots that this release writes.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// Bounds of what is remembered.
 #[derive(Clone, Copy, Debug)]

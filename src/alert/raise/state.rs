@@ -35,18 +35,20 @@ impl Raiser {
     pub fn view(&self) -> impl Serialize + '_ {
         let mut told = Vec::new();
         let mut places: FxHashMap<*const u8, u32> = FxHashMap::default();
-        for trace in self.correlator.evidence() {
+        let evidence = self.correlator.evidence();
+        for trace in evidence.flat_map(|trace| trace.before().iter().chain([trace])) {
             let bytes = trace.kept.bytes();
             places.entry(bytes.as_ptr()).or_insert_with(|| {
                 told.push(bytes);
                 told.len() as u32 - 1
             });
         }
-        let place = move |trace: &Trace<Told>| {
-            let place = places.get(&trace.kept.bytes().as_ptr()).copied();
-            trace.with(place.unwrap_or(u32::MAX))
+        let place = move |told: &Told| {
+            let place = places.get(&told.bytes().as_ptr()).copied();
+            place.unwrap_or(u32::MAX)
         };
-        View { told, correlations: self.correlator.view(place), open: &self.open }
+        let store = move |trace: &Trace<Told>| trace.with(&place);
+        View { told, correlations: self.correlator.view(store), open: &self.open }
     }
 
     /// Takes up what an earlier one remembered; `mapping` says where its rules stand now. What
@@ -54,8 +56,9 @@ impl Raiser {
     pub fn take_up(&mut self, state: RaiserState, mapping: &Mapping) {
         let told: Vec<_> = state.told.iter().map(|bytes| Told::stored(bytes)).collect();
         let nothing = Told::stored(&[]);
+        let place = |place: &u32| told.get(*place as usize).unwrap_or(&nothing).clone();
         let mut fetch = |trace: Trace<u32>| {
-            let mut trace = trace.with(told.get(trace.kept as usize).unwrap_or(&nothing).clone());
+            let mut trace = trace.with(&place);
             trace.relocate(mapping);
             trace
         };

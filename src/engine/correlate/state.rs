@@ -44,7 +44,7 @@ impl<E: Weigh, F: Serialize, S: Fn(&E) -> F> Serialize for View<'_, E, S> {
     }
 }
 
-impl<E: Clone + Weigh> Correlator<E> {
+impl<E: Weigh> Correlator<E> {
     /// The state for being written, with `store` for each piece of evidence; [`CorrelatorState`]
     /// reads it.
     pub fn view<'c, F: Serialize>(&'c self, store: impl Fn(&E) -> F + 'c) -> impl Serialize + 'c {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::pipeline::tests::flow::traffic;
-use crate::pipeline::tests::{Held, Plan, RULES, Rig, engine, held};
+use crate::pipeline::tests::{Held, Plan, Rig, chained, held};
 use crate::spool::disk::sim::{Content, Fault, Names, Sim};
 
 const BATCH: usize = 9;
@@ -57,7 +57,7 @@ fn check(held: &Held, whole: &Held, what: &str) {
 
 /// Every `stride`th step, with one way of losing power after the other.
 async fn at_every_step(fault: Fault, stride: u64, losses: &[(Content, Names)]) {
-    let engine = engine(RULES);
+    let engine = chained();
     let lines = traffic(72);
     let sim = Sim::default();
     assert_eq!(run_all(&sim, &engine, &lines).await, Some(lines.len()));

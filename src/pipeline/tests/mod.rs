@@ -93,6 +93,25 @@ correlation:
 level: medium
 "#;
 
+/// A correlation over one of them.
+const CHAINED: &str = "
+title: Many secrets again
+id: secrets-again
+correlation:
+  type: event_count
+  rules: [many-secrets]
+  group-by: [user.username]
+  timespan: 4m
+  generate: true
+  condition: {gte: 2}
+level: high
+";
+
+/// Compiles [`RULES`], and what is chained on them.
+pub(crate) fn chained() -> Arc<Engine> {
+    engine(&format!("{RULES}---{CHAINED}"))
+}
+
 /// Compiles rules.
 pub(crate) fn engine(rules: &str) -> Arc<Engine> {
     let texts = [(PathBuf::from("rules.yml"), rules.to_owned())];
