@@ -258,8 +258,8 @@ pub(crate) fn lists(bytes: &[u8]) -> impl Iterator<Item = usize> {
 /// given. The names say little, so what they hold must speak of audit events: Elasticsearch
 /// (`hits`, `_source`; the Elastic Agent's `kubernetes.audit`), Splunk (`results`, `result`,
 /// `_raw`, `event`), Loki (`data.result[].values`, `line`), OTLP (`resourceLogs` down to
-/// `body.stringValue` and `body.kvlistValue`), journald (`MESSAGE`), CloudEvents (`data`), Filebeat (`json`,
-/// `event.original`), Kafka's tools (`payload`, `value`), Fluentd (`log`), Datadog (`attributes`).
+/// `body.stringValue` and `body.kvlistValue`), journald (`MESSAGE`), CloudEvents (`data`), Filebeat
+/// (`json`), Kafka's tools (`payload`, `value`), Fluentd (`log`), Datadog (`attributes`).
 fn exported(key: &[u8], first: u8, bytes: &[u8], range: Range<usize>) -> Option<Shape> {
     let shape = match (key, first) {
         (b"hits" | b"results" | b"result" | b"values", b'[')

@@ -337,7 +337,9 @@ impl<'a> Event<'a> {
     /// A timestamp slot in microseconds since the epoch; `None` when absent, null or no time (see
     /// [`time::parse_any_us`]).
     pub fn timestamp(&self, slot: Slot) -> Option<i64> {
-        time::parse_any_us(self.plain(slot)?)
+        let value = self.slot(slot)?;
+        let fraction = || value.written().map(str::as_bytes);
+        time::parse_any_us(value.plain().or_else(fraction)?)
     }
 
     /// The annotation of this key.

@@ -190,6 +190,24 @@ mod tests {
     }
 
     #[test]
+    fn a_time_is_a_text_or_a_number() {
+        for (time, expected) in [
+            (r#""2026-11-22T00:20:47.866160Z""#, Some(1_795_306_847_866_160)),
+            ("1795306847866", Some(1_795_306_847_866_000)),
+            ("1795306847.866160", Some(1_795_306_847_866_160)),
+            ("1.79530684786616E9", None),
+            ("null", None),
+            ("0", None),
+        ] {
+            let event = format!(
+                r#"{{"auditID":"a","stage":"Panic","verb":"get","stageTimestamp":{time}}}"#
+            );
+            let event = Event::parse(event.as_bytes()).expect("an event");
+            assert_eq!(event.time_us(), expected, "{time}");
+        }
+    }
+
+    #[test]
     fn slots_stand_in_their_order() {
         for (index, (slot, path)) in Slot::ALL.iter().enumerate() {
             assert_eq!(*slot as usize, index);

@@ -30,6 +30,7 @@ pub fn is_audit(head: &[u8]) -> bool {
             .any(|value| value.starts_with(b"type.googleapis.com/google.cloud.audit.AuditLog"))
         || members(head, "logName").any(is_cloud_audit)
         || has("AuditId") && has("StageReceivedTime")
+        || has("kvlistValue") && members(head, "key").any(|key| key.starts_with(b"auditID"))
         || has("kinesis") && has("data")
         || has("SequenceNumber") && has("Data")
         || has("ackId") && has("data")
@@ -151,6 +152,8 @@ mod tests {
             (r#"2026-11-22T00:26:03.050366313Z AUDIT: id="x" stage="Panic""#, true),
             (r#"t,"{""kind"":""Event"",""apiVersion"":""audit.k8s.io/v1"",""#, true),
             ("x\n2026-11-22T00:26:03.050366313Z AUDIT: id=\"x\"", true),
+            (r#"{"kvlistValue":{"values":[{"key":"auditID","value":{"stringValue":"a""#, true),
+            (r#"{"kvlistValue":{"values":[{"key":"log","value":{"stringValue":"auditID""#, false),
             (r#"{"auditID":"a","scenario":"s","class":"attack","expect":"high"}"#, false),
             ("apiVersion: audit.k8s.io/v1\nkind: Policy\n", false),
             ("apiVersion: \"audit.k8s.io/v1\"\nkind: Policy\n", false),
