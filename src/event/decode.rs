@@ -249,7 +249,6 @@ impl Walk<'_> {
             Shape::Aks => self.aks(object, at),
             Shape::AksTable => self.aks_row(object, at),
             Shape::Gke => self.gke(object, at),
-            Shape::Otlp(range) => self.otlp(object, range, at),
         }
         match end {
             _ if self.given > given => {}

@@ -82,8 +82,6 @@ pub(crate) enum Shape {
     AksTable,
     /// A Google Cloud LogEntry.
     Gke,
-    /// OTLP's form of an object, in this member.
-    Otlp(Range<usize>),
     /// An object that is none of these.
     Unknown,
 }
@@ -99,6 +97,8 @@ pub(crate) enum Form {
     Base64,
     /// A nested object.
     Object,
+    /// An object as OTLP's list of keys and values.
+    KeyValues,
 }
 
 /// Tells what an object is. Only what names itself an audit event is one whatever a shipper has put
@@ -146,7 +146,7 @@ fn holds(bytes: &[u8], field: &Field<'_>, shape: &Shape) -> bool {
         Shape::Gke => SURE.contains(&field.key),
         // GELF has the beginning of the message in one member and the whole in another.
         _ if field.key == b"short_message" => false,
-        Shape::List(_) | Shape::Holds(..) | Shape::Aks | Shape::Otlp(_) => {
+        Shape::List(_) | Shape::Holds(..) | Shape::Aks => {
             speaks_of_audit(&bytes[field.value.clone()])
         }
     }
@@ -269,7 +269,7 @@ fn exported(key: &[u8], first: u8, bytes: &[u8], range: Range<usize>) -> Option<
         | (b"@message" | b"log_processed" | b"logContent", b'{') => {
             Shape::Holds(range.clone(), Form::Object)
         }
-        (b"kvlistValue", b'{') => Shape::Otlp(range.clone()),
+        (b"kvlistValue", b'{') => Shape::Holds(range.clone(), Form::KeyValues),
         // Others tell there whose log it is.
         (b"kubernetes", b'{') => {
             let audit = Fields::of(&bytes[range.clone()]).find(|field| field.key == b"audit")?;

@@ -338,8 +338,7 @@ impl<'a> Event<'a> {
     /// [`time::parse_any_us`]).
     pub fn timestamp(&self, slot: Slot) -> Option<i64> {
         let value = self.slot(slot)?;
-        let fraction = || value.written().map(str::as_bytes);
-        time::parse_any_us(value.plain().or_else(fraction)?)
+        time::parse_any_us(value.plain().unwrap_or(value.raw()))
     }
 
     /// The annotation of this key.

@@ -44,6 +44,13 @@ impl Walk<'_> {
         let at = At { time_us, ..at }.skip(range.start).deeper();
         match form {
             Form::Object => self.pieces(&object[range], at),
+            Form::KeyValues => {
+                let at = at.copy(range.len());
+                match otlp::to_json(&object[range.clone()]) {
+                    Some(json) => self.pieces(&json, at),
+                    None => self.reject(at, range.len(), RejectReason::MalformedJson, "OTLP value"),
+                }
+            }
             Form::Base64 => {
                 self.payload(&envelope::held_text(object, range.clone()), range.len(), at)
             }
@@ -180,15 +187,6 @@ impl Walk<'_> {
         let (json, cluster) = aks::to_audit(object);
         let at = At { cluster: cluster.as_deref().or(at.cluster), ..at };
         self.whole(&json, at.copy(object.len()));
-    }
-
-    /// An object whose members a collector has written as OTLP's values.
-    pub(crate) fn otlp(&mut self, object: &[u8], range: Range<usize>, at: At<'_>) {
-        let at = at.skip(range.start).copy(range.len()).deeper();
-        match otlp::to_json(&object[range.clone()]) {
-            Some(json) => self.pieces(&json, at),
-            None => self.reject(at, range.len(), RejectReason::MalformedJson, "OTLP value"),
-        }
     }
 
     pub(crate) fn gke(&mut self, object: &[u8], at: At<'_>) {

@@ -70,27 +70,26 @@ impl Family {
         now: Duration,
         findings: &mut Findings,
     ) -> io::Result<()> {
-        let mut entries = self.list(disk).inspect_err(|error| {
+        let entries = self.list(disk).inspect_err(|error| {
             // Nothing is there yet: what comes is read from its beginning.
             self.is_from_end &= error.kind() != io::ErrorKind::NotFound;
         })?;
         let named = self.segments.iter().filter(|segment| segment.is_named);
         let had_name: Vec<u64> = named.map(|segment| segment.id).collect();
         let first_new = findings.next_id;
-        let mut listings = 1;
-        let (is_empty, is_certain) = loop {
-            let is_empty = entries.is_empty();
-            match self.assign(disk, entries, now, findings) {
-                Admission::Gone if listings < LISTINGS_MAX => {
-                    listings += 1;
-                    entries = self.list(disk)?;
-                }
-                admission => break (is_empty, admission == Admission::Settled),
-            }
-        };
+        let mut is_empty = entries.is_empty();
+        let mut worst = self.assign(disk, entries, now, findings);
+        for _ in 1..LISTINGS_MAX {
+            // Where the directory cannot be read again, what was assigned counts until it can.
+            let is_due = worst == Admission::Gone;
+            let Some(Ok(entries)) = is_due.then(|| self.list(disk)) else { break };
+            is_empty = entries.is_empty();
+            worst = self.assign(disk, entries, now, findings);
+        }
+        self.must_scan |= worst == Admission::Gone;
         self.is_from_end = false;
         self.tell_overtaken(&had_name, first_new, findings);
-        let lost = self.settle(&had_name, is_empty, is_certain);
+        let lost = self.settle(&had_name, is_empty, worst == Admission::Settled);
         self.tell_lost(disk, &lost, findings);
         self.segments = in_order(std::mem::take(&mut self.segments));
         let backups = self.segments.iter().filter(|one| one.is_named && one.rank != Rank::Live);
@@ -115,7 +114,6 @@ impl Family {
         for entry in entries {
             worst = worst.max(self.admit(disk, entry, now, findings));
         }
-        self.must_scan |= worst == Admission::Gone;
         worst
     }
 
@@ -178,7 +176,7 @@ impl Family {
 
     /// The segments that the entry may be, likelier ones first.
     fn candidates(&self, entry: &Entry) -> Vec<usize> {
-        let mut candidates: Vec<(u8, usize)> = Vec::new();
+        let mut candidates = Vec::new();
         for (index, segment) in self.segments.iter().enumerate() {
             let is_lost = segment.content.is_none() && !segment.is_named;
             // An empty file would take any other's empty copy for its own.
@@ -200,14 +198,12 @@ impl Family {
             } else {
                 continue;
             };
-            candidates.push((likelihood, index));
+            // Of those that had the inode one after the other the last one has it.
+            let youth = if likelihood == 0 { segment.id } else { 0 };
+            candidates.push((likelihood, Reverse(youth), index));
         }
-        // Of those that had the inode one after the other the last one has it.
-        candidates.sort_by_key(|(likelihood, index)| match likelihood {
-            0 => (0, Reverse(self.segments[*index].id), *index),
-            _ => (*likelihood, Reverse(0), *index),
-        });
-        candidates.into_iter().map(|(_, index)| index).collect()
+        candidates.sort();
+        candidates.into_iter().map(|(_, _, index)| index).collect()
     }
 
     /// Whether the entry is one of the candidates, or a copy of one.
@@ -291,7 +287,14 @@ impl Family {
         let rank = entry.rank.clone();
         let mut segment = Segment::new(findings.new_id(), &entry.path, rank, entry.stat, now);
         let mut admission = Admission::Settled;
-        match segment.open(disk).and_then(|()| segment.refresh_head()) {
+        let open = self.segments.iter().filter(|one| one.content.is_some()).count();
+        let has_room = open < OPEN_FILES_MAX;
+        let look = match has_room || self.is_from_end || segment.rank == Rank::Live {
+            true => segment.open(disk).and_then(|()| segment.refresh_head()),
+            // Of thousands of backups those that wait longest are known by their names.
+            false => Ok(()),
+        };
+        match look {
             // It stays: found again by its inode or its name, or told to be gone.
             Err(error) if error.kind() == io::ErrorKind::NotFound => admission = Admission::Gone,
             Ok(()) if self.is_from_end => {
@@ -304,8 +307,7 @@ impl Family {
             // What cannot be read is met again, and told, when it is its turn.
             Err(_) => segment.content = None,
         }
-        let open = self.segments.iter().filter(|one| one.content.is_some()).count();
-        if segment.is_finished || open >= OPEN_FILES_MAX {
+        if segment.is_finished || !has_room {
             segment.content = None;
         }
         self.segments.push(segment);
